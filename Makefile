@@ -1,0 +1,55 @@
+# Everything a newcomer needs: `make demo` shows the main job, `make test` runs the tests.
+# Both create the virtual environment first, from the pinned versions in constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two threads: what the timings in the README were measured with, and what CI has.
+export OMP_NUM_THREADS ?= 2
+# Threads that wait asleep: spinning ones slow a machine with two cores several times over.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo check format test test-all tiny-model bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing secura and its pinned dependencies into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+venv: $(READY) ## create the virtual environment
+
+demo: $(READY) ## fine-tune the bundled model and see what it kept and forgot
+	@$(BIN)/secura train
+
+check: $(READY) ## lint, format, types and import layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY) ## format and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test: $(READY) ## the default tests: CPU, no network, under five minutes
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-all: $(READY) ## every test that a CPU can run, PEFT's own suite included
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not gpu and not network'
+
+tiny-model: $(READY) ## pretrain the bundled model from scratch (30 to 60 minutes on 2 cores)
+	@$(BIN)/python -m secura.tasks.world.pretraining --out src/secura/tasks/world/model
+
+bench: $(READY) ## time the adapter beside PEFT's LoRA and DoRA
+	@$(BIN)/python benchmarks/adapter_step.py
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

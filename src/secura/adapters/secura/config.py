@@ -1,0 +1,237 @@
+"""What may be set on a SECURA adapter, and the named presets of the published methods."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from peft.config import PeftConfig
+from peft.utils import PeftType
+
+from secura.errors import ConfigError
+
+PEFT_TYPE_NAME = "SECURA"
+DEFAULT_RANK = 32
+DEFAULT_WIDENING = 4
+
+Change = Literal["cabr", "cur", "low_rank"]
+Norm = Literal["none", "paper", "released", "bounded"]
+Reference = Literal["fixed", "moving"]
+Fold = Literal["keep", "undamped"]
+Selection = Literal["least", "sample"]
+Start = Literal["leading_block", "principal", "gaussian"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "secura": {},
+    "secura-paper": {"norm": "paper", "reference": "moving", "fold": "undamped"},
+    "cabr-lora": {"norm": "none"},
+    "cur-lora": {"change": "cur", "norm": "none", "selection": "sample"},
+    "bounded-lora": {"change": "low_rank", "r": 8, "tau": 0.2},
+}
+"""What each named method sets; everything else is a default of `SecuraConfig`."""
+
+
+@dataclass
+class SecuraConfig(PeftConfig):
+    """Configuration of a SECURA adapter, W' = norm(W_ref, D).
+
+    Three choices make the method: the change D, the norm that restrains it, and the
+    reference it is measured against; `fold` says what a fold does to the model.
+    `SecuraConfig()` is secura's recommended method, and `SecuraConfig.preset(name)` gives
+    the published ones.
+    """
+
+    change: Change = field(
+        default="cabr",
+        metadata={"help": "How D is made: `cabr` C A B R, `cur` C U R, `low_rank` B A."},
+    )
+    norm: Norm = field(
+        default="bounded",
+        metadata={
+            "help": "How D is restrained: `bounded` by a smooth bound on every weight, `paper` by S-MagNorm as "
+            "published, `released` by the released code's norm on activations (cannot be merged), `none` not at all."
+        },
+    )
+    reference: Reference = field(
+        default="fixed",
+        metadata={"help": "What D is measured against: the pretrained weight (M2) or the model at the last fold (M1)."},
+    )
+    fold: Fold = field(
+        default="keep",
+        metadata={"help": "Whether a fold leaves W' as it is, or adds D to the reference without the norm (M1)."},
+    )
+    r: int | None = field(
+        default=None,
+        metadata={"help": "Rank: how many columns and rows C and R hold. None is 32, or the layer's smaller side."},
+    )
+    inner_r: int | None = field(
+        default=None,
+        metadata={"help": "Inner rank k of A (r, k) and B (k, r) under `cabr`, at least r. None is 4 r."},
+    )
+    selection: Selection = field(
+        default="least",
+        metadata={"help": "Which columns and rows: those of smallest norm, or a draw that favours them."},
+    )
+    selection_seed: int = field(default=0, metadata={"help": "Seed of the draw of `selection='sample'`."})
+    start: Start | None = field(
+        default=None,
+        metadata={
+            "help": "What A begins as; B begins at 0. None is `leading_block` for `cabr` and `gaussian` for "
+            "`low_rank`; `cur` has no A."
+        },
+    )
+    init_weights: bool = field(
+        default=True,
+        metadata={"help": "False starts B at random, so that the adapter changes the model at once; for debugging."},
+    )
+    tau: float = field(
+        default=0.3,
+        metadata={"help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude."},
+    )
+    floor: float = field(
+        default=0.05,
+        metadata={"help": "Added to every magnitude in `bounded`, as a share of the weight's rms, so zeros can learn."},
+    )
+    alpha: float | None = field(
+        default=None,
+        metadata={"help": "D is multiplied by alpha / r, as in LoRA. None is no scaling."},
+    )
+    output_bias: bool = field(default=False, metadata={"help": "Whether to train a bias on the layer's output."})
+    dropout: float = field(
+        default=0.0, metadata={"help": "Share of the inputs to D that are dropped in training, in 0..1."}
+    )
+    target_modules: list[str] | set[str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Names of the modules to adapt, a regular expression, or 'all-linear'. None is the query and "
+            "value projections of known architectures."
+        },
+    )
+    exclude_modules: list[str] | set[str] | str | None = field(
+        default=None, metadata={"help": "Names, or a regular expression, of modules to leave alone."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Indices of the layers to adapt; needs target_modules as a list."}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "Name of the module list that layers_to_transform counts in."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules to train in full and save beside the adapter."}
+    )
+    rank_pattern: dict[str, int] = field(
+        default_factory=dict, metadata={"help": "Ranks of single layers, by name or regular expression."}
+    )
+    alpha_pattern: dict[str, float] = field(
+        default_factory=dict, metadata={"help": "Alphas of single layers, by name or regular expression."}
+    )
+    verify_base: bool = field(
+        default=True,
+        metadata={"help": "Whether loading refuses a base model whose adapted weights are not those of training."},
+    )
+    saved: dict[str, Any] | None = field(
+        default=None,
+        metadata={"help": "Written when an adapter is saved: its indices, fingerprints and folds. Not for setting."},
+        repr=False,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = getattr(PeftType, PEFT_TYPE_NAME, PEFT_TYPE_NAME)
+        self.target_modules = _as_set(self.target_modules)
+        self.exclude_modules = _as_set(self.exclude_modules)
+        if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
+            for name in ("layers_to_transform", "layers_pattern"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{name} cannot be used when target_modules is the expression {self.target_modules!r}; "
+                        "give target_modules as a list of names."
+                    )
+        self._check_choices()
+        self._check_numbers()
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> SecuraConfig:
+        """A published method by name, with any field set otherwise.
+
+        Args:
+            name: one of `secura`, `secura-paper`, `cabr-lora`, `cur-lora`, `bounded-lora`.
+            overrides: fields of `SecuraConfig`.
+
+        Raises:
+            ConfigError: if the name or a field is unknown, with the nearest known one.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"unknown preset {name!r}{_nearest(name, PRESETS)}; known: {', '.join(PRESETS)}.")
+        known = [one.name for one in fields(cls) if one.init]
+        for key in overrides:
+            if key not in known:
+                raise ConfigError(f"unknown adapter setting {key!r}{_nearest(key, known)}.")
+        return cls(**{**PRESETS[name], **overrides})
+
+    def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
+        """Write adapter_config.json, with the indices and fingerprints of the layers it was saved from.
+
+        They go into the written copy only: this object stays usable for another base model.
+        """
+        written = copy.copy(self)
+        written.saved = self.__dict__.get("_to_save", self.saved)
+        PeftConfig.save_pretrained(written, save_directory, **kwargs)
+
+    def _check_choices(self) -> None:
+        for name, choices in (
+            ("change", Change),
+            ("norm", Norm),
+            ("reference", Reference),
+            ("fold", Fold),
+            ("selection", Selection),
+        ):
+            _check_choice(name, getattr(self, name), get_args(choices))
+        if self.start is not None:
+            _check_choice("start", self.start, get_args(Start))
+            if self.change == "cur":
+                raise ConfigError(
+                    f"start is {self.start!r}, but change='cur' has no factor A to start; leave it unset."
+                )
+        if self.fold == "undamped" and self.reference == "fixed":
+            raise ConfigError(
+                "fold='undamped' adds to a reference that reference='fixed' never moves; use reference='moving'."
+            )
+        if self.norm == "released" and self.reference == "moving" and self.fold == "keep":
+            raise ConfigError(
+                "norm='released' acts on activations, so no fold into the weight can keep W' as it is; use "
+                "fold='undamped', or reference='fixed'."
+            )
+
+    def _check_numbers(self) -> None:
+        for name in ("r", "inner_r"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigError(f"{name} is {value!r}, but must be a whole number of at least 1.")
+        for pattern, rank in self.rank_pattern.items():
+            if not isinstance(rank, int) or rank < 1:
+                raise ConfigError(f"rank_pattern[{pattern!r}] is {rank!r}, but must be a whole number of at least 1.")
+        if self.inner_r is not None and self.inner_r < (self.r or 1):
+            raise ConfigError(f"inner_r is {self.inner_r}, but must be at least r, which is {self.r}.")
+        if not self.tau > 0:
+            raise ConfigError(f"tau is {self.tau}, but must be above 0: a share of each weight, such as 0.3.")
+        if not self.floor >= 0:
+            raise ConfigError(f"floor is {self.floor}, but must be at least 0: a share of the weight's rms.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
+
+
+def _as_set(modules: list[str] | set[str] | str | None) -> set[str] | str | None:
+    return set(modules) if isinstance(modules, list) else modules
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}{_nearest(str(value), choices)}; known: {', '.join(choices)}.")
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""

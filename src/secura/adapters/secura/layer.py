@@ -1,0 +1,594 @@
+"""A linear layer under SECURA: joins a change, a norm and a reference, and keeps PEFT's contract.
+
+The pretrained weight is never written, except by `merge`, which keeps the original tensor
+and puts it back. C and R are gathered from it in each forward pass; only their indices are
+held. A 16-bit layer adds x (W' - W0)ᵀ to its own output, since W' itself would round small
+changes away; a 32-bit layer multiplies by W' once.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners._buffer_dict import BufferDict
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
+from peft.utils import resolve_quantization_backend
+from peft.utils.integrations import gather_params_ctx
+from peft.utils.other import get_pattern_key
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from secura.adapters.fingerprint import weight_fingerprint
+from secura.adapters.secura.config import DEFAULT_RANK, DEFAULT_WIDENING, SecuraConfig
+from secura.adapters.secura.factors import (
+    CabrFactors,
+    ChangeFactors,
+    CurFactors,
+    FrozenFactors,
+    LowRankFactors,
+)
+from secura.adapters.secura.layer_settings import LayerSettings, norm_of
+from secura.adapters.secura.ledger import FoldLedger
+from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
+from secura.errors import ConfigError, FoldError, MergeError
+from secura.numerics.change import ThinFactors, output_change, weight_change
+from secura.numerics.constrained_linear import constrained_linear
+from secura.numerics.reference import kept_reference, undamped_reference
+from secura.numerics.s_magnorm import released_output
+
+
+class SecuraLayer(BaseTunerLayer):
+    """What a base layer carries for each adapter, by adapter name."""
+
+    training: bool  # nn.Module's, in the subclass
+
+    adapter_layer_names = ("secura_change",)
+    other_param_names = (
+        "secura_settings",
+        "secura_columns",
+        "secura_rows",
+        "secura_folds",
+        "secura_reference",
+        "secura_dropout",
+    )
+
+    def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
+        self.base_layer = base_layer
+        self.secura_change = nn.ModuleDict()
+        self.secura_settings: dict[str, LayerSettings] = {}
+        # Not persistent: FSDP2's loader cannot shard a buffer of a state dict. The model class
+        # writes the indices into the checkpoint and reads them from it.
+        self.secura_columns: Any = BufferDict(persistent=False)
+        self.secura_rows: Any = BufferDict(persistent=False)
+        self.secura_folds = nn.ModuleDict()
+        self.secura_reference: Any = BufferDict(persistent=False)
+        self.secura_dropout = nn.ModuleDict()
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self.cast_input_dtype_enabled = True
+        self._stale_references: set[str] = set()
+        self._unselected: set[str] = set()  # made on the meta device: the indices are still to come
+        self._before_merge: _BeforeMerge | None = None
+        self._fingerprint: Tensor | None = None
+        self._frozen_of_quantized: dict[str, FrozenFactors] = {}
+        self.quantization_backend = resolve_quantization_backend(self.get_base_layer(), **kwargs)
+        if hasattr(self._linear, "support_avx512bf16_for_cpu"):
+            # bitsandbytes would repack a 4-bit weight at its first inference on a CPU, and
+            # dequantizing what it has repacked gives noise.
+            self._linear.support_avx512bf16_for_cpu = False
+        in_features, out_features = _get_in_out_features(self.get_base_layer())
+        assert in_features is not None
+        assert out_features is not None
+        self.in_features: int = in_features
+        self.out_features: int = out_features
+
+    @property
+    def _linear(self) -> Any:
+        """The innermost base layer. Untyped: nn.Module says nothing of `weight` and `bias`."""
+        return self.get_base_layer()
+
+    # ------------------------------------------------------------------ building
+
+    def update_layer(self, adapter_name: str, config: SecuraConfig, layer_name: str) -> None:
+        """Add an adapter, or replace the one of that name."""
+        base_layer = self._linear
+        with gather_params_ctx(base_layer.parameters()):
+            weight = self._pretrained_weight()
+            r, inner_r = self._ranks(config, layer_name)
+            saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
+            if config.change != "low_rank":
+                columns, rows = selected_indices(weight, r, config, saved)
+                self.secura_columns[adapter_name] = columns
+                self.secura_rows[adapter_name] = rows
+                (self._unselected.add if weight.is_meta and not saved else self._unselected.discard)(adapter_name)
+            alpha = config.alpha_pattern.get(get_pattern_key(list(config.alpha_pattern), layer_name), config.alpha)
+            self.secura_settings[adapter_name] = LayerSettings(
+                norm=norm_of(config),
+                moving=config.reference == "moving",
+                undamped=config.fold == "undamped",
+                scale=1.0 if alpha is None else alpha / r,
+            )
+            like = torch.empty(0, dtype=weight.dtype, device=weight.device)
+            bias = self.out_features if config.output_bias else None
+            factors: ChangeFactors
+            if config.change == "cabr":
+                factors = CabrFactors(r, inner_r, bias=bias, like=like)
+            elif config.change == "cur":
+                factors = CurFactors(r, bias=bias, like=like)
+            else:
+                factors = LowRankFactors(r, self.in_features, self.out_features, bias=bias, like=like)
+            self.secura_change[adapter_name] = factors
+            self.secura_dropout[adapter_name] = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+            ledger = FoldLedger()
+            ledger.replace(empty_folds(config, factors, device=weight.device))
+            self.secura_folds[adapter_name] = ledger
+            self._frozen_of_quantized.pop(adapter_name, None)
+            self._stale_references.add(adapter_name)
+            self._start_(adapter_name, config, weight)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def _ranks(self, config: SecuraConfig, layer_name: str) -> tuple[int, int]:
+        smaller_side = min(self.in_features, self.out_features)
+        r = config.rank_pattern.get(get_pattern_key(list(config.rank_pattern), layer_name), config.r)
+        if r is None:
+            r = min(DEFAULT_RANK, smaller_side)
+        elif r > smaller_side:
+            raise ConfigError(
+                f"r is {r}, but layer {layer_name} is {self.out_features} × {self.in_features}, so r can be at "
+                f"most {smaller_side}; lower r, set rank_pattern for this layer, or leave r unset."
+            )
+        inner_r = DEFAULT_WIDENING * r if config.inner_r is None else config.inner_r
+        if inner_r < r:
+            raise ConfigError(f"inner_r is {inner_r}, but r is {r} for layer {layer_name}; inner_r must be at least r.")
+        return r, inner_r
+
+    @torch.no_grad()
+    def _start_(self, adapter_name: str, config: SecuraConfig, weight: Tensor) -> None:
+        factors = self._change(adapter_name)
+        started, zeroed = factors.starting_factors()
+        if zeroed.is_meta:  # loading: the checkpoint fills them
+            return
+        zeroed.zero_()
+        if factors.bias is not None:
+            factors.bias.zero_()
+        if started is not None:
+            if weight.is_meta:
+                started.zero_()
+            else:
+                started.copy_(started_factor(config, weight, *started.shape))
+        if not config.init_weights and not weight.is_meta:
+            zeroed.normal_()
+            change = weight_change(self._thin_factors(adapter_name)).float()
+            size = change.square().mean().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+            zeroed.mul_(RANDOM_START_SHARE * weight.float().square().mean().sqrt() / size)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        # PEFT's version also casts to the base layer's dtype. The factors are made in it, and a
+        # checkpoint in float32 must not lose bits on its way into a bfloat16 model.
+        if device is None:
+            device, _ = self._get_base_layer_device_and_dtype(self._linear)
+        if device is None:
+            return
+        for name in self.adapter_layer_names + self.other_param_names:
+            container: Any = getattr(self, name)
+            if not isinstance(container, (nn.ModuleDict, BufferDict)) or adapter_name not in container:
+                continue
+            item: Any = container[adapter_name]
+            if isinstance(item, nn.Module) and any(one.is_meta for one in item.parameters()):
+                continue
+            container[adapter_name] = item.to(device)
+
+    # ------------------------------------------------------------------ the equation
+
+    @torch.no_grad()  # the norm works in place, which no backward pass could follow
+    def effective_weight(self, adapter_name: str) -> Tensor:
+        """W' of one adapter, shape (out, in), float32 or wider; a new tensor, without a gradient.
+
+        Raises:
+            MergeError: for norm='released', which acts on activations.
+        """
+        settings = self._weight_space_settings(adapter_name)
+        weight = self._pretrained_weight()
+        change = weight_change(self._thin_factors(adapter_name), like=weight)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        reference = self._reference(adapter_name, weight).to(wide)
+        if settings.weight_norm is None:
+            return reference + change.to(wide)
+        return settings.weight_norm.constrain_with_slope_(reference, change.to(wide, copy=True))[0]
+
+    def effective_weight_with_gradient(self, adapter_name: str) -> Tensor:
+        """W' of one adapter as `effective_weight`, differentiable in the trained factors; for penalties on it.
+
+        Raises:
+            MergeError: for norm='released', which acts on activations.
+        """
+        norm = self._weight_space_settings(adapter_name).weight_norm
+        weight = self._pretrained_weight()
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        reference = self._reference(adapter_name, weight).to(wide)
+        change = weight_change(self._thin_factors(adapter_name)).to(wide)
+        return reference + change if norm is None else norm.constrain(reference, change)
+
+    def get_delta_weight(self, adapter_name: str) -> Tensor:
+        """W' - W0 in the layout the base layer stores its weight in, and the dtype of the trained factors."""
+        delta = self.effective_weight(adapter_name) - self._pretrained_weight()
+        # PEFT's conversion gives the LoRA the dtype it finds here.
+        delta = delta.to(next(self._change(adapter_name).parameters()).dtype)
+        return delta.T if self._is_transposed else delta
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        """Whether W' - W0 exists as a matrix that a LoRA can approximate."""
+        return self.secura_settings[adapter_name].norm != "released"
+
+    def _residual(self, inputs: Tensor, base_output: Tensor, adapter_name: str) -> Tensor:
+        """What an adapter adds to the base layer's output."""
+        settings = self.secura_settings[adapter_name]
+        inputs = self.secura_dropout[adapter_name](inputs)
+        bias = self._change(adapter_name).bias
+        norm = settings.weight_norm
+        if norm is None:
+            factors = self._thin_factors(adapter_name)
+            inputs = self._cast_input_dtype(inputs, factors.right.dtype)
+            change = output_change(inputs, factors)
+            if bias is not None:
+                change = change + bias
+            if settings.norm == "none":
+                return change
+            reference_output = base_output
+            if settings.folds_move_the_reference:
+                for fold in self._folded_factors(adapter_name):
+                    reference_output = reference_output + output_change(inputs, fold)
+            return released_output(reference_output, change) - base_output
+        device = inputs.device.type
+        if torch.is_autocast_enabled(device):
+            inputs = inputs.to(torch.get_autocast_dtype(device))
+        weight = (
+            self._pretrained_weight()
+        )  # once: a quantized one is a new tensor each time, kept for the backward pass
+        with torch.autocast(device, enabled=False):
+            residual = constrained_linear(
+                inputs,
+                self._thin_factors(adapter_name),
+                self._reference(adapter_name, weight),
+                norm,
+                subtract=weight,
+            )
+        return residual if bias is None else residual + bias
+
+    def _one_product(self, inputs: Tensor, adapter_name: str) -> Tensor:
+        """x W'ᵀ at once, for a single adapter in 32 bits."""
+        norm = self.secura_settings[adapter_name].weight_norm
+        assert norm is not None
+        bias = self._change(adapter_name).bias
+        own_bias = self._linear.bias
+        if bias is None:
+            bias = own_bias
+        elif own_bias is not None:
+            bias = own_bias + bias
+        reference = self._reference(adapter_name, self._pretrained_weight())
+        return constrained_linear(inputs, self._thin_factors(adapter_name), reference, norm, bias=bias)
+
+    def _fits_one_product(self, inputs: Tensor, adapter_name: str) -> bool:
+        return (
+            self.secura_settings[adapter_name].weight_norm is not None
+            and self.quantization_backend is None
+            and inputs.dtype == self._linear.weight.dtype
+            and inputs.dtype.itemsize >= 4
+            and not torch.is_autocast_enabled(inputs.device.type)
+            and not (self.training and isinstance(self.secura_dropout[adapter_name], nn.Dropout))
+        )
+
+    def _thin_factors(self, adapter_name: str) -> ThinFactors:
+        settings = self.secura_settings[adapter_name]
+        folded = [] if settings.folds_move_the_reference else self._ledger(adapter_name).entries()
+        return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.scale)
+
+    def _folded_factors(self, adapter_name: str) -> list[ThinFactors]:
+        change, frozen = self._change(adapter_name), self._frozen_factors(adapter_name)
+        scale = self.secura_settings[adapter_name].scale
+        return [change.folded_factors(frozen, fold, scale) for fold in self._ledger(adapter_name).entries()]
+
+    def _frozen_factors(self, adapter_name: str) -> FrozenFactors | None:
+        if adapter_name not in self.secura_columns:
+            return None
+        columns, rows = self.secura_columns[adapter_name], self.secura_rows[adapter_name]
+        cached = self._frozen_of_quantized.get(adapter_name)
+        if cached is not None and cached.rows.device == rows.device:
+            return cached
+        weight = self._pretrained_weight()
+        if adapter_name in self._unselected and not weight.is_meta:
+            raise ConfigError(
+                f"adapter {adapter_name!r} was made while the base model was on the meta device, so its columns and "
+                "rows were never chosen; attach it once the base weights are loaded, or load a saved adapter."
+            )
+        frozen = FrozenFactors(weight.index_select(1, columns), weight.index_select(0, rows))
+        if self.quantization_backend is not None:  # spares a dequantization in each forward pass
+            self._frozen_of_quantized[adapter_name] = frozen
+        return frozen
+
+    def _reference(self, adapter_name: str, weight: Tensor) -> Tensor:
+        """W_ref: the pretrained weight itself, or the buffer that folds have moved."""
+        settings = self.secura_settings[adapter_name]
+        ledger = self._ledger(adapter_name)
+        if not settings.folds_move_the_reference or not len(ledger._modules):
+            return weight
+        if adapter_name in self._stale_references or adapter_name not in self.secura_reference:
+            with torch.no_grad():
+                folds, norm = self._folded_factors(adapter_name), settings.weight_norm
+                self.secura_reference[adapter_name] = (
+                    undamped_reference(weight, folds)
+                    if settings.undamped or norm is None
+                    else kept_reference(weight, folds, norm)
+                )
+            self._stale_references.discard(adapter_name)
+        return self.secura_reference[adapter_name]
+
+    def _pretrained_weight(self) -> Tensor:
+        """W0, shape (out, in): as it was before any merge, dequantized where it is quantized."""
+        if self._before_merge is not None:
+            weight = self._before_merge.weight
+        elif self.quantization_backend is not None:
+            weight = self._dequantized()
+        else:
+            weight = self._linear.weight.detach()
+        return weight.T if self._is_transposed else weight
+
+    def _dequantized(self) -> Tensor:
+        assert self.quantization_backend is not None
+        state = getattr(getattr(self._linear, "weight", None), "quant_state", None)
+        if getattr(state, "packing_format_for_cpu", False):
+            raise ConfigError(
+                "bitsandbytes has repacked this 4-bit layer for inference on the CPU, so it can no longer be "
+                "dequantized; load the base model again and attach the adapter before its first forward pass."
+            )
+        try:
+            return self.quantization_backend.get_base_weight(self._linear)
+        except TypeError as error:
+            raise ConfigError(
+                f"layers quantized by {self.quantization_backend.backend_name} cannot be dequantized, and SECURA's "
+                "C, R and norm come from the weight itself; use an 8-bit or 4-bit bitsandbytes, HQQ or torchao base."
+            ) from error
+
+    @property
+    def _is_transposed(self) -> bool:
+        return isinstance(self._linear, Conv1D)
+
+    def _change(self, adapter_name: str) -> ChangeFactors:
+        factors = self.secura_change[adapter_name]
+        assert isinstance(factors, ChangeFactors)
+        return factors
+
+    def _ledger(self, adapter_name: str) -> FoldLedger:
+        ledger = self.secura_folds[adapter_name]
+        assert isinstance(ledger, FoldLedger)
+        return ledger
+
+    # ------------------------------------------------------------------ folding
+
+    def fold_(self, adapter_name: str, task: str) -> None:
+        """Move what is under training into the ledger under the name of a task."""
+        self._refuse_while_merged("fold")
+        factors = self._change(adapter_name)
+        with torch.no_grad():
+            fold = factors.current_fold()
+        summed = self.secura_settings[adapter_name].folds_add_up and not isinstance(factors, LowRankFactors)
+        self._ledger(adapter_name).add(task, fold, summed=summed)
+        factors.reset_after_fold_()
+        self._stale_references.add(adapter_name)
+
+    def undo_(self, adapter_name: str, task: str) -> None:
+        """Take every fold of a task out of the ledger."""
+        self._refuse_while_merged("undo")
+        self._ledger(adapter_name).remove(task)
+        self._stale_references.add(adapter_name)
+
+    def set_stored(self, adapter_name: str, indices: dict[str, Tensor], folds: dict[str, dict[str, Tensor]]) -> None:
+        """Take over the indices and the folds that a checkpoint holds."""
+        for name, values in indices.items():
+            container: Any = getattr(self, name)
+            container[adapter_name] = values.long().to(container[adapter_name].device)
+            self._unselected.discard(adapter_name)
+        device = next(self._linear.parameters()).device  # a quantized layer may have no `weight`
+        self._ledger(adapter_name).replace(
+            {
+                key: {name: factor.float().to(device, copy=True) for name, factor in fold.items()}
+                for key, fold in folds.items()
+            }
+        )
+        self._frozen_of_quantized.pop(adapter_name, None)
+        self._stale_references.add(adapter_name)
+
+    def fingerprint(self) -> Tensor | None:
+        """Fingerprint of W0; None while it is on the meta device."""
+        if self._fingerprint is None:
+            with gather_params_ctx(self._linear.parameters()):
+                weight = self._pretrained_weight()
+                if not weight.is_meta:
+                    self._fingerprint = weight_fingerprint(weight)
+        return self._fingerprint
+
+    def forget_what_was_derived(self) -> None:
+        """Rebuild from the base weight, at the next use, whatever was computed from an earlier one."""
+        self._stale_references.update(self.secura_settings)
+        self._frozen_of_quantized.clear()
+        self._fingerprint = None
+
+    # ------------------------------------------------------------------ merging
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Write W' into the base layer. `unmerge` puts the original weight back, to the bit.
+
+        Each adapter's change is taken from the original weight, so the order of merges makes
+        no difference.
+
+        Raises:
+            MergeError: if an adapter cannot be merged, such as one with norm='released'.
+            ValueError: with `safe_merge`, if the merged weight holds NaN or infinity.
+        """
+        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.secura_change]
+        if not names:
+            return
+        for name in names:
+            self._weight_space_settings(name)
+        base_layer = self._linear
+        bias = self._merged_bias(base_layer, names)
+        weight = self._merged_weight([*self.merged_adapters, *names], check=names if safe_merge else [])
+        if self._before_merge is None:
+            self._before_merge = _BeforeMerge.of(self, base_layer)
+        weight = (weight.T if self._is_transposed else weight).to(self._before_merge.weight.dtype)
+        if self.quantization_backend is not None:
+            # A copy takes the merged weight: quantizing again would not give the old one back.
+            self.base_layer = copy.deepcopy(self.base_layer)
+            self.set_base_weight(weight)
+        else:
+            base_layer.weight.data = weight.contiguous()
+        if bias is not None:
+            self._linear.bias.data = bias
+        self.merged_adapters.extend(names)
+
+    def unmerge(self) -> None:
+        """Put the base layer's original weight back."""
+        if self._before_merge is None:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        self._before_merge.restore_(self)
+        self._before_merge = None
+        self.merged_adapters.clear()
+
+    def _merged_weight(self, names: list[str], check: list[str]) -> Tensor:
+        weights = []
+        for name in names:
+            weight = self.effective_weight(name)
+            if name in check and not torch.isfinite(weight).all():
+                raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
+            weights.append(weight)
+        if len(weights) == 1:
+            return weights[0]
+        original = self._pretrained_weight()
+        total = original.to(weights[0].dtype, copy=True)
+        for weight in weights:
+            total += weight - original
+        return total
+
+    def _merged_bias(self, base_layer: Any, names: list[str]) -> Tensor | None:
+        biases = [bias for name in names if (bias := self._change(name).bias) is not None]
+        if not biases:
+            return None
+        if base_layer.bias is None:
+            raise MergeError(
+                "the adapter has a trained output bias, but the base layer has none to merge it into; train with "
+                "output_bias=False, or keep the adapter unmerged."
+            )
+        return torch.stack([base_layer.bias.detach(), *(bias.detach() for bias in biases)]).sum(0)
+
+    def _weight_space_settings(self, adapter_name: str) -> LayerSettings:
+        settings = self.secura_settings[adapter_name]
+        if settings.norm == "released":
+            raise MergeError(
+                f"adapter {adapter_name!r} has norm='released', which depends on each input's activations, so no "
+                "single weight equals it; keep it unmerged, or train with norm='paper' or norm='bounded'."
+            )
+        return settings
+
+    def _refuse_while_merged(self, action: str) -> None:
+        if self.merged:
+            raise FoldError(f"cannot {action} while {self.merged_adapters} are merged; call unmerge_adapter() first.")
+
+
+@dataclass
+class _BeforeMerge:
+    """What a merge replaced, kept to be put back."""
+
+    weight: Tensor
+    bias: Tensor | None
+    quantized_layer: nn.Module | None
+
+    @classmethod
+    def of(cls, layer: SecuraLayer, base_layer: Any) -> _BeforeMerge:
+        bias = None if base_layer.bias is None else base_layer.bias.data.clone()
+        if layer.quantization_backend is not None:
+            return cls(layer._dequantized(), bias, layer.base_layer)
+        return cls(base_layer.weight.data, bias, None)
+
+    def restore_(self, layer: SecuraLayer) -> None:
+        if self.quantized_layer is not None:
+            layer.base_layer = self.quantized_layer
+            return
+        base_layer = layer._linear
+        base_layer.weight.data = self.weight.to(base_layer.weight.device, base_layer.weight.dtype)
+        if self.bias is not None:
+            base_layer.bias.data = self.bias.to(base_layer.bias.device, base_layer.bias.dtype)
+
+
+class Linear(nn.Module, SecuraLayer):
+    """SECURA on `torch.nn.Linear`, on GPT-2's `Conv1D`, and on their quantized forms."""
+
+    def __init__(
+        self, base_layer: nn.Module, adapter_name: str, config: SecuraConfig, layer_name: str, **kwargs: Any
+    ) -> None:
+        super().__init__()
+        SecuraLayer.__init__(self, base_layer, **kwargs)
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, config, layer_name)
+
+    def forward(self, x: Tensor, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Tensor:
+        """The base layer's output under the active adapters, or under each row's own adapter."""
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return self.base_layer(x, *args, **kwargs)
+        if adapter_names is not None:
+            return self._mixed_batch(x, adapter_names, *args, **kwargs)
+        active = [name for name in self.active_adapters if name in self.secura_change]
+        if self.merged or not active:
+            return self.base_layer(x, *args, **kwargs)
+        if len(active) == 1 and not args and not kwargs and self._fits_one_product(x, active[0]):
+            return self._one_product(x, active[0])
+        base_output = self._base_output(x, *args, **kwargs)
+        output = base_output
+        for name in active:
+            output = output + self._residual(x, base_output, name)
+        return output.to(base_output.dtype)
+
+    def _mixed_batch(self, x: Tensor, adapter_names: list[str], *args: Any, **kwargs: Any) -> Tensor:
+        if len(x) != len(adapter_names):
+            raise ValueError(
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(adapter_names)} and {len(x)} respectively."
+            )
+        if self.merged:
+            raise ValueError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
+            )
+        base_output = self._base_output(x, *args, **kwargs)
+        output = base_output.clone()
+        for name in sorted(set(adapter_names) & set(self.secura_change)):
+            rows = torch.tensor([row for row, wanted in enumerate(adapter_names) if wanted == name])
+            rows = rows.to(x.device)
+            if not args and not kwargs and self._fits_one_product(x, name):  # rounds as in a batch of its own
+                output[rows] = self._one_product(x[rows], name)
+                continue
+            residual = self._residual(x[rows], base_output[rows], name)
+            output[rows] = (base_output[rows] + residual).to(output.dtype)
+        return output
+
+    def _base_output(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        output = self.base_layer(x, *args, **kwargs)
+        if self.quantization_backend is not None:
+            return self.quantization_backend.maybe_clone_base_result(output)
+        return output
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # The base weight may be among what is loaded. Here and not in SecuraLayer: nn.Module comes
+        # before it in the method resolution order.
+        self.forget_what_was_derived()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return "secura." + super().__repr__()

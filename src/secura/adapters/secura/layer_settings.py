@@ -1,0 +1,43 @@
+"""The three choices of one adapter on one layer, as the layer uses them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from secura.adapters.secura.config import SecuraConfig
+from secura.numerics.s_magnorm import Bounded, Paper, WeightNorm
+
+
+@dataclass(frozen=True)
+class LayerSettings:
+    """The three choices of one adapter on one layer."""
+
+    norm: WeightNorm | Literal["none", "released"]
+    moving: bool
+    undamped: bool
+    scale: float
+
+    @property
+    def weight_norm(self) -> WeightNorm | None:
+        """The norm in weight space, if there is one."""
+        return None if isinstance(self.norm, str) else self.norm
+
+    @property
+    def folds_move_the_reference(self) -> bool:
+        """Whether folds live in W_ref and no longer in D. Without a norm it makes no difference."""
+        return self.moving and self.norm != "none"
+
+    @property
+    def folds_add_up(self) -> bool:
+        """Whether the model depends on the sum of the folds only, not on their order."""
+        return not self.folds_move_the_reference or self.undamped
+
+
+def norm_of(config: SecuraConfig) -> WeightNorm | Literal["none", "released"]:
+    """The norm a config names, as a function of weights where it is one."""
+    if config.norm == "bounded":
+        return Bounded(tau=config.tau, floor=config.floor)
+    if config.norm == "paper":
+        return Paper()
+    return config.norm

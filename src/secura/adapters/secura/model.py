@@ -1,0 +1,223 @@
+"""Which modules SECURA adapts, and how its indices, folds and fingerprints travel in a checkpoint.
+
+Every loader must end with the indices that were trained, whatever the selection rule would
+give on the machine that loads. They are written twice: into the weights file, where PEFT's
+own loading hook reads them, and into adapter_config.json, from which a layer is built with
+the right ones at once; transformers' `load_adapter` and FSDP2 call no hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
+
+import torch
+from peft.config import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import (
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+    AuxiliaryTrainingWrapper,
+    get_quantization_kwargs,
+    resolve_quantization_backend,
+)
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from secura.adapters.fingerprint import fingerprint_from_text, fingerprint_text, fingerprints_match
+from secura.adapters.secura.config import SecuraConfig
+from secura.adapters.secura.layer import Linear, SecuraLayer
+from secura.adapters.secura.ledger import folds_by_key
+from secura.errors import BaseMismatchError, ConfigError
+
+_PEFT_PREFIX = "base_model.model."
+
+
+class SecuraModel(BaseTuner):
+    """Puts SECURA layers into a model; what PEFT calls a tuner."""
+
+    prefix: str = "secura_"
+    tuner_layer_cls = SecuraLayer
+    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+    def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
+        assert isinstance(peft_config, SecuraConfig)
+        # Called before any layer is replaced, so a refusal leaves the model as it was.
+        if peft_config.saved and peft_config.verify_base:
+            _verify_base(model, peft_config.saved)
+
+    def _create_and_replace(
+        self,
+        peft_config: PeftConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        del parameter_name
+        assert isinstance(peft_config, SecuraConfig)
+        if isinstance(target, SecuraLayer):
+            target.update_layer(adapter_name, peft_config, current_key)
+            return
+        base_layer = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
+        quantized = None
+        quantization = get_quantization_kwargs(self)
+        if not isinstance(base_layer, (nn.Linear, Conv1D)):
+            quantized = resolve_quantization_backend(base_layer, **quantization)
+        if not isinstance(base_layer, (nn.Linear, Conv1D)) and (quantized is None or quantized.layer_type != "linear"):
+            raise ConfigError(
+                f"target module {current_key} is a {type(base_layer).__name__}, but SECURA adapts torch.nn.Linear "
+                "and transformers' Conv1D (quantized or not); leave it out of target_modules."
+            )
+        new_module = Linear(target, adapter_name, peft_config, current_key, **quantization)
+        if adapter_name not in self.active_adapters:
+            new_module.requires_grad_(False)
+        self._replace_module(parent, target_name, new_module, target)
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Hand `adapter_names`, one for each row of a batch, to every layer."""
+        del args
+        adapter_names = kwargs.pop("adapter_names", None)
+        if adapter_names is None:
+            yield
+            return
+        if self.training:
+            raise ValueError("Cannot pass `adapter_names` when the model is in training mode.")
+        known = {name for layer in self.modules() if isinstance(layer, SecuraLayer) for name in layer.secura_change}
+        unknown = set(adapter_names) - known - {"__base__"}
+        if unknown:
+            raise ValueError(f"Trying to infer with non-existing adapter(s): {', '.join(sorted(unknown))}")
+        # Beam search repeats every row, but for an encoder, which still sees the rows as they came.
+        by_beam = [name for name in adapter_names for _ in range(kwargs.get("num_beams") or 1)]
+        in_encoder = set() if (encoder := _encoder(self.model)) is None else set(encoder.modules())
+        handles = []
+        for module in self.modules():
+            if isinstance(module, (SecuraLayer, AuxiliaryTrainingWrapper)):
+                names = list(adapter_names) if module in in_encoder else by_beam
+                if isinstance(module, AuxiliaryTrainingWrapper):  # modules_to_save, which an adapter may do without
+                    names = [name if name in module._adapters else "__base__" for name in names]
+                hook = partial(_add_adapter_names, adapter_names=names)
+                handles.append(cast(nn.Module, module).register_forward_pre_hook(hook, with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    # ------------------------------------------------------------------ checkpoints
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, Tensor]:
+        selected = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
+        layers: dict[str, dict[str, str]] = {}
+        folds: list[str] = []
+        for name, layer in _layers_with(model, adapter_name):
+            record = layers[name.removeprefix(_PEFT_PREFIX)] = {}
+            folds = layer._ledger(adapter_name).keys()
+            for side in ("columns", "rows"):
+                container = getattr(layer, f"secura_{side}")
+                if adapter_name in container:
+                    selected[f"{name}.secura_{side}.{adapter_name}"] = container[adapter_name].int()
+                    record[side] = " ".join(str(index) for index in container[adapter_name].tolist())
+            fingerprint = layer.fingerprint()
+            if fingerprint is not None:
+                selected[f"{name}.secura_fingerprint.{adapter_name}"] = fingerprint
+                record["fingerprint"] = fingerprint_text(fingerprint)
+        # For SecuraConfig.save_pretrained, which PEFT calls next; not a field of the live config.
+        config.__dict__["_to_save"] = {"layers": layers, "folds": folds}
+        return selected
+
+    @classmethod
+    def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
+        # A fold's factor lies one level deeper than PEFT's rule looks.
+        folds = f".secura_folds.{adapter_name}."
+        if folds in key:
+            return key.replace(folds, ".secura_folds.")
+        return super()._remove_adapter_name_from_key(key, adapter_name)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        state_dict = dict(state_dict)
+        taken: list[tuple[SecuraLayer, dict[str, Tensor], dict[str, dict[str, Tensor]]]] = []
+        for name, layer in _layers_with(model, adapter_name):
+            prefixes = (f"{name}.secura_", f"{_PEFT_PREFIX}{name}.secura_")
+            own = {key[len(prefix) :]: key for prefix in prefixes for key in state_dict if key.startswith(prefix)}
+            fingerprint = state_dict.pop(own["fingerprint"]) if "fingerprint" in own else None
+            if fingerprint is not None and getattr(config, "verify_base", True):
+                _verify_layer(name.removeprefix(_PEFT_PREFIX), layer.fingerprint(), fingerprint)
+            indices = {f"secura_{side}": state_dict.pop(own[side]) for side in ("columns", "rows") if side in own}
+            folds = folds_by_key(
+                (short.removeprefix("folds."), state_dict[key])
+                for short, key in own.items()
+                if short.startswith("folds.")
+            )
+            taken.append((layer, indices, folds))
+        for layer, indices, folds in taken:  # only once every layer has been found to match
+            layer.set_stored(adapter_name, indices, folds)
+        return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+
+def _encoder(model: nn.Module) -> nn.Module | None:
+    """The encoder of an encoder-decoder model; transformers answers with the model itself where there is none."""
+    get_encoder = getattr(model, "get_encoder", None)
+    encoder = None if get_encoder is None else get_encoder()
+    return None if encoder is model else encoder
+
+
+def _add_adapter_names(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, adapter_names: list[str]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    del module
+    return args, {**kwargs, "adapter_names": adapter_names}
+
+
+def _layers_with(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, SecuraLayer]]:
+    for name, module in model.named_modules():
+        if isinstance(module, SecuraLayer) and adapter_name in module.secura_change:
+            yield name.replace("_fsdp_wrapped_module.", "").removeprefix("_orig_mod."), module
+
+
+def _verify_base(model: nn.Module, saved: dict[str, Any]) -> None:
+    modules = dict(model.named_modules())
+    for name, record in saved.get("layers", {}).items():
+        if "fingerprint" not in record:
+            continue
+        module = modules.get(name)
+        if module is None:
+            raise BaseMismatchError(
+                f"the adapter was made for a base model with a layer {name}, which this one does not have; load the "
+                "base model it was trained on."
+            )
+        _verify_layer(name, _module_fingerprint(module), fingerprint_from_text(record["fingerprint"]))
+
+
+def _module_fingerprint(module: nn.Module) -> Tensor | None:
+    if isinstance(module, SecuraLayer):
+        return module.fingerprint()
+    if isinstance(module, BaseTunerLayer):
+        module = module.get_base_layer()
+    bare = Linear.__new__(Linear)
+    nn.Module.__init__(bare)
+    SecuraLayer.__init__(bare, module)
+    return bare.fingerprint()
+
+
+def _verify_layer(name: str, present: Tensor | None, stored: Tensor) -> None:
+    if present is not None and not fingerprints_match(stored.to("cpu", torch.int64), present):
+        raise BaseMismatchError(
+            f"the adapter was made for another base model: the weight of {name} is not the one it was trained on; "
+            "load that base model, or set verify_base=False in the adapter's config to accept wrong outputs."
+        )

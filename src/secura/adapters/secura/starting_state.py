@@ -1,0 +1,57 @@
+"""What a new adapter holds on a layer before its first step: indices, the start of A, room for folds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secura.adapters.secura.config import SecuraConfig
+from secura.adapters.secura.factors import ChangeFactors
+from secura.numerics.cur_selection import (
+    least_important_columns,
+    least_important_rows,
+    sampled_columns,
+    sampled_rows,
+)
+from secura.numerics.starts import gaussian, leading_block, principal_block
+
+RANDOM_START_SHARE = 0.1
+"""With `init_weights=False`, the rms of D as a share of the rms of W."""
+
+
+def selected_indices(weight: Tensor, r: int, config: SecuraConfig, saved: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Indices of C's columns and R's rows: the saved ones, or those the selection rule gives."""
+    if saved:
+        columns, rows = (
+            torch.tensor([int(index) for index in saved[side].split()], device=weight.device)
+            for side in ("columns", "rows")
+        )
+        return columns, rows
+    if weight.is_meta:  # shapes only; the checkpoint brings the real ones
+        placeholder = torch.arange(r)
+        return placeholder, placeholder.clone()
+    if config.selection == "least":
+        return least_important_columns(weight, r), least_important_rows(weight, r)
+    generator = torch.Generator().manual_seed(config.selection_seed)
+    return sampled_columns(weight, r, generator), sampled_rows(weight, r, generator)
+
+
+def started_factor(config: SecuraConfig, weight: Tensor, row_count: int, column_count: int) -> Tensor:
+    """What A begins as; in `low_rank` the factor that takes the inputs."""
+    start = config.start or ("gaussian" if config.change == "low_rank" else "leading_block")
+    if start == "gaussian":
+        # Seeded by PyTorch's own generator, as every other adapter's start is.
+        seed = int(torch.randint(2**62, ()).item())
+        return gaussian(row_count, column_count, torch.Generator().manual_seed(seed))
+    block = leading_block if start == "leading_block" else principal_block
+    return block(weight, row_count, column_count)
+
+
+def empty_folds(config: SecuraConfig, factors: ChangeFactors, device: torch.device) -> dict[str, dict[str, Tensor]]:
+    """Room for the folds of a saved adapter, for loaders that fill parameters without PEFT's hooks."""
+    return {
+        key: {name: torch.zeros_like(like, device=device) for name, like in factors.current_fold().items()}
+        for key in (config.saved or {}).get("folds", [])
+    }

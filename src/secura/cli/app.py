@@ -1,0 +1,79 @@
+"""The `secura` command: its subcommands, and how it ends.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed, or stopped by Ctrl-C |
+| 2 | done, but retention is below `--min-retention` |
+| 3 | wrong usage: an option, a setting, a file or a row that cannot be used |
+
+An error is one line on stderr; `--debug` shows where it came from. Nothing here imports
+torch, so that `secura --help` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from secura.cli.evaluate import evaluate
+from secura.cli.forget import forget
+from secura.cli.sequence import app as sequence
+from secura.cli.train import train
+from secura.errors import InputError, SecuraError
+
+DONE, FAILED, BELOW_RETENTION, USAGE = 0, 1, 2, 3
+_CTRL_C = 130
+"""What typer makes of a KeyboardInterrupt: the code of a shell, not one of ours."""
+
+app = typer.Typer(
+    name="secura",
+    help="Fine-tune a language model without breaking what it already knows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(train)
+app.command()(forget)
+app.command("eval")(evaluate)
+app.add_typer(sequence, name="sequence")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    debug = "--debug" in arguments
+    command: Any = typer.main.get_command(app)
+    try:
+        code = command.main(args=arguments, prog_name="secura", standalone_mode=False)
+    except SecuraError as problem:
+        if debug:
+            raise
+        _say(str(problem))
+        return USAGE if isinstance(problem, InputError) else FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        code = _CTRL_C
+    except Exception as problem:
+        # The usage errors of click and of the copy inside typer share no class but this method.
+        usage = getattr(problem, "format_message", None)
+        if usage is not None:
+            _say(f"{usage()} See secura --help.")
+            return USAGE
+        if debug:
+            raise
+        _say(f"{type(problem).__name__}: {problem} (--debug shows where)")
+        return FAILED
+    if code == _CTRL_C:
+        _say("stopped by Ctrl-C.")
+        return FAILED
+    return code if isinstance(code, int) else DONE
+
+
+def _say(message: str) -> None:
+    print(f"secura: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,91 @@
+"""`secura eval`: how well one model does on tasks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from secura.errors import ConfigError
+
+if TYPE_CHECKING:
+    from secura.experiments.eval_run import EvalSettings
+
+Option = typer.Option
+
+
+def evaluate(
+    model: Annotated[str | None, Option(help="Folder or hub id; the bundled model if left out.")] = None,
+    adapter: Annotated[str | None, Option(help="Folder of an adapter for that model, or of a run.")] = None,
+    tasks: Annotated[
+        list[str] | None,
+        Option(metavar="A,B", help="Tasks, groups or task files; the bundled model's knowledge if left out."),
+    ] = None,
+    lm_eval: Annotated[
+        list[str] | None, Option("--lm-eval", metavar="A,B", help="Tasks of lm-evaluation-harness.")
+    ] = None,
+    lm_eval_chat: Annotated[
+        bool, Option("--lm-eval-chat", help="Put the harness's prompts through the chat template.")
+    ] = False,
+    data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; the hub if left out.")] = None,
+    count: Annotated[int | None, Option(help="Items of each task, at most.")] = None,
+    batch_size: Annotated[str, Option(metavar="N|auto", help="Rows at once; auto halves as memory runs out.")] = "auto",
+    seed: Annotated[int, Option(help="Draws the items.")] = 0,
+    out: Annotated[Path | None, Option(help="Folder for evaluation.json.")] = None,
+    export_lm_eval: Annotated[
+        Path | None, Option(metavar="DIR", help="Write the tasks for lm-evaluation-harness there; score nothing.")
+    ] = None,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Score a model, with an adapter or without, on tasks.
+
+    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 3 wrong usage.
+    """
+    del debug  # read by `secura.cli.app.run`
+    from secura.experiments.eval_run import EvalSettings
+
+    settings = EvalSettings(
+        model=model,
+        adapter=adapter,
+        tasks=_names(tasks),
+        harness_tasks=_names(lm_eval),
+        harness_chat=lm_eval_chat,
+        data=data_dir,
+        count=count,
+        seed=seed,
+        batch_size=_batch_size(batch_size),
+        out=out,
+    )
+    return _carry_out(settings) if export_lm_eval is None else _export(settings, export_lm_eval)
+
+
+def _names(given: list[str] | None) -> tuple[str, ...]:
+    return tuple(name.strip() for each in given or () for name in each.split(",") if name.strip())
+
+
+def _batch_size(given: str) -> int | Literal["auto"]:
+    if given == "auto":
+        return "auto"
+    try:
+        return int(given)
+    except ValueError:
+        raise ConfigError(f"--batch-size is {given!r}; it counts rows, from 1, or is auto.") from None
+
+
+def _carry_out(settings: "EvalSettings") -> int:
+    from rich.console import Console
+
+    from secura.cli.evaluate_view import show_scores
+    from secura.experiments.eval_run import evaluate as score_model
+
+    console = Console()
+    show_scores(console, score_model(settings, console))
+    return 0
+
+
+def _export(settings: "EvalSettings", folder: Path) -> int:
+    from secura.experiments.eval_run import export
+
+    names = export(settings, folder)
+    print(f"{len(names)} tasks are in {folder}; run them with")
+    print(f"  lm_eval --include_path {folder} --tasks {','.join(names)} --model hf --model_args pretrained=MODEL")
+    return 0

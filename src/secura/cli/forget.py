@@ -1,0 +1,93 @@
+"""`secura forget`: what a fine-tune broke."""
+
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secura.errors import ConfigError
+
+if TYPE_CHECKING:
+    from secura.experiments.forget_run import ForgetSettings
+
+Option = typer.Option
+
+
+def forget(
+    base: Annotated[str, typer.Argument(help="The model before: a folder, a hub id, or the word bundled.")],
+    tuned: Annotated[str, typer.Argument(help="What was made of it: the folder of an adapter, a model or a run.")],
+    tasks: Annotated[
+        list[str] | None,
+        Option(metavar="A,B", help="Tasks, groups or task files; the bundled model's knowledge if left out."),
+    ] = None,
+    retain: Annotated[str | None, Option(metavar="FILE", help="Rows of your own to ask, as of secura train.")] = None,
+    data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; the hub if left out.")] = None,
+    count: Annotated[int, Option(help="Questions of each task, at most.")] = 200,
+    out: Annotated[Path | None, Option(help="Folder for forget.json and forget.html.")] = None,
+    min_retention: Annotated[
+        float | None, Option(help="Exit with code 2 unless this share of knowledge is shown to be kept.")
+    ] = None,
+    confidence: Annotated[float, Option(help="Of intervals and of significance.")] = 0.95,
+    seed: Annotated[int, Option(help="Draws the questions and the resamples.")] = 0,
+    token_views: Annotated[int, Option(help="Flips to look at token by token.")] = 20,
+    fresh: Annotated[bool, Option("--fresh", help="Ask the base again, whatever is cached.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Compare a fine-tuned model with its base: what did the fine-tune break?
+
+    Both are asked the same questions. Exit codes: 0 done, 1 failed, 2 kept less than
+    --min-retention or too little to tell, 3 wrong usage.
+    """
+    del debug  # read by `secura.cli.app.run`
+    from secura.experiments.forget_run import ForgetSettings
+
+    settings = ForgetSettings(
+        base=base,
+        tuned=tuned,
+        tasks=tuple(name.strip() for each in tasks or () for name in each.split(",") if name.strip()),
+        retain=retain,
+        data=data_dir,
+        count=count,
+        min_retention=min_retention,
+        confidence=confidence,
+        seed=seed,
+        token_views=token_views,
+        fresh=fresh,
+    )
+    return _carry_out(settings, _report_folder(out, tuned))
+
+
+def _report_folder(out: Path | None, tuned: str) -> Path:
+    """The user's folder, whose earlier report is replaced; or a new one in runs/ named for the tuned model."""
+    if out is not None:
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"--out {out} is a file; name a folder.")
+        return out
+    parts = [part for part in Path(tuned).parts if part not in ("adapter", "model", "runs", ".", "..", "/")]
+    first = Path("runs") / "-".join(["forget", *parts[-1:]])
+    free = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], free) if not folder.exists())
+
+
+def _carry_out(settings: "ForgetSettings", folder: Path) -> int:
+    from rich.console import Console
+
+    from secura.cli.forget_view import show_forgetting
+    from secura.experiments.forget_json import JSON_FILE, result_as_json
+    from secura.experiments.forget_run import forget as compare_models
+    from secura.experiments.run_files import write_json, write_text
+    from secura.report.forget_page import PAGE_FILE, forget_page
+
+    console = Console()
+    result = compare_models(settings, console)
+    saved = [folder / PAGE_FILE, folder / JSON_FILE]
+    write_text(saved[0], forget_page(result))
+    write_json(saved[1], result_as_json(result))
+    show_forgetting(console, result, saved)
+    if result.verdict is None:
+        return 0
+    console.print(
+        f"gate at {settings.min_retention:.1%}: {result.verdict.reason}", highlight=False, markup=False, soft_wrap=True
+    )
+    return 0 if result.verdict.passed else 2

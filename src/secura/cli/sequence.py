@@ -1,0 +1,134 @@
+"""`secura sequence`: tasks one after the other, and what can be asked of a finished sequence."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+Option = typer.Option
+
+
+class _FileOrCommand(TyperGroup):
+    """`secura sequence SEQ.yaml` is `secura sequence run SEQ.yaml`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_FileOrCommand,
+    help="Learn tasks one after the other and score everything after each: secura sequence SEQ.yaml",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="SEQ.yaml", help="Settings; see --print-config.")],
+    assign: Annotated[
+        list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
+    ] = None,
+    out: Annotated[str | None, Option(help="Folder of the sequence.")] = None,
+    method: Annotated[str | None, Option(help="A method of secura train.")] = None,
+    strategy: Annotated[str | None, Option(help="sequential, replay, ewc, ilora, kl_anchor or lwf.")] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Check everything, train nothing.")] = False,
+    print_config: Annotated[bool, Option("--print-config", help="Print the settings as YAML.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Learn the tasks of a file in order; the same command goes on after any interruption.
+
+    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 2 knowledge below
+    retention.min_retention, 3 wrong usage.
+    """
+    del debug
+    from secura.experiments.config_layers import config_as_yaml, load_config_of
+    from secura.experiments.sequence_config import SequenceConfig
+
+    flags = {"out": out, "method.name": method, "strategy.name": strategy}
+    config = load_config_of(SequenceConfig, str(file), assign or (), flags)
+    if print_config:
+        print(config_as_yaml(config), end="")
+        return 0
+    from rich.console import Console
+
+    from secura.cli.sequence_view import show_plan, show_sequence, stage_shower
+    from secura.experiments.sequence_run import prepare_sequence, run_sequence
+
+    console = Console()
+    prepared = prepare_sequence(config)
+    show_plan(console, prepared)
+    if dry_run:
+        console.print("dry run: all checks passed, nothing was trained")
+        return 0
+    matrix = run_sequence(prepared, console, stage_shower(console, prepared))
+    show_sequence(console, prepared, matrix)
+    wanted, base, last = config.retention.min_retention, matrix.knowledge(0), matrix.knowledge(len(prepared.tasks))
+    if wanted is not None and (not base or last is None or last / base < wanted):
+        kept = "nothing" if not base or last is None else f"{last / base:.1%}"
+        console.print(f"knowledge is below retention.min_retention: kept {kept}, wanted {wanted:.1%}", highlight=False)
+        return 2
+    return 0
+
+
+@app.command()
+def log(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sequence.")]) -> int:
+    """Print the ledger: which tasks can be taken out, and every score so far."""
+    from rich.console import Console
+
+    from secura.cli.sequence_view import show_sequence
+    from secura.experiments.sequence_tools import ledger, open_sequence
+
+    console = Console()
+    prepared, matrix = open_sequence(folder)
+    show_sequence(console, prepared, matrix)
+    tasks = ledger(folder)
+    console.print(f"in the ledger: {', '.join(tasks) or 'nothing'}", highlight=False)
+    return 0
+
+
+@app.command("undo")
+def undo_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sequence.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task of its ledger.")],
+) -> int:
+    """Take one task's change out of the model, and score the result."""
+    from rich.console import Console
+
+    from secura.cli.sequence_view import show_undone
+    from secura.experiments.sequence_tools import undo_task
+
+    show_undone(Console(), undo_task(folder, task))
+    return 0
+
+
+@app.command()
+def bisect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sequence.")],
+    family: Annotated[str, Option("--family", help="A family of knowledge.")],
+    below: Annotated[float, Option(help="Broken is below this share of the base model's score.")] = 0.9,
+    questions: Annotated[int, Option(help="Questions asked of each model, at most.")] = 200,
+) -> int:
+    """Find the task that broke a family of knowledge."""
+    from rich.console import Console
+
+    from secura.experiments.sequence_tools import bisect_family
+
+    found = bisect_family(folder, family, below=below, questions=questions)
+    console = Console()
+    if found.task is None:
+        console.print(
+            f"{family} was not broken: {found.after:.1%} right at the end, {found.base:.1%} before any task "
+            f"({found.asked} questions)",
+            highlight=False,
+        )
+        return 0
+    console.print(
+        f"{found.task} broke {family}: {found.before:.1%} right before it, {found.after:.1%} after it, "
+        f"{found.base:.1%} by the base model ({found.asked} questions, {found.models_asked} models asked)",
+        highlight=False,
+    )
+    return 0

@@ -1,0 +1,96 @@
+"""How a sequence is shown: the plan, a line for each stage, and the table at the end."""
+
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from secura.evaluation.retention_metrics import average_accuracy, backward_transfer, forgetting_best_minus_last
+from secura.experiments.sequence_run import OnStage, PreparedSequence
+from secura.experiments.sequence_scores import Cell, SequenceScores
+from secura.experiments.sequence_tools import Undone
+
+
+def show_plan(console: Console, run: PreparedSequence) -> None:
+    """One line on what is about to happen, and the notes."""
+    done = f", {run.first_stage} of them done" if run.first_stage else ""
+    console.print(
+        f"{run.config.method.name} with {run.config.strategy.name}, boundary {run.boundary}, learning rate "
+        f"{run.learning_rate:.1e}: {len(run.tasks)} tasks{done}, in {run.folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for note in run.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def stage_shower(console: Console, run: PreparedSequence) -> OnStage:
+    """A line for each stage, with the time that is left."""
+    began, first = time.monotonic(), run.first_stage
+
+    def show(run: PreparedSequence, matrix: SequenceScores, stage: int, seconds: float) -> None:
+        knowledge = _share(matrix.knowledge(stage))
+        if not stage:
+            console.print(f"base model: knowledge {knowledge}", highlight=False)
+            return
+        name = run.names[stage - 1]
+        learned = _share(matrix.share(stage, f"task:{name}"))
+        earlier = _share(matrix.mean_of_tasks(stage, run.names[: stage - 1]))
+        per_stage = (time.monotonic() - began) / max(1, stage - first)
+        left = per_stage * (len(run.tasks) - stage)
+        console.print(
+            f"{stage}/{len(run.tasks)} {name}: learned {learned}, earlier tasks {earlier}, knowledge {knowledge}; "
+            f"{seconds:.0f} s, about {left / 60:.0f} min left",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    return show
+
+
+def show_sequence(console: Console, run: PreparedSequence, matrix: SequenceScores) -> None:
+    """One row for each stage: what was learned, what is left of it at the end, and knowledge."""
+    scored = [stage for stage in sorted(matrix.cells) if matrix.cells[stage]]
+    if not scored:
+        console.print("nothing is scored yet")
+        return
+    last = scored[-1]
+    table = Table(title=f"{run.config.method.name}, {run.config.strategy.name}", title_justify="left")
+    table.add_column("after")
+    for heading in ("before it", "just learned", f"after task {last}", "knowledge"):
+        table.add_column(heading, justify="right")
+    for stage in scored:
+        name = run.names[stage - 1] if stage else "base model"
+        group = f"task:{name}"
+        cells = [matrix.share(max(stage - 1, 0), group), matrix.share(stage, group), matrix.share(last, group)]
+        shown = [_share(cell) for cell in cells] if stage else ["", "", ""]
+        table.add_row(name, *shown, _share(matrix.knowledge(stage)))
+    console.print(table, highlight=False)
+    scores = matrix.task_matrix()
+    console.print(
+        f"the {last} tasks learned: average accuracy {_share(average_accuracy(scores).mean)}, backward transfer "
+        f"{_share(backward_transfer(scores).mean)}, forgetting (best minus last) "
+        f"{_share(forgetting_best_minus_last(scores).mean)}; all scores in {run.folder}/matrix.json",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def show_undone(console: Console, undone: Undone) -> None:
+    """Every group whose score moved, and where the adapter is."""
+    table = Table(title=f"without {undone.task}", title_justify="left")
+    for heading in ("asked", "with it", "without it"):
+        table.add_column(heading, justify="left" if heading == "asked" else "right")
+    same = 0
+    for group, after in undone.after.items():
+        before = undone.before.get(group, Cell())
+        if before.right == after.right and group != f"task:{undone.task}":
+            same += 1
+            continue
+        table.add_row(group.partition(":")[2], _share(before.share_right), _share(after.share_right))
+    console.print(table, highlight=False)
+    console.print(f"{same} groups are as they were; the adapter without it is in {undone.saved}", highlight=False)
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"

@@ -1,0 +1,101 @@
+"""`secura train`: one run from the command line."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from secura.experiments.run_config import RunConfig
+
+Option = typer.Option
+
+
+def train(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Settings; see --print-config.")] = None,
+    model: Annotated[str | None, Option(help="Folder or hub id; the bundled model if left out.")] = None,
+    data: Annotated[str | None, Option(help="JSONL file or hub data set; a bundled task if left out.")] = None,
+    method: Annotated[
+        str | None,
+        Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, osf or full."),
+    ] = None,
+    assign: Annotated[
+        list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
+    ] = None,
+    out: Annotated[str | None, Option(help="Folder for the adapter, the checkpoints and the report.")] = None,
+    retain: Annotated[str | None, Option(help="File of questions to ask before and after training.")] = None,
+    min_retention: Annotated[
+        float | None, Option(help="Exit with code 2 if less than this share of knowledge is kept.")
+    ] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Check everything, train nothing.")] = False,
+    print_config: Annotated[bool, Option("--print-config", help="Print the settings as YAML.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Fine-tune a model and see what it learned, what it kept and what it forgot.
+
+    Without arguments it teaches the bundled model a bundled task. Exit codes: 0 done, 1
+    failed or stopped by Ctrl-C, 2 retention below --min-retention, 3 wrong usage.
+    """
+    del debug  # read by `secura.cli.app.run`
+    from secura.experiments.config_layers import config_as_yaml, load_config
+
+    file = str(run) if run is not None else None
+    if resume and file is None:
+        file = _saved_config(out)
+    flags = {
+        "model.path": model,
+        "data.path": data,
+        "method.name": method,
+        "out": out,
+        "retention.path": retain,
+        "retention.min_retention": min_retention,
+    }
+    config = load_config(file, assign or (), flags)
+    if print_config:
+        print(config_as_yaml(config), end="")
+        return 0
+    return _carry_out(config, resume=resume, dry_run=dry_run)
+
+
+def _saved_config(out: str | None) -> str | None:
+    """The settings of the run to resume, so that none need be repeated."""
+    saved = Path(out) / "config.yaml" if out is not None else None
+    return str(saved) if saved is not None and saved.is_file() else None
+
+
+def _carry_out(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
+    from rich.console import Console
+
+    from secura.cli.batch_view import show_batch
+    from secura.cli.result_view import show_result
+    from secura.experiments.prepare_run import prepare_run
+    from secura.experiments.run_steps import first_batch
+    from secura.experiments.train_run import carry_out
+
+    console = Console()
+    prepared = prepare_run(config, resume=resume)
+    trained, base = prepared.trainable_weights, prepared.base_weights
+    console.print(
+        f"{config.method.name}: {trained:,} trainable weights beside a model of {base:,}; "
+        f"{len(prepared.examples):,} rows, {prepared.steps:,} steps, "
+        f"learning rate {prepared.learning_rate:.1e}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if prepared.resume_from:
+        console.print(f"going on from {prepared.resume_from}", highlight=False, soft_wrap=True)
+    for note in prepared.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    show_batch(console, prepared.tokenizer, first_batch(prepared))
+    if dry_run:
+        console.print("dry run: all checks passed, nothing was trained")
+        return 0
+    result = carry_out(prepared, console)
+    show_result(console, result)
+    wanted, kept = config.retention.min_retention, result.retention.total.kept
+    if wanted is not None and (kept is None or kept < wanted):
+        shown = "nothing, since the base answered no question right" if kept is None else f"{kept:.1%}"
+        console.print(f"retention is below --min-retention: kept {shown}, wanted {wanted:.1%}", highlight=False)
+        return 2
+    return 0

@@ -1,0 +1,1 @@
+"""Learning task after task: what protects earlier knowledge while a new task is learned."""

@@ -1,0 +1,24 @@
+"""The batch of a step under another model, and which of its positions are answers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_IGNORED = -100
+_NOT_FOR_THE_MODEL = ("labels", "num_items_in_batch", "fused_lm_head", "use_cache", "output_router_logits")
+
+
+def logits_of(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    """Logits of a batch, shape (batch, tokens, vocabulary), whatever loss its trainer asked for."""
+    asked = {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL}
+    return model(**asked, use_cache=False).logits
+
+
+def predicts_an_answer(inputs: Mapping[str, Any]) -> Tensor:
+    """Positions whose next token is learned, shape (batch, tokens), bool."""
+    labels: Tensor = inputs["labels"]
+    learned = torch.zeros_like(labels, dtype=torch.bool)
+    learned[:, :-1] = labels[:, 1:] != _IGNORED
+    return learned

@@ -1,0 +1,124 @@
+"""What a model still knows after training: the same questions, asked before and after.
+
+    kept = questions answered right after / questions answered right before
+
+`kept` may exceed 1, where training taught what it was not asked to. The items that
+flipped from right to wrong are counted apart, since the two directions cancel in `kept`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from secura.evaluation.scoring import ScoredAnswer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How many questions of one group were answered right."""
+
+    family: str
+    """The group's name."""
+    asked: int
+    """How many questions were asked."""
+    before: int
+    """How many the base model answered right."""
+    after: int
+    """How many the trained model answers right."""
+
+    @property
+    def kept(self) -> float | None:
+        """After as a share of before; None where the base model knew nothing."""
+        return self.after / self.before if self.before else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """A question that was answered right before training and wrong after it."""
+
+    before: ScoredAnswer
+    """The base model's answer."""
+    after: ScoredAnswer
+    """The trained model's answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Scores of the same questions before and after training."""
+
+    before: Sequence[ScoredAnswer]
+    """The base model's answers."""
+    after: Sequence[ScoredAnswer]
+    """The trained model's answers, in the same order."""
+
+    def __post_init__(self) -> None:
+        if [each.question for each in self.before] != [each.question for each in self.after]:
+            raise ValueError("before and after answer different questions, so they cannot be compared.")
+
+    @property
+    def total(self) -> Tally:
+        """All questions together, each counting once."""
+        return self._tally("all", range(len(self.before)))
+
+    @property
+    def families(self) -> list[Tally]:
+        """One tally for each family, in the order in which they first appear."""
+        members: dict[str, list[int]] = {}
+        for index, answer in enumerate(self.before):
+            members.setdefault(answer.question.family, []).append(index)
+        return [self._tally(family, indices) for family, indices in members.items()]
+
+    @property
+    def flips(self) -> list[Flip]:
+        """What flipped from right to wrong, in the order asked."""
+        pairs = zip(self.before, self.after, strict=True)
+        return [Flip(before=old, after=new) for old, new in pairs if old.correct and not new.correct]
+
+    def _tally(self, family: str, indices: Sequence[int]) -> Tally:
+        return Tally(
+            family=family,
+            asked=len(indices),
+            before=sum(self.before[index].correct for index in indices),
+            after=sum(self.after[index].correct for index in indices),
+        )
+
+
+def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+    """All of a comparison as JSON: totals, families, flips, and every answer."""
+    return {
+        "total": _tally_as_json(comparison.total),
+        "families": [_tally_as_json(tally) for tally in comparison.families],
+        "flips": [
+            {
+                "family": flip.before.question.family,
+                "prompt": flip.before.question.prompt,
+                "right": flip.before.question.answer,
+                "before": flip.before.given,
+                "after": flip.after.given,
+            }
+            for flip in comparison.flips
+        ],
+        "answers": [
+            {
+                "family": old.question.family,
+                "prompt": old.question.prompt,
+                "right": old.question.answer,
+                **({"choices": list(old.question.choices)} if old.question.choices else {}),
+                "before": old.given,
+                "after": new.given,
+                "right_before": old.correct,
+                "right_after": new.correct,
+            }
+            for old, new in zip(comparison.before, comparison.after, strict=True)
+        ],
+    }
+
+
+def _tally_as_json(tally: Tally) -> dict[str, Any]:
+    return {
+        "family": tally.family,
+        "asked": tally.asked,
+        "right_before": tally.before,
+        "right_after": tally.after,
+        "kept": tally.kept,
+    }

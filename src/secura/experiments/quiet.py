@@ -1,0 +1,17 @@
+"""Leaving the screen to our own progress."""
+
+import warnings
+
+import transformers
+
+
+def quiet() -> None:
+    """Silence the libraries' bars and notices: ours say the same better."""
+    import datasets
+    import huggingface_hub
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    huggingface_hub.utils.logging.set_verbosity_error()

@@ -1,0 +1,91 @@
+"""CUR selection: which columns and rows of a pretrained weight become the frozen C and R."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+def least_important_columns(weight: Float[Tensor, "out in"], count: int) -> Int64[Tensor, " {count}"]:
+    """Find the columns of a weight matrix that matter least, judged by L2 norm.
+
+    A column holds everything one input feature adds to the layer's output. SECURA
+    builds its frozen factor C from the columns of smallest norm, so that training
+    moves the directions the pretrained model leans on least.
+
+    Args:
+        weight: pretrained weight W, shape (out, in), any floating dtype.
+        count: how many columns to return; a number of columns, not a fraction.
+
+    Returns:
+        Column indices, shape (count,), on the device of `weight`, smallest norm
+        first; columns of equal norm keep their order in W.
+
+    Raises:
+        ValueError: if `count` is outside 1..in, or `weight` holds NaN or infinity.
+
+    Note:
+        Norms are summed in float32 or wider. A 4096×4096 Gaussian weight in bfloat16
+        has 14 distinct bfloat16 column norms and 4073 distinct float32 ones.
+
+    Source:
+        SECURA, arXiv:2502.18168v4, column selection. The released code ranks by
+        1/norm; the norm itself gives the same order and also holds for a zero column.
+
+    Example:
+        >>> weight = torch.tensor([[3.0, 0.0, 1.0], [4.0, 0.5, 0.0]])  # norms 5, 0.5, 1
+        >>> least_important_columns(weight, count=2)
+        tensor([1, 2])
+    """
+    return _column_norms(weight, count).argsort(stable=True)[:count]
+
+
+def least_important_rows(weight: Float[Tensor, "out in"], count: int) -> Int64[Tensor, " {count}"]:
+    """Find the rows that matter least: `least_important_columns` of the transpose."""
+    return least_important_columns(weight.T, count)
+
+
+def sampled_columns(
+    weight: Float[Tensor, "out in"], count: int, generator: torch.Generator
+) -> Int64[Tensor, " {count}"]:
+    """Draw columns without replacement, with probability proportional to 1/importance.
+
+    The importance of a column is its share of the squared Frobenius norm, so an
+    unimportant column is drawn often, and an important one now and then.
+
+    Args:
+        weight: pretrained weight W, shape (out, in), any floating dtype.
+        count: how many columns to draw; a number of columns, not a fraction.
+        generator: a CPU generator; the same seed and weight give the same columns.
+
+    Returns:
+        Column indices, shape (count,), all different, on the device of `weight`, in the
+        order they were drawn.
+
+    Raises:
+        ValueError: if `count` is outside 1..in, or `weight` holds NaN or infinity.
+
+    Source:
+        CUR-LoRA's inverted importance. Its code draws with replacement and without a
+        seed: duplicates waste rank and the adapter cannot be rebuilt. Ours does neither.
+    """
+    importance = _column_norms(weight, count).to(device="cpu", dtype=torch.float64).square()
+    # A zero column would have infinite probability; the floor makes it merely certain to come first.
+    floor = torch.finfo(torch.float64).eps * importance.max().clamp_min(torch.finfo(torch.float64).tiny)
+    inverse = 1 / importance.clamp_min(floor)
+    return torch.multinomial(inverse / inverse.sum(), count, generator=generator).to(weight.device)
+
+
+def sampled_rows(weight: Float[Tensor, "out in"], count: int, generator: torch.Generator) -> Int64[Tensor, " {count}"]:
+    """Draw rows with probability proportional to 1/importance: `sampled_columns` of the transpose."""
+    return sampled_columns(weight.T, count, generator)
+
+
+def _column_norms(weight: Float[Tensor, "out in"], count: int) -> Float[Tensor, " in"]:
+    """L2 norms in float32 or wider, after the checks that every selection shares."""
+    column_count = weight.shape[1]
+    if not 1 <= count <= column_count:
+        raise ValueError(f"count is {count}, but W has columns 1..{column_count} to choose from.")
+    if not torch.isfinite(weight).all():
+        raise ValueError("weight holds NaN or infinity, so its column norms cannot be ranked.")
+    at_least_float32 = torch.promote_types(weight.dtype, torch.float32)
+    return torch.linalg.vector_norm(weight, dim=0, dtype=at_least_float32)

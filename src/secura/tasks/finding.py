@@ -1,0 +1,85 @@
+"""Naming tasks: one by one, in groups, or by the path of a user's own.
+
+The groups, all in `GROUPS`:
+
+- `mc`, multiple choice: logiqa, logiqa2, social_iqa, winogrande, commonsense_qa, openbookqa,
+  arc_easy, arc_challenge, boolq, piqa, hellaswag, mmlu
+- `generation`, free answers: gsm8k, cnndm, xsum, newsde, alpaca, alpaca_gpt4, alpaca_eval_gpt4,
+  qa_wikidata
+- `text`, scored by perplexity: wikitext2, tinystories
+- `bbh`: the 27 tasks of BIG-Bench Hard, each named `bbh_...`
+- `knowledge`: what the bundled model knows, 13 families of questions
+- `new_tasks`: what the bundled model can be taught, 20 tasks
+- `world`: `knowledge` and `new_tasks`
+- `all`: every task there is
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+
+from secura.errors import ConfigError
+from secura.tasks.catalogue import CATALOGUE
+from secura.tasks.catalogue.big_bench_hard import TASKS as BIG_BENCH_HARD
+from secura.tasks.catalogue.world_tasks import KNOWLEDGE_TASKS, NEW_TASK_TASKS
+from secura.tasks.task import Kind, Task
+from secura.tasks.user_tasks import USER_TASK_SUFFIXES, load_user_tasks
+
+
+def _by_kind(kind: Kind) -> tuple[str, ...]:
+    grouped = {*BIG_BENCH_HARD, *KNOWLEDGE_TASKS, *NEW_TASK_TASKS}
+    return tuple(name for name, task in CATALOGUE.items() if task.kind == kind and name not in grouped)
+
+
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "mc": _by_kind("choice"),
+        "generation": _by_kind("generation"),
+        "text": _by_kind("text"),
+        "bbh": tuple(BIG_BENCH_HARD),
+        "knowledge": tuple(KNOWLEDGE_TASKS),
+        "new_tasks": tuple(NEW_TASK_TASKS),
+        "world": (*KNOWLEDGE_TASKS, *NEW_TASK_TASKS),
+        "all": tuple(CATALOGUE),
+    }
+)
+"""Names that stand for several tasks."""
+
+
+def find_tasks(names: Sequence[str]) -> list[Task]:
+    """The tasks that are named, in that order, each once.
+
+    Args:
+        names: names of tasks, of `GROUPS`, or paths of .yaml or .py files that hold a user's own.
+
+    Raises:
+        ConfigError: for a name that stands for nothing, with the nearest that do; for a file that
+            holds no task; and for two different tasks of one name.
+    """
+    found: dict[str, Task] = {}
+    for name in dict.fromkeys(map(str.strip, names)):
+        for task in _tasks_named(name):
+            known = found.setdefault(task.name, CATALOGUE.get(task.name, task))
+            if known is not task:
+                raise ConfigError(f"{name}: a task is already called {task.name!r}; give this one another name.")
+    return list(found.values())
+
+
+def _tasks_named(name: str) -> Sequence[Task]:
+    if name in CATALOGUE:
+        return [CATALOGUE[name]]
+    if name in GROUPS:
+        return [CATALOGUE[member] for member in GROUPS[name]]
+    if is_user_task(name):
+        return load_user_tasks(Path(name))
+    near = get_close_matches(name, [*CATALOGUE, *GROUPS], n=3, cutoff=0.5)
+    meant = f"the nearest are {', '.join(near)}" if near else f"groups of tasks are {', '.join(GROUPS)}"
+    raise ConfigError(
+        f"{name!r} is no task; {meant}. A task of your own is named by the path of its .yaml or .py file."
+    )
+
+
+def is_user_task(name: str) -> bool:
+    """Whether a name is the path of a user's own task, by how it ends."""
+    return name.endswith(USER_TASK_SUFFIXES)

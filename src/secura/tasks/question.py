@@ -1,0 +1,49 @@
+"""What a question is: the one type that every task, scorer and report shares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question with its right answer.
+
+    A question with `choices` is multiple choice and is scored by log-likelihood; one
+    without is free answer and is scored by generation.
+    """
+
+    prompt: str
+    """What the model reads, without the answer."""
+    answer: str
+    """The right answer; for multiple choice, one of `choices`."""
+    choices: tuple[str, ...] = ()
+    """The answers to choose from; empty for a free answer."""
+    family: str = "questions"
+    """The group it is reported under, such as a task or a field of knowledge."""
+    turns: tuple[Mapping[str, Any], ...] = ()
+    """The chat before the answer, where it is more than one user turn; `prompt` then shows it as text."""
+
+    def __post_init__(self) -> None:
+        if self.choices and self.answer not in self.choices:
+            raise ValueError(f"answer {self.answer!r} is not among the choices {list(self.choices)}.")
+        if len(set(self.choices)) != len(self.choices):
+            raise ValueError(f"choices {list(self.choices)} repeat themselves.")
+
+    @property
+    def asked(self) -> str | Sequence[Mapping[str, Any]]:
+        """What `secura.tasks.prompting` turns into tokens: the chat, or the prompt alone."""
+        return self.turns or self.prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainText:
+    """A text without a question: all of it is learned, and it is scored by its loss alone."""
+
+    text: str
+    """The text as it stands in the data."""
+    family: str = "text"
+    """The group it is reported under."""
+
+
+Item = Question | PlainText

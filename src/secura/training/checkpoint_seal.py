@@ -1,0 +1,49 @@
+"""A seal on a folder: checksums of all its files, written last.
+
+A folder that a crash tore has no seal, and one that was damaged later does not match its own.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+SEAL_FILE = "seal.json"
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of every file below `folder` into it."""
+    sums = {str(path.relative_to(folder)): _checksum(path) for path in _files(folder)}
+    partial = folder / f"{SEAL_FILE}.partial"
+    partial.write_text(json.dumps(sums, indent=1), encoding="utf-8")
+    os.replace(partial, folder / SEAL_FILE)
+
+
+def seal_holds(folder: Path) -> bool:
+    """Whether a folder is sealed, and every file in it is as it was then."""
+    try:
+        sums = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
+        return bool(sums) and all(_checksum(folder / name) == checksum for name, checksum in sums.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(SEAL_FILE))
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class SealCheckpoint(TrainerCallback):
+    """Seals each checkpoint; the last of the callbacks that write into one."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Seal the checkpoint that has just been written."""
+        del control, kwargs
+        seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")

@@ -1,0 +1,93 @@
+"""The transformers `Trainer`, set up the way secura trains; nothing of its loop is rewritten."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from peft import PeftModel
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from secura.training.examples import Example, PadToLongest
+
+Precision = Literal["as-stored", "bf16", "fp16"]
+
+
+def make_trainer(
+    model: PreTrainedModel | PeftModel,
+    examples: Sequence[Example],
+    *,
+    folder: Path,
+    steps: int,
+    batch_size: int,
+    gradient_accumulation: int,
+    learning_rate: float,
+    warmup: float,
+    schedule: str,
+    max_grad_norm: float,
+    weight_decay: float,
+    seed: int,
+    save_every: int,
+    gradient_checkpointing: bool,
+    precision: Precision,
+    cpu: bool,
+    pad_token: int,
+    callbacks: Sequence[TrainerCallback],
+) -> Trainer:
+    """Build a trainer that logs every step, saves every `save_every` steps and at the end.
+
+    Args:
+        model: the model to train, its adapter attached; what requires a gradient is trained.
+        examples: what to train on, drawn in an order that `seed` fixes.
+        folder: where checkpoints go; the last two are kept.
+        steps: optimizer steps of the whole run.
+        warmup: steps of warm-up where 1 or more, a share of all steps below 1.
+        callbacks: called after Trainer's own, in this order.
+    """
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=gradient_accumulation,
+        learning_rate=learning_rate,
+        warmup_steps=warmup,
+        lr_scheduler_type=schedule,
+        max_grad_norm=max_grad_norm,
+        weight_decay=weight_decay,
+        seed=seed,
+        data_seed=seed,
+        save_strategy="steps",
+        save_steps=save_every,
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=1,
+        # The filter would replace a NaN loss by the mean of the others, and nobody would see it.
+        logging_nan_inf_filter=False,
+        **_checkpointing(gradient_checkpointing),
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=cpu,
+        dataloader_pin_memory=not cpu,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+        log_level="error",
+    )
+    dataset: Any = list(examples)
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=PadToLongest(pad_token=pad_token),  # type: ignore[arg-type]  # examples are no dicts
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _checkpointing(wanted: bool) -> dict[str, Any]:
+    """Not set at all unless wanted: transformers has begun to rename these settings, and warns."""
+    if not wanted:
+        return {}
+    # Without reentry: a frozen embedding below the first adapter would cut the gradient off.
+    return {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from secura.cli.app import run
+
+FEW = ["training.steps=3", "data.test_rows=4", "data.train_rows=20", "retention.per_family=1"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "seq.yaml"
+    path.write_text("tasks: [different_homes, two_steps]\n")
+    return path
+
+
+def sequence(file: Path, out: Path, *more: str) -> int:
+    settings = [part for setting in FEW for part in ("--set", setting)]
+    return run(["sequence", str(file), "--out", str(out), *settings, *more])
+
+
+def test_a_sequence_is_learned_shown_logged_and_undone(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert sequence(file, out) == 0
+    shown = capsys.readouterr().out
+    assert "2/2 two_steps: learned" in shown
+    assert "average accuracy" in shown
+    assert run(["sequence", "log", str(out)]) == 0
+    assert "in the ledger: different_homes, two_steps" in capsys.readouterr().out
+    assert run(["sequence", "undo", str(out), "two_steps"]) == 0
+    assert "without two_steps" in capsys.readouterr().out
+    assert run(["sequence", "bisect", str(out), "--family", "homes", "--questions", "4"]) == 0
+    assert "homes was not broken" in capsys.readouterr().out
+    assert sequence(file, out) == 0  # everything is done, so nothing is learned again
+    assert "2 tasks, 2 of them done" in capsys.readouterr().out
+
+
+def test_a_dry_run_writes_nothing(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sequence(file, tmp_path / "out", "--dry-run") == 0
+    assert "nothing was trained" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope.yaml"], "no such configuration file"),
+        (["log", "nowhere"], "holds no sequence"),
+        (["undo", "nowhere", "younger"], "holds no sequence"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["sequence", *arguments]) == 3
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
+def test_an_unknown_setting_is_named_with_the_nearest(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sequence", str(file), "--set", "strategy.nmae=ewc"]) == 3
+    assert "the nearest is strategy.name" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from secura.cli.app import BELOW_RETENTION, DONE, FAILED, USAGE, run
+
+SMALL = ["--set", "training.steps=3", "--set", "training.batch_size=2", "--method", "lora"]
+
+
+def _train(model: Path, data: Path, out: Path, *more: str) -> int:
+    return run(["train", "--model", str(model), "--data", str(data), "--out", str(out), *SMALL, *more])
+
+
+def test_a_run_shows_the_first_batch_the_table_and_the_flips(
+    llama_folder: Path,
+    rows_file: Path,
+    retain_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = _train(llama_folder, rows_file, tmp_path / "out", "--retain", str(retain_file))
+    shown = capsys.readouterr().out
+    assert code == DONE
+    assert "⟦ blue<eos>⟧" in shown or "⟦ grey<eos>⟧" in shown or "⟦ red<eos>⟧" in shown
+    for part in ("step 3/3", "loss", "rate", "MB", "s left", "held out", "knowledge, all", "family 0"):
+        assert part in shown
+    assert "flipped from right to wrong" in shown or "nothing that was right before is wrong now" in shown
+    assert json.loads((tmp_path / "out" / "retention.json").read_text())["config"]["method"]["name"] == "lora"
+
+
+def test_a_dry_run_trains_nothing(
+    llama_folder: Path, rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _train(llama_folder, rows_file, tmp_path / "out", "--dry-run") == DONE
+    shown = capsys.readouterr().out
+    assert "trainable weights" in shown
+    assert "⟦" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_print_config_prints_what_a_run_reads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--method", "dora", "--set", "training.steps=7", "--print-config"]) == DONE
+    printed = capsys.readouterr().out
+    path = tmp_path / "run.yaml"
+    path.write_text(printed)
+    assert run(["train", str(path), "--print-config"]) == DONE
+    assert capsys.readouterr().out == printed
+
+
+def test_retention_below_the_wanted_share_is_exit_code_2(
+    llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A random model prefers the short answer; it is then taught the long one.
+    long, prompts = "blue and grey is the sky", [f"sky {number}?" for number in range(8)]
+    data, retain = tmp_path / "data.jsonl", tmp_path / "retain.jsonl"
+    data.write_text("".join(json.dumps({"prompt": each, "target": long}) + "\n" for each in prompts))
+    asked = [{"question": each, "choices": ["z", long], "answer": "z"} for each in prompts]
+    retain.write_text("".join(json.dumps(row) + "\n" for row in asked))
+    more = [
+        "--retain",
+        str(retain),
+        "--set",
+        "training.learning_rate=0.01",
+        "--set",
+        "training.steps=40",
+        "--method",
+        "full",
+    ]
+    assert _train(llama_folder, data, tmp_path / "out", *more, "--min-retention", "0.5") == BELOW_RETENTION
+    shown = capsys.readouterr().out
+    assert "below --min-retention: kept 0.0%, wanted 50.0%" in shown
+    assert "8 answers flipped from right to wrong" in shown
+    assert _train(llama_folder, data, tmp_path / "again", *more, "--min-retention", "0.0") == DONE
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "no such file"), ("", "is empty"), ('{"prompt": "a?"}\n', "line 1: has 'prompt' but lacks")],
+)
+def test_bad_data_is_exit_code_3_with_one_line(
+    content: str | None,
+    says: str,
+    llama_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "data.jsonl"
+    if content is not None:
+        data.write_text(content)
+    assert _train(llama_folder, data, tmp_path / "out") == USAGE
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_in_a_terminal_saves_and_says_how_to_resume(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = [
+        *("--model", str(llama_folder), "--data", str(rows_file), "--out", str(out), "--method", "lora"),
+        *("--set", "training.steps=100000", "--set", "training.save_every=100000"),
+    ]
+    command = [sys.executable, "-c", "from secura.cli.app import main; main()", "train", *options]
+    # A shell that runs tests in the background may have SIGINT ignored, which children inherit.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    log = out / "log.jsonl"
+    until = time.monotonic() + 90
+    while time.monotonic() < until and process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == FAILED, errors
+    assert "stopped by Ctrl-C after step" in errors
+    assert f"secura train --resume --out {out}" in errors
+    assert list(out.glob("checkpoint-*/trainer_state.json"))
+
+
+def test_resume_needs_no_setting_but_the_folder(
+    llama_folder: Path, rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert _train(llama_folder, rows_file, out) == DONE
+    assert run(["train", "--resume", "--out", str(out)]) == DONE
+    assert "going on from" in capsys.readouterr().out
+    assert run(["train", "--resume", "--out", str(out), "--set", "training.steps=9"]) == USAGE
+    assert "training.steps was 3, now 9" in capsys.readouterr().err

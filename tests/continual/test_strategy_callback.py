@@ -1,0 +1,212 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_models import tiny_model, tiny_tokenizer
+from torch import Tensor, nn
+from torch.testing import assert_close
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from secura import ConfigError, SecuraConfig
+from secura.continual.ewc import EWC
+from secura.continual.ilora import ILoRA
+from secura.continual.kl_anchor import KLAnchor
+from secura.continual.lwf import LwF
+from secura.continual.replay import Replay
+from secura.continual.sequential import Sequential
+from secura.continual.strategy import Step, Strategy
+from secura.continual.strategy_callback import STATE_FOLDER, StrategyCallback
+from secura.continual.trained_weights import copied_values, trained_parameters
+from secura.training.examples import Example, PadToLongest
+
+RATE = 0.5
+
+
+class SumOfWeights(Sequential):
+    """A term whose gradient is 1 in every trained weight."""
+
+    def loss_term(self, step: Step) -> Tensor | None:
+        return torch.stack([weight.sum() for weight in trained_parameters(step.model).values()]).sum()
+
+
+def adapted(config: Any = None) -> PeftModel:
+    torch.manual_seed(0)
+    model = get_peft_model(tiny_model(), config or LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    assert isinstance(model, PeftModel)
+    return model
+
+
+def examples(count: int, first: int = 3) -> list[Example]:
+    return [
+        Example(tokens=[first + (index + place) % 20 for place in range(4 + index % 3)], learned_from=2)
+        for index in range(count)
+    ]
+
+
+def arguments(kind: Any, folder: Path, **more: Any) -> Any:
+    settings = {
+        "output_dir": str(folder),
+        "max_steps": 1,
+        "per_device_train_batch_size": 2,
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "optim": "sgd",
+        "max_grad_norm": 0.0,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "bf16": False,
+        "logging_steps": 1,
+    }
+    return kind(**{**settings, **more})
+
+
+def with_trainer(folder: Path, strategy: Strategy, *, task_index: int = 0, model: Any = None, **more: Any) -> Trainer:
+    return Trainer(
+        model=model or adapted(),
+        args=arguments(TrainingArguments, folder, remove_unused_columns=False, **more),
+        train_dataset=examples(24),  # type: ignore[arg-type]
+        data_collator=PadToLongest(pad_token=0),  # type: ignore[arg-type]
+        callbacks=[StrategyCallback(strategy, task_index=task_index)],
+    )
+
+
+def with_sft_trainer(folder: Path, strategy: Strategy, **more: Any) -> Trainer:
+    rows = [{"input_ids": one.tokens, "labels": one.labels} for one in examples(24)]
+    return SFTTrainer(
+        model=adapted(),
+        args=arguments(SFTConfig, folder, max_length=None, gradient_checkpointing=False, **more),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tiny_tokenizer(),
+        callbacks=[StrategyCallback(strategy)],
+    )
+
+
+@pytest.mark.parametrize("build", [with_trainer, with_sft_trainer])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_the_terms_gradient_is_added_once_a_step_however_many_batches_make_it(
+    build: Any, accumulation: int, tmp_path: Path
+) -> None:
+    after = []
+    for strategy in (Sequential(), SumOfWeights()):
+        trainer = build(tmp_path, strategy, gradient_accumulation_steps=accumulation)
+        trainer.train()
+        after.append(copied_values(trainer.model))
+    for name, without in after[0].items():
+        assert_close(without - after[1][name], torch.full_like(without, RATE), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [with_trainer, with_sft_trainer])
+def test_the_term_shows_in_the_log(build: Any, tmp_path: Path) -> None:
+    trainer = build(tmp_path, SumOfWeights())
+    trainer.train()
+    assert "continual_loss" in trainer.state.log_history[0]
+
+
+def test_nothing_is_left_on_the_model_or_its_batches_afterwards(tmp_path: Path) -> None:
+    trainer = with_trainer(tmp_path, SumOfWeights())
+    trainer.train()
+    assert trainer.model is not None
+    assert not trainer.model._forward_hooks
+
+
+def in_its_second_task(strategy: Strategy, model: nn.Module) -> Strategy:
+    """A strategy that has seen a task, so that it has something to protect."""
+    strategy.begin_task(model, 0)
+    strategy.end_task(model, 0, examples(12, first=9), PadToLongest(pad_token=0))  # type: ignore[arg-type]
+    return strategy
+
+
+class _NotesItsBatches(Sequential):
+    def __init__(self) -> None:
+        self.batches: list[tuple[int, int]] = []
+
+    def mixed(self, rows: list[Any], batch_number: int) -> list[Any]:
+        self.batches.append((batch_number, len(rows)))
+        return rows
+
+
+@pytest.mark.parametrize("build", [with_trainer, with_sft_trainer])
+def test_every_batch_is_mixed_and_counted(build: Any, tmp_path: Path) -> None:
+    strategy = _NotesItsBatches()
+    build(tmp_path, strategy, max_steps=14).train()  # an epoch has 12 batches
+    assert strategy.batches[:14] == [(number, 2) for number in range(14)]
+
+
+def read_row(row: Any) -> Example:
+    return Example(**row)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Replay(buffer_examples=6, share=0.5, read_row=read_row),
+        lambda: EWC(strength=50.0),
+        lambda: EWC(strength=50.0, protects="effective_weight"),
+        lambda: ILoRA(keep=0.8, replayed_rows=2, read_row=read_row),
+        lambda: KLAnchor(strength=2.0),
+        lambda: LwF(strength=2.0),
+    ],
+    ids=["replay", "ewc", "ewc on weights", "ilora", "kl anchor", "lwf"],
+)
+@pytest.mark.parametrize("config", [None, SecuraConfig(target_modules=["q_proj"], r=4)], ids=["lora", "secura"])
+def test_a_resumed_task_ends_with_the_same_bits(build: Any, config: Any, tmp_path: Path) -> None:
+    many = {"max_steps": 7, "save_strategy": "steps", "save_steps": 4, "optim": "adamw_torch", "learning_rate": 1e-2}
+
+    def trainer(folder: Path) -> tuple[Trainer, Strategy]:
+        model = adapted(config)
+        strategy = in_its_second_task(build(), model)
+        return with_trainer(folder, strategy, task_index=1, model=model, **many), strategy
+
+    undisturbed, strategy = trainer(tmp_path / "a")
+    undisturbed.train()
+    assert undisturbed.model is not None
+    strategy.prepare_to_serve(undisturbed.model)
+
+    stopped, _ = trainer(tmp_path / "b")
+    stopped.add_callback(_StopAfterSave())
+    stopped.train()
+    checkpoint = tmp_path / "b" / "checkpoint-4"
+    again = build()
+    again.load(checkpoint / STATE_FOLDER)
+    resumed = with_trainer(tmp_path / "b", again, task_index=1, model=adapted(config), **many)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert resumed.model is not None
+    again.prepare_to_serve(resumed.model)
+    for name, value in copied_values(undisturbed.model).items():
+        assert_close(copied_values(resumed.model)[name], value, rtol=0, atol=0, msg=name)
+
+
+@pytest.mark.parametrize("build", [lambda: EWC(strength=1e4), lambda: EWC(strength=1e4, protects="effective_weight")])
+def test_a_strong_penalty_holds_the_model_where_it_was(build: Any, tmp_path: Path) -> None:
+    moved = []
+    for strategy in (Sequential(), build()):
+        model = adapted()
+        before = copied_values(model)
+        in_its_second_task(strategy, model)
+        trainer = with_trainer(
+            tmp_path, strategy, task_index=1, model=model, max_steps=20, optim="adamw_torch", learning_rate=1e-2
+        )
+        trainer.train()
+        after = copied_values(model)
+        moved.append(sum((after[name] - before[name]).square().sum().item() for name in before))
+    assert moved[1] < moved[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"), ({"dataloader_num_workers": 2}, "is 2")],
+)
+def test_what_would_drop_the_term_is_refused(setting: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_trainer(tmp_path, SumOfWeights(), **setting).train()
+
+
+class _StopAfterSave(TrainerCallback):
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = True

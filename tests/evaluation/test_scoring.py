@@ -1,0 +1,155 @@
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
+from torch.testing import assert_close
+
+from secura.evaluation.answer_loss import mean_answer_loss
+from secura.evaluation.merged import merged_for_scoring
+from secura.evaluation.scoring import score_questions, sum_log_likelihoods
+from secura.tasks.prompting import answer_tokens, end_tokens, prompt_tokens
+from secura.tasks.question import PlainText, Question
+
+PAIRS = [([5, 6, 7], [8]), ([9], [10, 11, 12]), ([20, 21, 22, 23, 24], [25, 26])]
+FREE = [Question(prompt="sky " * length + "?", answer="blue") for length in (1, 7, 3, 5)]
+CHOICES = [
+    Question(prompt=f"{word}?", answer="red", choices=("red", "blue green", "grey")) for word in ("a", "of the sky")
+]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_log_likelihoods_are_those_of_each_row_alone(architecture: str) -> None:
+    model, tokenizer = tiny_model(architecture), tiny_tokenizer()
+    together = sum_log_likelihoods(model, tokenizer, PAIRS, batch_size=3)
+    for (context, continuation), found in zip(PAIRS, together, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([context + continuation])).logits[0].log_softmax(-1)
+        places = range(len(context) - 1, len(context) + len(continuation) - 1)
+        plain = sum(logits[place, token].item() for place, token in zip(places, continuation, strict=True))
+        assert_close(found, plain, rtol=1e-5, atol=1e-5)  # float32, batched and padded
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+def test_answers_do_not_depend_on_the_batch_size(architecture: str) -> None:
+    model, tokenizer = tiny_model(architecture), tiny_tokenizer()
+    alone = score_questions(model, tokenizer, [*FREE, *CHOICES], batch_size=1)
+    assert score_questions(model, tokenizer, [*FREE, *CHOICES], batch_size=8) == alone
+
+
+def test_a_choice_is_the_one_of_highest_summed_log_likelihood() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    question = CHOICES[1]
+    context = prompt_tokens(tokenizer, question.prompt)
+    pairs = [(context, answer_tokens(tokenizer, question.prompt, each, end=False)) for each in question.choices]
+    sums = sum_log_likelihoods(model, tokenizer, pairs)
+    likeliest = question.choices[max(range(3), key=sums.__getitem__)]
+    (scored,) = score_questions(model, tokenizer, [question])
+    assert scored.given == likeliest
+    assert scored.correct == (likeliest == "red")
+
+
+def test_what_the_model_says_is_scored_right_when_it_is_the_right_answer() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    (said,) = score_questions(model, tokenizer, FREE[:1])
+    assert not said.correct
+    wanted = Question(prompt=FREE[0].prompt, answer=said.given)
+    (again,) = score_questions(model, tokenizer, [wanted])
+    # The random model never ends by itself, so it says as much as a longer answer allows.
+    assert again.given.startswith(said.given)
+
+
+def test_the_models_own_generation_settings_are_set_aside_and_put_back() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    plain = score_questions(model, tokenizer, FREE)
+    model.generation_config.repetition_penalty = 5.0
+    model.generation_config.do_sample = True
+    assert score_questions(model, tokenizer, FREE) == plain
+    assert model.generation_config.repetition_penalty == 5.0
+
+
+def test_a_prompt_that_fills_the_context_is_still_answered() -> None:
+    model, tokenizer = tiny_model("gpt2"), tiny_tokenizer()
+    full = Question(prompt="z" * (CONTEXT - 2), answer="blue")
+    assert len(prompt_tokens(tokenizer, full.prompt)) == CONTEXT - 2
+    scored = score_questions(model, tokenizer, [full, *FREE], batch_size=8)
+    assert scored[1:] == score_questions(model, tokenizer, FREE)
+
+
+def test_scoring_leaves_the_model_in_the_mode_it_was_in() -> None:
+    model = tiny_model().train()
+    score_questions(model, tiny_tokenizer(), FREE[:1])
+    assert model.training
+
+
+def test_answer_loss_is_the_mean_over_all_answer_tokens() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    pairs = [
+        (prompt_tokens(tokenizer, each.prompt), answer_tokens(tokenizer, each.prompt, each.answer, end=True))
+        for each in FREE
+    ]
+    count = sum(len(tokens) for _, tokens in pairs)
+    expected = -sum(sum_log_likelihoods(model, tokenizer, pairs)) / count
+    assert_close(mean_answer_loss(model, tokenizer, FREE, max_tokens=CONTEXT), expected)
+    assert mean_answer_loss(model, tokenizer, [], max_tokens=CONTEXT) is None
+
+
+def test_a_plain_text_costs_what_its_own_loss_says() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    text = "What is the colour of the sky?"
+    tokens = torch.tensor([tokenizer(text)["input_ids"]])
+    with torch.no_grad():
+        expected = model(tokens, labels=tokens).loss.item()
+    found = mean_answer_loss(model, tokenizer, [PlainText(text=text)], max_tokens=CONTEXT)
+    assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_merging_for_scoring_gives_the_adapted_model_and_leaves_the_base_to_the_bit() -> None:
+    model = tiny_model()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    adapted = get_peft_model(model, LoraConfig(init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
+    adapted.eval()
+    tokens = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        unmerged = adapted(tokens).logits
+        with merged_for_scoring(adapted) as merged:
+            assert merged
+            assert_close(adapted(tokens).logits, unmerged, rtol=1e-4, atol=1e-4)  # another order of sums
+        assert torch.equal(adapted(tokens).logits, unmerged)
+    for name, weight in adapted.get_base_model().state_dict().items():
+        plain = name.replace("base_layer.", "")
+        if "lora_" not in name:
+            assert torch.equal(weight, before[plain])
+
+
+def test_an_adapter_that_refuses_to_merge_is_scored_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LoraConfig(init_lora_weights=False, target_modules=["q_proj", "v_proj"])
+    adapted = get_peft_model(tiny_model(), config).eval()
+    layers = [module for module in adapted.modules() if hasattr(module, "merge") and hasattr(module, "lora_A")]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("this norm acts on activations")
+
+    monkeypatch.setattr(layers[-1], "merge", refuse)  # the others are merged by then
+    tokens = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        unmerged = adapted(tokens).logits
+        with merged_for_scoring(adapted) as merged:
+            assert not merged
+            assert torch.equal(adapted(tokens).logits, unmerged)
+
+
+def test_a_generated_answer_ends_where_the_chat_template_closes_a_turn() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer(chat=True)
+    question = Question(prompt="sky?", answer="blue")
+    end, other = end_tokens(tokenizer)[0], answer_tokens(tokenizer, "sky?", "blue", end=False)[0]
+    closed = []
+    for likeliest in (end, other):
+        with torch.no_grad():
+            model.lm_head.weight.zero_()  # every token equally likely, but for the bias of one
+        bias = torch.zeros(len(tokenizer))
+        bias[likeliest] = 9.0
+        hook = model.lm_head.register_forward_hook(lambda module, inputs, logits, bias=bias: logits + bias)
+        closed.append(score_questions(model, tokenizer, [question])[0].given)
+        hook.remove()
+    assert closed[0] == ""
+    assert closed[1].startswith("b")
