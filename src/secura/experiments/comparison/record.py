@@ -65,6 +65,14 @@ class Cost:
     """Wall-clock time of the steps alone."""
     peak_memory_mb: float | None = None
     """The most memory held while training, in MB of 10⁶ bytes; of the GPU where there is one."""
+    mean_memory_mb: float | None = None
+    """The same, mean over the steps."""
+    high_memory_mb: float | None = None
+    """The same, exceeded at 1 % of the steps."""
+    rows: int | None = None
+    """Rows trained on, each as often as it was seen."""
+    tokens: int | None = None
+    """Tokens of these rows, estimated from the mean length of a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +115,12 @@ class RunRecord:
     """Step and norm of the gradient before clipping, in order of the steps."""
     spectra: Sequence[Spectrum] = ()
     """Of the adapted weights, where the grid asks for them."""
+    train_loss: float | None = None
+    """Mean training loss over the last 250 steps, or all where there were fewer, as PEFT has it."""
     cost: Cost = field(default_factory=Cost)
     """What the run cost."""
+    adapter: Mapping[str, Any] | None = None
+    """PEFT's configuration of the adapter; None for none."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The full configuration, every default filled in."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
