@@ -17,6 +17,7 @@ from secura.errors import (
     InputError,
     MergeError,
     SecuraError,
+    StoppedError,
     TrainingError,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "SecuraConfig",
     "SecuraError",
     "SecuraModel",
+    "StoppedError",
     "TrainingError",
     "fold",
     "folded_tasks",

@@ -8,6 +8,7 @@
     ├── MergeError          an adapter that no single weight matrix equals
     ├── FoldError           a fold or an undo that cannot be done
     └── TrainingError       training had to stop, such as at a NaN loss
+        └── StoppedError        Ctrl-C stopped it, and it can go on
 
 Each message names the value, the limit and the way out, on one line. Functions of
 `secura.numerics` know only PyTorch and raise `ValueError`.
@@ -44,3 +45,7 @@ class FoldError(SecuraError, RuntimeError):
 
 class TrainingError(SecuraError, RuntimeError):
     """Training had to stop before its last step."""
+
+
+class StoppedError(TrainingError):
+    """Ctrl-C stopped the training; the same command goes on with it."""

@@ -52,15 +52,24 @@ def load_config_of(
         ConfigError: for an unknown key (the nearest known one is named), a value of the
             wrong type or out of range, or a file that cannot be read.
     """
-    values = _read_yaml(Path(file)) if file else {}
+    values = read_yaml(Path(file)) if file else {}
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
         if not separator or not path.strip():
             raise ConfigError(f"--set {assignment!r} is not of the form a.b=value.")
-        _set(values, path.strip(), _yaml_value(assignment, text))
+        assign(values, path.strip(), _yaml_value(assignment, text))
     for path, value in (flags or {}).items():
         if value is not None:
-            _set(values, path, value)
+            assign(values, path, value)
+    return config_from(kind, values)
+
+
+def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """The configuration that nested values make.
+
+    Raises:
+        ConfigError: for an unknown key, or a value of the wrong type or out of range.
+    """
     try:
         return kind.model_validate(values)
     except ValidationError as problem:
@@ -84,7 +93,12 @@ def differences(old: BaseModel, new: BaseModel) -> list[str]:
     ]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        ConfigError: if it cannot be read, is not YAML, or holds no settings.
+    """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as problem:
@@ -105,7 +119,12 @@ def _yaml_value(assignment: str, text: str) -> Any:
         raise ConfigError(f"--set {assignment!r}: the value is not YAML.") from problem
 
 
-def _set(values: dict[str, Any], path: str, value: Any) -> None:
+def assign(values: dict[str, Any], path: str, value: Any) -> None:
+    """Put a value at a dotted path of nested settings.
+
+    Raises:
+        ConfigError: if something that is not a section stands in the way.
+    """
     *sections, last = path.split(".")
     for section in sections:
         inner = values.get(section)

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, set_seed
 
-from secura.errors import ConfigError, TrainingError
+from secura.errors import ConfigError, StoppedError
 from secura.evaluation.scoring import Model
 from secura.experiments.prepare_run import PreparedRun
 from secura.experiments.run_files import LOG_FILE
@@ -61,7 +61,7 @@ def train(run: PreparedRun, console: Console) -> float:
     if interrupt.interrupted and step < run.steps:
         newest = next(iter(checkpoints(folder)), None)
         where = f"saved in {newest}" if newest else "nothing was saved"
-        raise TrainingError(
+        raise StoppedError(
             f"stopped by Ctrl-C after step {step} of {run.steps}, {where}; go on with: {resume_command(folder)}"
         )
     if not trainable_weights_are_finite(run.model):
