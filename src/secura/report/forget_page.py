@@ -1,21 +1,17 @@
 """A comparison of two models as one page: a single file that asks nothing of any network.
 
 Whatever comes from data is escaped: in the markup by the template, in the data of the script
-by `_for_script`, and in the script by setting text alone. A policy in the page itself forbids
+by `for_script`, and in the script by setting text alone. A policy in the page itself forbids
 every request.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from secura.experiments.forget_json import JSON_FILE, answer_likelihoods
 from secura.experiments.forget_result import ANSWER_KINDS, Flip, ForgetResult, TaskChange, TokenView
 from secura.report.matrix_figure import difference_figure, drawn, score_matrix
+from secura.report.page_parts import for_script, own_file, page_templates, plotly_script
 from secura.report.wording import (
     details,
     difference_text,
@@ -43,18 +39,7 @@ _ANSWER_LETTERS = 1_500
 def forget_page(result: ForgetResult) -> str:
     """The whole page as HTML."""
     flips, left_out = _flips(result)
-    environment = Environment(
-        loader=PackageLoader("secura.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    source: Any = environment.loader
-
-    def own_file(name: str) -> Markup:
-        return Markup(source.get_source(environment, name)[0])
-
+    templates = page_templates()
     changes = result.changes
     data = {
         "tasks": list(dict.fromkeys(flip["task"] for flip in flips)),
@@ -62,7 +47,7 @@ def forget_page(result: ForgetResult) -> str:
         "flips": flips,
         "figures": {"scores": score_matrix(changes), "differences": difference_figure(changes)},
     }
-    return environment.get_template("forget.html.jinja").render(
+    return templates.get_template("forget.html.jinja").render(
         base=result.base,
         tuned=result.tuned,
         headline=headline(result),
@@ -80,10 +65,10 @@ def forget_page(result: ForgetResult) -> str:
         json_name=JSON_FILE,
         notes=result.notes,
         facts=_facts(result),
-        style=own_file("forget.css"),
-        program=own_file("forget.js"),
-        plotly=Markup(get_plotlyjs()),
-        data=_for_script(data),
+        style=own_file(templates, "sheet.css") + own_file(templates, "forget.css"),
+        program=own_file(templates, "figures.js") + own_file(templates, "forget.js"),
+        plotly=plotly_script(),
+        data=for_script(data),
     )
 
 
@@ -134,7 +119,7 @@ def _flips(result: ForgetResult) -> tuple[list[dict[str, Any]], int]:
     room, chosen = _FLIP_BYTES, {}
     for place in _task_by_task(result.flips):
         made = _flip(result.flips[place])
-        room -= len(_for_script(made))
+        room -= len(for_script(made))
         if room < 0:
             break
         chosen[place] = made
@@ -199,9 +184,3 @@ def _facts(result: ForgetResult) -> list[tuple[str, str]]:
             yield " ".join(name).replace("_", " "), shown
 
     return list(flat(result.record, ()))
-
-
-def _for_script(value: Any) -> Markup:
-    """JSON that no text within can end the script element of, whatever it holds."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII alone: no line separators either
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))

@@ -58,7 +58,7 @@ def headline(result: ForgetResult) -> str:
         named = "perplexity " if worst.lower_is_better else ""
         shown = f"{named}{value_text(worst, tuned=False)} before, {value_text(worst, tuned=True)} after"
         others = len(result.lost) - 1
-        more = f", and {others} other {_plural('task', others)} lost too" if others else ""
+        more = f", and {others} other {plural('task', others)} lost too" if others else ""
         return f"{'Broken' if _mostly_gone(worst) else 'Worse'}: {worst.name}, {shown}{more}."
     asked = len(result.changes)
     return f"No task lost significantly, of {asked} asked."
@@ -75,7 +75,7 @@ def details(result: ForgetResult) -> list[str]:
         said.append(f"Gained significantly: {listed(parts)}.")
     unchanged = len(result.changes) - len(result.lost) - len(result.gained)
     if unchanged and (result.lost or result.gained):
-        said.append(f"{unchanged} {_plural('task', unchanged)} without a significant change.")
+        said.append(f"{unchanged} {plural('task', unchanged)} without a significant change.")
     said.extend(_kept_sentence(result))
     said.extend(_blind_spot(result))
     return said
@@ -125,5 +125,5 @@ def _signed(change: TaskChange, number: float) -> str:
     return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
-def _plural(word: str, count: int) -> str:
+def plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"

@@ -1,4 +1,3 @@
-"use strict";
 // Text from data reaches the page through textContent alone, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
@@ -148,22 +147,6 @@ function startBrowser() {
   byId("more").addEventListener("click", () => { shown += PER_PAGE; showFlips(wantedFromForm()); });
   window.addEventListener("hashchange", () => { fromAddress(); byId("flips-title").scrollIntoView(); });
   fromAddress();
-}
-
-/* ---- the figures, in the page's colours ---- */
-
-function themed(layout, ink) {
-  return { ...layout, font: { ...layout.font, color: ink }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)" };
-}
-
-function drawFigures() {
-  const settings = { displayModeBar: false, responsive: true };
-  const ink = () => getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-  for (const [id, figure] of Object.entries(data.figures)) Plotly.newPlot(id, figure.data, themed(figure.layout, ink()), settings);
-  const repaint = (colour) => { for (const id of Object.keys(data.figures)) Plotly.relayout(id, { "font.color": colour }); };
-  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint(ink()));
-  window.addEventListener("beforeprint", () => repaint("#000"));
-  window.addEventListener("afterprint", () => repaint(ink()));
 }
 
 startBrowser();

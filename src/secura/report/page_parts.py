@@ -1,0 +1,36 @@
+"""What every page of ours is made of: templates, own files, plotly, and data that no text can break out of."""
+
+import json
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+
+def page_templates() -> Environment:
+    """The templates of `report/page`; whatever comes from data is escaped."""
+    return Environment(
+        loader=PackageLoader("secura.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def own_file(templates: Environment, name: str) -> Markup:
+    """A stylesheet or a script of ours, to stand in a page as it is."""
+    source: Any = templates.loader
+    return Markup(source.get_source(templates, name)[0])
+
+
+def plotly_script() -> Markup:
+    """All of plotly, so that a page needs no network."""
+    return Markup(get_plotlyjs())
+
+
+def for_script(value: Any) -> Markup:
+    """JSON that no text within can end the script element of, whatever it holds."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII alone: no line separators either
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
