@@ -17,7 +17,7 @@ def train(
     data: Annotated[str | None, Option(help="JSONL file or hub data set; a bundled task if left out.")] = None,
     method: Annotated[
         str | None,
-        Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, osf or full."),
+        Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf or full."),
     ] = None,
     assign: Annotated[
         list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")

@@ -2,7 +2,21 @@
 
 from typing import Literal, get_args
 
-MethodName = Literal["secura", "secura-paper", "cabr-lora", "cur-lora", "bounded-lora", "lora", "dora", "osf", "full"]
+MethodName = Literal[
+    "secura",
+    "secura-paper",
+    "cabr-lora",
+    "cur-lora",
+    "bounded-lora",
+    "lora",
+    "dora",
+    "mica",
+    "corda",
+    "osf",
+    "full",
+]
+Boundary = Literal["fold", "keep", "anew"]
+"""What becomes of an adapter between two tasks: folded, gone on with, or merged and begun anew."""
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
-CANNOT_FOLD: tuple[MethodName, ...] = ("lora", "dora", "osf", "full")
+CANNOT_FOLD: tuple[MethodName, ...] = ("lora", "dora", "mica", "corda", "osf", "full")
 """PEFT's own adapters, and no adapter at all."""

@@ -5,19 +5,20 @@ seeds, that kept most knowledge among those that taught at least 90 % of the tas
 has the table. For another model they are starting points.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora.config import CordaConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from secura.errors import BaseMismatchError, ConfigError, SecuraError
-from secura.experiments.method_names import MethodName
+from secura.experiments.method_names import Boundary, MethodName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +29,8 @@ class Habit:
     """Peak learning rate."""
     fold_every: int | None = None
     """Steps between folds; None for no folding."""
-    folds_at_boundary: bool = True
-    """Whether, in a sequence of tasks, a task's change is folded when the next one begins."""
+    boundary: Boundary = "fold"
+    """What becomes of the adapter, in a sequence of tasks, when the next one begins."""
 
 
 HABITS: Mapping[MethodName, Habit] = {
@@ -38,10 +39,12 @@ HABITS: Mapping[MethodName, Habit] = {
     "cabr-lora": Habit(learning_rate=1e-3),
     "cur-lora": Habit(learning_rate=3e-3),
     "bounded-lora": Habit(learning_rate=2e-3),
-    "lora": Habit(learning_rate=7e-4, folds_at_boundary=False),
-    "dora": Habit(learning_rate=7e-4, folds_at_boundary=False),
-    "osf": Habit(learning_rate=3e-4, folds_at_boundary=False),  # not measured yet
-    "full": Habit(learning_rate=1e-4, folds_at_boundary=False),
+    "lora": Habit(learning_rate=7e-4, boundary="keep"),
+    "dora": Habit(learning_rate=7e-4, boundary="keep"),
+    "mica": Habit(learning_rate=3e-3, boundary="keep"),  # one seed only, like the next; osf not at all
+    "corda": Habit(learning_rate=7e-4, boundary="anew"),
+    "osf": Habit(learning_rate=3e-4, boundary="keep"),
+    "full": Habit(learning_rate=1e-4, boundary="keep"),
 }
 
 
@@ -57,11 +60,16 @@ def adapter_config(method: MethodName, overrides: Mapping[str, Any]) -> PeftConf
     if method == "osf":
         _check_known(OSFConfig, overrides)
         return _built(lambda: OSFConfig(task_type=TaskType.CAUSAL_LM, **overrides), overrides)
-    if method in ("lora", "dora"):
+    if method in ("lora", "dora", "mica", "corda"):
         _check_known(LoraConfig, overrides)
         settings: dict[str, Any] = {"r": 8, "lora_alpha": 2 * int(overrides.get("r", 8)), **overrides}
         if method == "dora":
             settings["use_dora"] = True
+        elif method == "mica":
+            settings["init_lora_weights"] = "mica"
+        elif method == "corda":
+            settings["init_lora_weights"] = "corda"
+            settings["corda_config"] = CordaConfig(corda_method="kpm")  # knowledge-preserving mode
         return _built(lambda: LoraConfig(task_type=TaskType.CAUSAL_LM, **settings), overrides)
     from secura.adapters import SecuraConfig
 
@@ -87,12 +95,18 @@ def _check_known(kind: Any, overrides: Mapping[str, Any]) -> None:
 
 
 def attach_adapter(
-    model: PreTrainedModel, method: MethodName, overrides: Mapping[str, Any]
+    model: PreTrainedModel,
+    method: MethodName,
+    overrides: Mapping[str, Any],
+    calibration: Sequence[Sequence[int]] = (),
 ) -> PreTrainedModel | PeftModel:
     """Give a model the adapter of a method; for `full`, the model as it is, every weight trainable.
 
+    `calibration` are texts in tokens, for `corda`, which starts from what they use least.
+
     Raises:
-        ConfigError: if no layer of the model fits, or a rank that the user set exceeds one.
+        ConfigError: if no layer of the model fits, a rank that the user set exceeds one, or
+            `corda` has nothing to read.
     """
     if method == "full":
         if overrides:
@@ -107,6 +121,11 @@ def attach_adapter(
         transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
         setattr(config, "fan_in_fan_out", transposed)  # noqa: B010 - PeftConfig itself lacks it
     try:
+        if method == "corda":
+            from secura.experiments.corda import calibrate
+
+            assert isinstance(config, LoraConfig)
+            calibrate(model, config, calibration)
         adapted = get_peft_model(model, config)
     except SecuraError:
         raise
@@ -156,10 +175,12 @@ def go_on_with_adapter(
     """
     if overrides:
         raise ConfigError(f"the adapter in {folder} has its own settings; leave out method.adapter.")
+    if method == "corda":
+        raise ConfigError("method corda saves a plain LoRA; go on with it as method lora.")
     expected = adapter_config(method, {})  # imports our adapters where needed, so that PEFT knows them
     own = PeftConfig.from_pretrained(str(folder))
-    same_dora = getattr(own, "use_dora", False) == getattr(expected, "use_dora", False)
-    if type(own) is not type(expected) or not same_dora:
+    same_variant = _variant(own) == _variant(expected)
+    if type(own) is not type(expected) or not same_variant:
         raise ConfigError(f"the adapter in {folder} is {own.peft_type}, so method.name cannot be {method}.")
     try:
         return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
@@ -168,3 +189,8 @@ def go_on_with_adapter(
     except (RuntimeError, ValueError) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise BaseMismatchError(f"the adapter in {folder} does not fit this model: {reason}") from problem
+
+
+def _variant(config: PeftConfig) -> tuple[bool, bool]:
+    """Which kind of LoRA it is: DoRA, MiCA or neither."""
+    return getattr(config, "use_dora", False), getattr(config, "init_lora_weights", True) == "mica"

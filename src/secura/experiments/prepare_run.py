@@ -1,15 +1,18 @@
 """Everything that is checked and loaded before any compute is spent."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from secura.errors import ConfigError
 from secura.evaluation.scoring import Model, context_length
+from secura.experiments.corda import CALIBRATION_TEXTS, adapter_state
 from secura.experiments.method_names import CANNOT_FOLD
 from secura.experiments.methods import HABITS, attach_adapter, go_on_with_adapter
 from secura.experiments.model_loading import (
@@ -22,8 +25,9 @@ from secura.experiments.model_loading import (
 )
 from secura.experiments.quiet import quiet
 from secura.experiments.run_config import RunConfig
-from secura.experiments.run_data import RunData, hold_out, read_run_data
+from secura.experiments.run_data import RunData, calibration_items, hold_out, read_run_data
 from secura.experiments.run_files import check_folder, check_same_settings, run_folder
+from secura.experiments.sequence_config import SequenceConfig
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.examples import Example, example_from_item, fit_to_context
@@ -53,6 +57,8 @@ class PreparedRun:
     """What must not be lost; empty where the user named nothing."""
     max_tokens: int
     """The context: no row is longer."""
+    start: Mapping[str, Tensor] | None
+    """For corda, the adapter before training, which what is saved is told from."""
     resume_from: Path | None
     """The checkpoint to go on from."""
     notes: list[str]
@@ -112,7 +118,7 @@ def prepare_run(config: RunConfig, *, resume: bool = False) -> PreparedRun:
         check_same_settings(folder, config)
         check_base_record(folder, fingerprint, model_source(config.model))
     set_seed(config.training.seed)
-    adapted = _adapted(config, model, fingerprint)
+    adapted = _adapted(config, model, tokenizer, fingerprint, max_tokens)
     resume_from = last_good_checkpoint(folder) if resume else None
     if resume:
         damaged = [path.name for path in damaged_checkpoints(folder)]
@@ -136,6 +142,7 @@ def prepare_run(config: RunConfig, *, resume: bool = False) -> PreparedRun:
         test=test,
         examples=examples,
         max_tokens=max_tokens,
+        start=adapter_state(adapted) if config.method.name == "corda" and isinstance(adapted, PeftModel) else None,
         resume_from=resume_from,
         notes=notes,
     )
@@ -143,6 +150,8 @@ def prepare_run(config: RunConfig, *, resume: bool = False) -> PreparedRun:
 
 def _check_settings(config: RunConfig) -> None:
     method = config.method
+    if method.calibration is not None and method.name != "corda":
+        raise ConfigError(f"method.calibration is for corda, and method.name is {method.name}; leave it out.")
     if method.name == "full" and method.start_from is not None:
         raise ConfigError("method full has no adapter to start from; leave out method.start_from.")
     if method.name == "full" and method.fold_every not in (None, "method"):
@@ -211,13 +220,27 @@ def _askable(
     return [item for item, length in zip(test, fitted.lengths, strict=True) if length <= max_tokens]
 
 
-def _adapted(config: RunConfig, model: PreTrainedModel, fingerprint: str) -> Model:
+def _adapted(
+    config: RunConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str, max_tokens: int
+) -> Model:
     method = config.method
     if method.start_from is None:
-        return attach_adapter(model, method.name, method.adapter)
+        texts = calibration_texts(config, tokenizer, max_tokens)
+        return attach_adapter(model, method.name, method.adapter, texts)
     folder = Path(method.start_from)
     check_adapter_fits(folder, fingerprint, model_source(config.model))
     return go_on_with_adapter(model, folder, method.name, method.adapter)
+
+
+def calibration_texts(
+    config: RunConfig | SequenceConfig, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> list[list[int]]:
+    """What `corda` reads before it starts, in tokens; nothing for other methods."""
+    if config.method.name != "corda":
+        return []
+    bundled = config.model.path is None
+    items = calibration_items(config.method.calibration, bundled_model=bundled, seed=config.training.seed)
+    return [example_from_item(tokenizer, item).tokens[:max_tokens] for item in items[:CALIBRATION_TEXTS]]
 
 
 def _filled_in(config: RunConfig, folder: Path, steps: int) -> RunConfig:

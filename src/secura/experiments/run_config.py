@@ -52,9 +52,11 @@ class MethodConfig(Section):
     """How to learn it."""
 
     name: MethodName = "secura"
-    """One of secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, osf, full."""
+    """One of secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf, full."""
     adapter: dict[str, Any] = {}
     """Settings of the adapter that differ from the method's own, such as r, tau or target_modules."""
+    calibration: str | None = None
+    """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
     fold_every: int | Literal["task", "method"] | None = "method"
     """Steps between folds, task for one at the end, null for none; method is the method's own habit."""
     start_from: str | None = None

@@ -118,6 +118,24 @@ def _retention(config: RunConfig) -> list[Item]:
     return []
 
 
+def calibration_items(path: str | None, *, bundled_model: bool, seed: int) -> list[Item]:
+    """What `corda` reads: a file's or a task's rows, or knowledge of the bundled model.
+
+    Raises:
+        ConfigError: if a model of the user's own comes without such a file.
+        DataError: if the file cannot be used.
+    """
+    if path is None and not bundled_model:
+        raise ConfigError("method corda needs texts of what must be kept; name a file with method.calibration.")
+    if path is None:
+        from secura.tasks.world import knowledge_questions
+
+        return list(knowledge_questions(seed=seed + 1))  # another draw than the questions that are asked
+    named = _named_task(path)
+    items = read_items(path) if named is None else task_items(named, split="train", seed=seed)
+    return random.Random(f"calibration/{seed}").sample(items, len(items))
+
+
 def _at_most_per_family(items: Sequence[Item], count: int, seed: int) -> list[Item]:
     """`count` items of each family, drawn by the seed, in the order of the file."""
     members: dict[str, list[int]] = {}

@@ -4,10 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from secura.experiments.method_names import MethodName
+from secura.experiments.method_names import Boundary, MethodName
 from secura.experiments.run_config import ModelConfig, RetentionConfig, ScoringConfig, Section, TrainingConfig
 
-Boundary = Literal["fold", "keep", "anew"]
 StrategyName = Literal["sequential", "replay", "ewc", "ilora", "kl_anchor", "lwf"]
 
 
@@ -33,6 +32,8 @@ class SequenceMethodConfig(Section):
     """A method of `secura train`."""
     adapter: dict[str, Any] = Field(default_factory=dict)
     """Settings of the adapter that differ from the method's own."""
+    calibration: str | None = None
+    """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
     fold_every: int | Literal["method"] | None = "method"
     """Steps between folds inside a task, null for none; method is the method's own habit."""
     boundary: Boundary | Literal["method"] = "method"

@@ -16,16 +16,17 @@ from typing import Any
 
 from peft import PeftModel
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from secura.adapters import fold
 from secura.continual.strategy import Strategy
 from secura.continual.strategy_callback import STATE_FOLDER, StrategyCallback
-from secura.errors import ConfigError, TrainingError
+from secura.errors import ConfigError, StoppedError
 from secura.evaluation.answer_loss import mean_answer_loss
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.scoring import Model, context_length, score_questions
 from secura.experiments.config_layers import config_as_yaml, differences, load_config_of
+from secura.experiments.method_names import Boundary
 from secura.experiments.methods import HABITS, attach_adapter, go_on_with_adapter
 from secura.experiments.model_loading import (
     BASE_RECORD,
@@ -35,6 +36,7 @@ from secura.experiments.model_loading import (
     load_model,
     model_source,
 )
+from secura.experiments.prepare_run import calibration_texts
 from secura.experiments.provenance import provenance
 from secura.experiments.questioning import matchable
 from secura.experiments.quiet import quiet
@@ -49,7 +51,7 @@ from secura.experiments.run_files import (
     write_json,
     write_text,
 )
-from secura.experiments.sequence_config import Boundary, SequenceConfig
+from secura.experiments.sequence_config import SequenceConfig
 from secura.experiments.sequence_scores import Cell, SequenceScores, read_matrix, write_matrix
 from secura.experiments.sequence_stages import (
     STRATEGY_FOLDER,
@@ -129,9 +131,7 @@ def prepare_sequence(config: SequenceConfig) -> PreparedSequence:
     names = ordered_tasks(config)
     method = config.method
     habit = HABITS[method.name]
-    boundary: Boundary = (
-        ("fold" if habit.folds_at_boundary else "keep") if method.boundary == "method" else method.boundary
-    )
+    boundary = habit.boundary if method.boundary == "method" else method.boundary
     check_boundary(method.name, boundary)
     check_goes_together(config.strategy.name, config.strategy.settings, method.name, boundary)
     make_strategy(config.strategy.name, config.strategy.settings, seed=config.training.seed)
@@ -162,7 +162,8 @@ def prepare_sequence(config: SequenceConfig) -> PreparedSequence:
         }
     )
     set_seed(config.training.seed)
-    attach_adapter(model, method.name, method.adapter)  # refuses settings that do not fit this model
+    texts = calibration_texts(config, tokenizer, max_tokens)
+    attach_adapter(model, method.name, method.adapter, texts)  # refuses settings that do not fit this model
     _check_folder(folder, filled, fingerprint)
     stage, damaged = last_whole_stage(folder, names)
     return PreparedSequence(
@@ -276,9 +277,13 @@ def _finish(run: PreparedSequence) -> None:
     last = len(run.tasks)
     model, tokenizer, strategy = load_stage(run, last)
     strategy.prepare_to_serve(model)
-    name = ADAPTER_FOLDER if isinstance(model, PeftModel) else MODEL_FOLDER
+    merged = run.boundary == "anew"
+    name = ADAPTER_FOLDER if isinstance(model, PeftModel) and not merged else MODEL_FOLDER
 
     def fill(path: Path) -> None:
+        if merged:  # the adapter that would begin the next task is not part of it
+            shutil.copytree(stage_folder(run.folder, last, run.names[-1]) / MODEL_FOLDER, path, dirs_exist_ok=True)
+            return
         model.save_pretrained(str(path))
         tokenizer.save_pretrained(str(path))
         if isinstance(model, PeftModel):
@@ -307,7 +312,7 @@ def load_stage(run: PreparedSequence, stage: int) -> tuple[Model, PreTrainedToke
     model, tokenizer = load_model(config.model)
     if not stage:
         set_seed(config.training.seed)
-        return attach_adapter(model, config.method.name, config.method.adapter), tokenizer, strategy
+        return _attached(run, model, tokenizer), tokenizer, strategy
     folder = stage_folder(run.folder, stage, run.names[stage - 1])
     strategy.load(folder / STRATEGY_FOLDER)
     whole = folder / MODEL_FOLDER
@@ -316,8 +321,14 @@ def load_stage(run: PreparedSequence, stage: int) -> tuple[Model, PreTrainedToke
         if config.method.name == "full":
             return model.requires_grad_(True), tokenizer, strategy
         set_seed(config.training.seed + stage)
-        return attach_adapter(model, config.method.name, config.method.adapter), tokenizer, strategy
+        return _attached(run, model, tokenizer), tokenizer, strategy
     return go_on_with_adapter(model, folder / ADAPTER_FOLDER, config.method.name, {}), tokenizer, strategy
+
+
+def _attached(run: PreparedSequence, model: Model, tokenizer: PreTrainedTokenizerBase) -> Model:
+    method = run.config.method
+    assert isinstance(model, PreTrainedModel)
+    return attach_adapter(model, method.name, method.adapter, calibration_texts(run.config, tokenizer, run.max_tokens))
 
 
 def _learn(run: PreparedSequence, stage: int, console: Console) -> None:
@@ -393,7 +404,7 @@ def _take_steps(
     with interrupt, _released(attached):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if interrupt.interrupted and trainer.state.global_step < steps:
-        raise TrainingError(
+        raise StoppedError(
             f"stopped by Ctrl-C in task {stage} of {len(run.tasks)}, {task.name}, after step "
             f"{trainer.state.global_step} of {steps}; the same command goes on from there."
         )

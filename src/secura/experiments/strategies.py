@@ -13,8 +13,8 @@ from secura.continual.replay import Replay
 from secura.continual.sequential import Sequential
 from secura.continual.strategy import Strategy
 from secura.errors import ConfigError
-from secura.experiments.method_names import CANNOT_FOLD, MethodName
-from secura.experiments.sequence_config import Boundary, StrategyName
+from secura.experiments.method_names import CANNOT_FOLD, Boundary, MethodName
+from secura.experiments.sequence_config import StrategyName
 from secura.training.examples import Example
 
 STRATEGIES: Mapping[StrategyName, Callable[..., Strategy]] = {
@@ -63,11 +63,14 @@ def check_goes_together(
     Raises:
         ConfigError: naming both sides and a combination that works.
     """
-    if strategy == "kl_anchor" and method == "full":
-        raise ConfigError("strategy kl_anchor needs an adapter to switch off, and method full has none; use lwf.")
+    if strategy == "kl_anchor" and method in ("full", "corda"):
+        raise ConfigError(
+            f"strategy kl_anchor needs an adapter that leaves the base when switched off, and method {method} has "
+            "none; use lwf."
+        )
     if strategy == "ewc":
         weights = settings.get("protects") == "effective_weight"
-        if weights and method in ("dora", "osf", "full"):
+        if weights and method in ("dora", "mica", "corda", "osf", "full"):
             raise ConfigError(
                 f"strategy.settings.protects is effective_weight, which is not known for method {method}; protect "
                 "the parameters, or choose lora or one of secura's methods."
@@ -89,6 +92,11 @@ def check_boundary(method: MethodName, boundary: Boundary) -> None:
     if boundary == "fold" and method in CANNOT_FOLD:
         raise ConfigError(
             f"method {method} cannot fold; set method.boundary to keep or anew, or choose one of secura's methods."
+        )
+    if boundary != "anew" and method == "corda":
+        raise ConfigError(
+            f"method corda starts each adapter from the model as it is, so method.boundary cannot be {boundary}; "
+            "set method.boundary to anew."
         )
     if boundary == "anew" and method == "osf":
         raise ConfigError("method osf cannot be merged and begun anew; set method.boundary to keep.")

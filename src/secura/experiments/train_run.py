@@ -13,6 +13,7 @@ from rich.console import Console
 
 from secura.evaluation.retention import Comparison, comparison_as_json
 from secura.evaluation.scoring import SCORING_VERSION
+from secura.experiments.corda import save_as_lora
 from secura.experiments.model_loading import BASE_RECORD, base_record
 from secura.experiments.prepare_run import PreparedRun
 from secura.experiments.provenance import provenance
@@ -94,7 +95,10 @@ def _save(run: PreparedRun, folder: Path) -> Path:
     saved = folder / (ADAPTER_FOLDER if is_adapter else MODEL_FOLDER)
 
     def fill(path: Path) -> None:
-        run.model.save_pretrained(str(path))
+        if run.start is not None and isinstance(run.model, PeftModel):
+            save_as_lora(run.model, run.start, path)
+        else:
+            run.model.save_pretrained(str(path))
         run.tokenizer.save_pretrained(str(path))
         if is_adapter:
             write_json(path / BASE_RECORD, base_record(run.config.model, run.fingerprint))
