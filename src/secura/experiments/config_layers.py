@@ -54,10 +54,7 @@ def load_config_of(
     """
     values = read_yaml(Path(file)) if file else {}
     for assignment in assignments:
-        path, separator, text = assignment.partition("=")
-        if not separator or not path.strip():
-            raise ConfigError(f"--set {assignment!r} is not of the form a.b=value.")
-        assign(values, path.strip(), _yaml_value(assignment, text))
+        assign(values, *yaml_assignment(assignment))
     for path, value in (flags or {}).items():
         if value is not None:
             assign(values, path, value)
@@ -112,9 +109,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _yaml_value(assignment: str, text: str) -> Any:
+def yaml_assignment(assignment: str) -> tuple[str, Any]:
+    """Path and value of a text such as `training.steps=200`; the value is read as YAML.
+
+    Raises:
+        ConfigError: if it is of another form.
+    """
+    path, separator, text = assignment.partition("=")
+    if not separator or not path.strip():
+        raise ConfigError(f"--set {assignment!r} is not of the form a.b=value.")
     try:
-        return yaml.load(text, Loader=_Loader)
+        return path.strip(), yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as problem:
         raise ConfigError(f"--set {assignment!r}: the value is not YAML.") from problem
 
