@@ -16,7 +16,7 @@ from secura.report.wording import difference_text, interval_text, value_text
 LOST, GAINED, UNCHANGED = "#d65a1e", "#2878dc", "#8d8a83"
 """Orange and blue are told apart by readers who do not see red and green as two colours."""
 
-_SHARES = [[0.0, "#eef2f8"], [0.5, "#9db9de"], [1.0, "#1f5fae"]]
+SHARES = [[0.0, "#eef2f8"], [0.5, "#9db9de"], [1.0, "#1f5fae"]]
 """One hue: a low score is no loss, and what changed shows as a step from base to tuned."""
 
 _ROW_PIXELS = 28
@@ -40,7 +40,7 @@ def score_matrix(changes: Sequence[TaskChange]) -> dict[str, Any]:
             customdata=[[escape(change.name)] * 2 for change in shown],
             texttemplate="%{text}",
             hovertemplate="%{customdata}, %{x}: %{text}<extra></extra>",
-            colorscale=_SHARES,
+            colorscale=SHARES,
             zmin=0,
             zmax=1,
             xgap=2,

@@ -126,4 +126,5 @@ def _signed(change: TaskChange, number: float) -> str:
 
 
 def plural(word: str, count: int) -> str:
+    """The word, with an s unless there is one."""
     return word if count == 1 else f"{word}s"

@@ -1,0 +1,43 @@
+"""`secura report`: a folder of results as one page and figure files."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from secura.errors import ConfigError
+
+Option = typer.Option
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, as of secura compare run.")],
+    out: Annotated[Path | None, Option(help="The page; DIR/report.html if left out.")] = None,
+    figures: Annotated[Path | None, Option(help="Folder for PNG and SVG files; DIR/figures if left out.")] = None,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Show a comparison: one self-contained HTML page, and every figure as PNG and SVG.
+
+    Exit codes: 0 done, 1 failed, 3 wrong usage.
+    """
+    del debug  # read by `secura.cli.app.run`
+    if out is not None and out.is_dir():
+        raise ConfigError(f"--out {out} is a folder; name a file, such as {out / 'report.html'}.")
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise ConfigError(f"--figures {figures} is a file; name a folder.")
+    from rich.console import Console
+
+    from secura.report.comparison.grids import read_comparison
+    from secura.report.report_page import FIGURES_FOLDER, PAGE_FILE, write_report
+
+    comparison = read_comparison(folder)
+    written = write_report(comparison, out or folder / PAGE_FILE, figures or folder / FIGURES_FOLDER)
+    console = Console()
+    for grid in comparison.grids:
+        parts = [f"{len(grid.done)} done", f"{len(grid.failed)} failed", f"{len(grid.missing)} missing"]
+        console.print(f"{grid.name}: {', '.join(parts)}", highlight=False, markup=False)
+    for note in comparison.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    console.print(f"page: {written[0]}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"figures: {len(written) - 1} files", highlight=False, markup=False)
+    return 0

@@ -1,0 +1,94 @@
+"""A mean over repeated runs with its interval, and who leads, where that can be told at all.
+
+    mean ± t(0.975, n − 1) · s / √n         over n seeds or orders
+
+The interval tells how far another seed may land, and nothing of which questions were asked.
+One run has no interval, and so is never said to lead or to trail.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import t as student
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The mean of a number over runs."""
+
+    mean: float
+    """Over the runs, each counting once."""
+    low: float | None
+    """Lower end of its interval; None for a single run."""
+    high: float | None
+    """Upper end."""
+    count: int
+    """How many runs."""
+
+    @property
+    def margin(self) -> float | None:
+        """Half the interval before any end was cut off; None for a single run."""
+        if self.low is None or self.high is None:
+            return None
+        return max(self.mean - self.low, self.high - self.mean)
+
+
+def estimate(values: Sequence[float], *, floor: float = -math.inf, ceiling: float = math.inf) -> Estimate | None:
+    """The mean and its 95 % t interval; None where there is no value.
+
+    Args:
+        values: one for each run, such as one a seed.
+        floor: what the number cannot go below; an interval is cut off there.
+        ceiling: what it cannot go above.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or len(finite) < len(values):
+        return None
+    mean = statistics.fmean(finite)
+    if len(finite) == 1:
+        return Estimate(mean=mean, low=None, high=None, count=1)
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(finite) - 1))
+    margin = quantile * statistics.stdev(finite) / math.sqrt(len(finite))
+    return Estimate(mean=mean, low=max(floor, mean - margin), high=min(ceiling, mean + margin), count=len(finite))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Who has the best mean, and who cannot be told apart from it."""
+
+    best: str
+    """The name with the best mean."""
+    tied: tuple[str, ...]
+    """Names whose interval meets the best one's, best mean first."""
+    unknown: tuple[str, ...]
+    """Names with a single run, which has no interval; the best among them where it has none itself."""
+
+    @property
+    def clear(self) -> bool:
+        """Whether every other name's interval lies wholly on the worse side of the best one's."""
+        return not self.tied and not self.unknown
+
+
+def standing(estimates: Mapping[str, Estimate], *, lower_is_better: bool) -> Standing | None:
+    """Find the best; None where there are fewer than two to compare."""
+    if len(estimates) < 2:
+        return None
+    sign = -1 if lower_is_better else 1
+    order = sorted(estimates, key=lambda name: -sign * estimates[name].mean)
+    best, others = order[0], order[1:]
+    unknown = tuple(name for name in order if estimates[name].margin is None)
+    if best in unknown:
+        return Standing(best=best, tied=(), unknown=unknown)
+    tied = tuple(name for name in others if name not in unknown and meet(estimates[best], estimates[name]))
+    return Standing(best=best, tied=tied, unknown=unknown)
+
+
+def meet(one: Estimate, other: Estimate) -> bool:
+    """Whether two intervals share a point; a single run's is taken to meet every other."""
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return True
+    return one.low <= other.high and other.low <= one.high
