@@ -30,7 +30,8 @@ def test_every_method_attaches_to_every_architecture_and_trains_the_adapter_alon
 ) -> None:
     if (method, architecture) == ("osf", "gpt2"):
         pytest.skip("PEFT's OSF does not adapt Conv1D")
-    adapted = attach_adapter(tiny_model(architecture), method, {})
+    texts = [[7, 8, 9, 10], [11, 12, 13]] if method == "corda" else []
+    adapted = attach_adapter(tiny_model(architecture), method, {}, texts)
     trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
     assert trained
     parts = ("lora_", "secura_", "osf_")

@@ -116,6 +116,16 @@ def test_the_final_adapter_loads_and_answers_as_the_last_stage_did(tmp_path: Pat
     assert (served[name] == slow[name.replace(".weight", ".default.weight")]).all()
 
 
+@pytest.mark.parametrize("method", ["lora", "corda"])
+def test_a_sequence_that_begins_anew_ends_in_the_merged_model(method: str, tmp_path: Path) -> None:
+    learn(tmp_path / "out", f"method.name={method}", "method.boundary=anew")
+    assert not (tmp_path / "out" / "adapter").exists()
+    last = load_file(tmp_path / "out" / "after-03-pair_in_short" / "model" / "model.safetensors")
+    served = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    assert last.keys() == served.keys()
+    assert all((served[name] == last[name]).all() for name in last)
+
+
 def test_a_damaged_stage_is_passed_over_with_a_note_and_learned_again(tmp_path: Path) -> None:
     learn(tmp_path / "out")
     before = (tmp_path / "out" / "adapter" / "adapter_model.safetensors").read_bytes()
@@ -200,7 +210,9 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
         (["tasks=[younger, younger]"], "tasks names younger twice"),
         (["method.name=lora", "method.boundary=fold"], "method lora cannot fold"),
         (["method.name=full", "method.boundary=anew"], "method full has no adapter to begin anew"),
-        (["method.name=full", "strategy.name=kl_anchor"], "needs an adapter to switch off"),
+        (["method.name=corda", "method.boundary=keep"], "set method.boundary to anew"),
+        (["method.name=corda", "strategy.name=kl_anchor"], "method corda has none; use lwf"),
+        (["method.name=full", "strategy.name=kl_anchor"], "method full has none; use lwf"),
         (["strategy.name=ewc"], "set method.boundary to keep"),
         (["strategy.name=ilora"], "set method.boundary to keep"),
         (["strategy.name=replay", "strategy.settings.shore=2"], r"the nearest is strategy.settings.share"),

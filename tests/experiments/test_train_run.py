@@ -28,6 +28,8 @@ GSM8K = Path(__file__).parents[3] / "shared" / "data" / "gsm8k.train.jsonl"
 def _config(model: Path, data: Path, out: Path, *more: str, method: str = "lora") -> RunConfig:
     small = ["training.steps=4", "training.batch_size=2", "training.save_every=2", "data.test_rows=4"]
     flags = {"model.path": str(model), "data.path": str(data), "out": str(out), "method.name": method}
+    if method == "corda":
+        flags["method.calibration"] = str(data)
     return load_config(None, [*small, *more], flags)
 
 
@@ -42,7 +44,7 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
         return model(torch.arange(7, 27)[None]).logits
 
 
-ADAPTERS = [name for name in METHOD_NAMES if name != "full"]
+ADAPTERS = [name for name in METHOD_NAMES if name not in ("full", "corda")]
 
 
 @pytest.mark.parametrize("method", ADAPTERS)
@@ -58,6 +60,32 @@ def test_an_adapter_reloads_to_the_bit(architecture: str, method: str, rows_file
     assert torch.equal(_logits(reloaded), _logits(prepared.model))
     assert not torch.equal(_logits(reloaded), before)
     assert len(AutoTokenizer.from_pretrained(result.saved)) == len(prepared.tokenizer)
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_corda_is_saved_as_a_lora_of_twice_the_rank_that_fits_the_base_as_it_was(
+    architecture: str, rows_file: Path, tmp_path: Path
+) -> None:
+    folder = save_tiny_model(tmp_path / "model", architecture)
+    prepared, result = _run(_config(folder, rows_file, tmp_path / "out", method="corda"))
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    before = _logits(base)
+    reloaded = PeftModel.from_pretrained(base, str(result.saved))
+    torch.testing.assert_close(_logits(reloaded), _logits(prepared.model))
+    assert not torch.allclose(_logits(reloaded), before)
+    saved = reloaded.peft_config["default"]
+    assert (saved.r, saved.init_lora_weights) == (16, True)
+    with pytest.raises(ConfigError, match="go on with it as method lora"):
+        prepare_run(_config(folder, rows_file, tmp_path / "next", f"method.start_from={result.saved}", method="corda"))
+
+
+def test_corda_needs_texts_of_what_must_be_kept(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
+    config = _config(llama_folder, rows_file, tmp_path / "out", "method.name=corda", method="corda")
+    method = config.method.model_copy(update={"calibration": None})
+    with pytest.raises(ConfigError, match=r"name a file with method\.calibration"):
+        prepare_run(config.model_copy(update={"method": method}))
+    with pytest.raises(ConfigError, match=r"method\.calibration is for corda, and method\.name is lora"):
+        prepare_run(_config(llama_folder, rows_file, tmp_path / "out", f"method.calibration={rows_file}"))
 
 
 def test_full_training_saves_a_model_that_reloads_to_the_bit(
@@ -264,8 +292,9 @@ def test_training_goes_on_from_an_adapter_made_for_this_model_and_from_no_other(
     (first.saved / "secura_base.json").unlink()
     with pytest.raises(BaseMismatchError, match="was made for"):
         prepare_run(_config(other, rows_file, tmp_path / "third", start))
-    with pytest.raises(ConfigError, match="cannot be dora"):
-        prepare_run(_config(llama_folder, rows_file, tmp_path / "third", start, method="dora"))
+    for method in ("dora", "mica"):
+        with pytest.raises(ConfigError, match=f"cannot be {method}"):
+            prepare_run(_config(llama_folder, rows_file, tmp_path / "third", start, method=method))
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ Source: CorDA, arXiv:2406.05223; PEFT's `preprocess_corda`, which reads one text
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from peft.tuners.lora.corda import preprocess_corda
+from peft.tuners.lora.corda import preprocess_corda, target_modules
 from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from safetensors.torch import save_file
@@ -26,24 +27,33 @@ CALIBRATION_TEXTS = 256
 """At most this many texts are read; the paper finds as many enough for a width of 4096."""
 
 
-def calibrate(model: PreTrainedModel, config: LoraConfig, texts: Sequence[Sequence[int]]) -> None:
-    """Read the texts, in tokens, and leave beside each layer what CorDA starts from.
+def name_targets(model: PreTrainedModel, config: LoraConfig) -> dict[str, Tensor]:
+    """Write out `config.target_modules`, which PEFT looks up later than CorDA needs it.
 
-    `config.target_modules` is written out, since PEFT looks it up later than this.
+    Returns:
+        The weights that will be adapted, by the name of their layer.
 
     Raises:
-        ConfigError: if there are no texts, or the layers' inputs are degenerate.
         ValueError: if PEFT knows no target modules for this kind of model.
     """
-    if not texts:
-        raise ConfigError("method corda needs texts of what must be kept; name a file with method.calibration.")
-
     if config.target_modules is None:
         known = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(model.config.model_type)
         if known is None:
             raise ValueError(f"no target modules are known for {model.config.model_type} models.")
         config.target_modules = list(known)
     _maybe_include_all_linear_layers(config, model)
+    targets: Any = target_modules(model, config)  # PEFT types the pairs it yields as modules
+    return {name: module.weight for name, module in targets}
+
+
+def calibrate(model: PreTrainedModel, config: LoraConfig, texts: Sequence[Sequence[int]]) -> None:
+    """Read the texts, in tokens, and leave beside each layer what CorDA starts from.
+
+    Raises:
+        ConfigError: if there are no texts, or the layers' inputs are degenerate.
+    """
+    if not texts:
+        raise ConfigError("method corda needs texts of what must be kept; name a file with method.calibration.")
 
     def read() -> None:
         for tokens in texts[:CALIBRATION_TEXTS]:

@@ -122,9 +122,11 @@ def attach_adapter(
         setattr(config, "fan_in_fan_out", transposed)  # noqa: B010 - PeftConfig itself lacks it
     try:
         if method == "corda":
-            from secura.experiments.corda import calibrate
+            from secura.experiments.corda import calibrate, name_targets
 
             assert isinstance(config, LoraConfig)
+            for name, weight in name_targets(model, config).items():
+                _check_rank_of(name, weight, rank)
             calibrate(model, config, calibration)
         adapted = get_peft_model(model, config)
     except SecuraError:
@@ -151,13 +153,15 @@ def check_rank(adapted: nn.Module, rank: int) -> None:
         if isinstance(layer, BaseTunerLayer):
             weight = layer.get_base_layer().weight
             assert isinstance(weight, Tensor)
-            limit = min(weight.shape)
-            if rank > limit:
-                size = "×".join(str(length) for length in weight.shape)
-                short = name.removeprefix("base_model.model.")
-                raise ConfigError(
-                    f"method.adapter.r is {rank}, but layer {short} is {size}; r is at most {limit} there."
-                )
+            _check_rank_of(name, weight, rank)
+
+
+def _check_rank_of(name: str, weight: Tensor, rank: int) -> None:
+    limit = min(weight.shape)
+    if rank > limit:
+        size = "×".join(str(length) for length in weight.shape)
+        short = name.removeprefix("base_model.model.")
+        raise ConfigError(f"method.adapter.r is {rank}, but layer {short} is {size}; r is at most {limit} there.")
 
 
 def _is_linear(module: nn.Module) -> bool:
