@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ENGINES := $(VENV)/.engines
 # Two threads: what the timings in the README were measured with, and what CI has.
 export OMP_NUM_THREADS ?= 2
 # Threads that wait asleep: spinning ones slow a machine with two cores several times over.
@@ -24,6 +25,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
+# Ray and submitit: what only `make test-all` needs.
+$(ENGINES): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,slurm]'
+	@touch $(ENGINES)
+
 venv: $(READY) ## create the virtual environment
 
 demo: $(READY) ## fine-tune the bundled model and see what it kept and forgot
@@ -42,7 +48,7 @@ format: $(READY) ## format and fix what can be fixed
 test: $(READY) ## the default tests: CPU, no network, under five minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-all: $(READY) ## every test that a CPU can run, PEFT's own suite included
+test-all: $(ENGINES) ## every test that a CPU can run, PEFT's own suite included
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not gpu and not network'
 
 tiny-model: $(READY) ## pretrain the bundled model from scratch (30 to 60 minutes on 2 cores)
