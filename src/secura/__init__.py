@@ -21,7 +21,10 @@ from secura.errors import (
     TrainingError,
 )
 
-if TYPE_CHECKING or Path(sys.argv[0]).stem != "secura":
+# `python -m secura` has no name yet while this is imported.
+_IS_COMMAND = Path(sys.argv[0]).stem == "secura" or (sys.argv[0] == "-m" and "secura" in sys.orig_argv[:4])
+
+if TYPE_CHECKING or not _IS_COMMAND:
     from secura.adapters import SecuraConfig, SecuraModel, fold, folded_tasks, undo
     from secura.training.fold_schedule import FoldCallback
 else:

@@ -7,7 +7,8 @@
 | 2 | done, but retention is below `--min-retention` |
 | 3 | wrong usage: an option, a setting, a file or a row that cannot be used |
 
-An error is one line on stderr; `--debug` shows where it came from. Nothing here imports
+Processes that torchrun or `accelerate launch` started together end with the same code, and
+the main one alone speaks. An error is one line on stderr; `--debug` shows where it came from. Nothing here imports
 torch, so that `secura --help` answers at once.
 """
 
@@ -17,8 +18,10 @@ from typing import Any
 
 import typer
 
+from secura.cli import processes
 from secura.cli.evaluate import evaluate
 from secura.cli.forget import forget
+from secura.cli.report import report
 from secura.cli.sequence import app as sequence
 from secura.cli.train import train
 from secura.errors import InputError, SecuraError
@@ -39,6 +42,7 @@ app.command()(train)
 app.command()(forget)
 app.command("eval")(evaluate)
 app.add_typer(sequence, name="sequence")
+app.command()(report)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -51,11 +55,12 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     command: Any = typer.main.get_command(app)
     try:
+        processes.join(arguments)
         code = command.main(args=arguments, prog_name="secura", standalone_mode=False)
     except SecuraError as problem:
         if debug:
             raise
-        _say(str(problem))
+        processes.say_error(str(problem))
         return USAGE if isinstance(problem, InputError) else FAILED
     except (KeyboardInterrupt, typer.Abort):
         code = _CTRL_C
@@ -63,17 +68,14 @@ def run(arguments: list[str]) -> int:
         # The usage errors of click and of the copy inside typer share no class but this method.
         usage = getattr(problem, "format_message", None)
         if usage is not None:
-            _say(f"{usage()} See secura --help.")
+            processes.say_error(f"{usage()} See secura --help.")
             return USAGE
         if debug:
             raise
-        _say(f"{type(problem).__name__}: {problem} (--debug shows where)")
+        processes.say_error(f"{type(problem).__name__}: {problem} (--debug shows where)")
         return FAILED
     if code == _CTRL_C:
-        _say("stopped by Ctrl-C.")
+        processes.say_error("stopped by Ctrl-C.")
         return FAILED
+    processes.part()
     return code if isinstance(code, int) else DONE
-
-
-def _say(message: str) -> None:
-    print(f"secura: {' '.join(message.split())}", file=sys.stderr)

@@ -39,6 +39,7 @@ def train(
     """
     del debug  # read by `secura.cli.app.run`
     from secura.experiments.config_layers import config_as_yaml, load_config
+    from secura.training.processes import is_main_process
 
     file = str(run) if run is not None else None
     if resume and file is None:
@@ -52,8 +53,9 @@ def train(
         "retention.min_retention": min_retention,
     }
     config = load_config(file, assign or (), flags)
-    if print_config:
+    if print_config and is_main_process():
         print(config_as_yaml(config), end="")
+    if print_config:
         return 0
     return _carry_out(config, resume=resume, dry_run=dry_run)
 
@@ -72,8 +74,9 @@ def _carry_out(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     from secura.experiments.prepare_run import prepare_run
     from secura.experiments.run_steps import first_batch
     from secura.experiments.train_run import carry_out
+    from secura.training.processes import is_main_process
 
-    console = Console()
+    console = Console(quiet=not is_main_process())
     prepared = prepare_run(config, resume=resume)
     trained, base = prepared.trainable_weights, prepared.base_weights
     console.print(

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.errors import BaseMismatchError, ConfigError, InputError
+from secura.experiments.process_checks import divides_weights
 from secura.experiments.run_config import ModelConfig
 
 BASE_RECORD = "secura_base.json"
@@ -52,7 +53,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
             f"model {source} has no tokenizer that can be loaded; put its tokenizer files into the folder "
             f"({_in_one_line(problem)})"
         ) from problem
-    if config.device != "cpu" and torch.cuda.is_available():
+    if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
         model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
     return model, tokenizer
 

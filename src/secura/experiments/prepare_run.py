@@ -10,8 +10,10 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from secura.adapters.sharding import whole_shape
 from secura.errors import ConfigError
 from secura.evaluation.scoring import Model, context_length
+from secura.experiments.before_dividing import get_ready_to_divide
 from secura.experiments.corda import CALIBRATION_TEXTS, adapter_state
 from secura.experiments.method_names import CANNOT_FOLD
 from secura.experiments.methods import HABITS, attach_adapter, go_on_with_adapter
@@ -23,6 +25,7 @@ from secura.experiments.model_loading import (
     load_model,
     model_source,
 )
+from secura.experiments.process_checks import check_processes, divides_weights
 from secura.experiments.quiet import quiet
 from secura.experiments.run_config import RunConfig
 from secura.experiments.run_data import RunData, calibration_items, hold_out, read_run_data
@@ -31,6 +34,7 @@ from secura.experiments.sequence_config import SequenceConfig
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.examples import Example, example_from_item, fit_to_context
+from secura.training.processes import from_main_process, wait_for_everyone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +83,12 @@ class PreparedRun:
     @property
     def trainable_weights(self) -> int:
         """How many values are trained."""
-        return sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad)
+        return sum(whole_shape(weight).numel() for weight in self.model.parameters() if weight.requires_grad)
 
     @property
     def base_weights(self) -> int:
         """How many values the base model has."""
-        total = sum(weight.numel() for weight in self.model.parameters())
+        total = sum(whole_shape(weight).numel() for weight in self.model.parameters())
         return total - self.trainable_weights if isinstance(self.model, PeftModel) else total
 
 
@@ -95,9 +99,10 @@ def prepare_run(config: RunConfig, *, resume: bool = False) -> PreparedRun:
         InputError: for a setting, file, row, adapter or model that cannot be used.
     """
     quiet()
-    folder = run_folder(config, resume=resume)
+    folder = from_main_process(lambda: run_folder(config, resume=resume))
     check_folder(folder, resume=resume)
     _check_settings(config)
+    check_processes(config)
     data = read_run_data(config)
     model, tokenizer = load_model(config.model)
     context = context_length(model, tokenizer)
@@ -119,7 +124,9 @@ def prepare_run(config: RunConfig, *, resume: bool = False) -> PreparedRun:
         check_base_record(folder, fingerprint, model_source(config.model))
     set_seed(config.training.seed)
     adapted = _adapted(config, model, tokenizer, fingerprint, max_tokens)
-    resume_from = last_good_checkpoint(folder) if resume else None
+    resume_from = from_main_process(lambda: last_good_checkpoint(folder)) if resume else None
+    if divides_weights():
+        get_ready_to_divide(adapted, resume_from)
     if resume:
         damaged = [path.name for path in damaged_checkpoints(folder)]
         notes.extend(f"{name} is damaged and is passed over" for name in damaged)
@@ -131,6 +138,7 @@ def prepare_run(config: RunConfig, *, resume: bool = False) -> PreparedRun:
         notes.append("no held-out rows: the gain on the new task is not measured")
     if config.method.name == "full" and model.dtype in (torch.bfloat16, torch.float16):
         notes.append(f"{model.dtype} weights round small updates away; set model.dtype to float32")
+    wait_for_everyone()  # before the first of them writes into the folder that all have checked
     return PreparedRun(
         config=config,
         folder=folder,

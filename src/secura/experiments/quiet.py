@@ -11,6 +11,8 @@ def quiet() -> None:
     import huggingface_hub
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+    # DDP's new name for it is not in accelerate yet.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*broadcast_buffers")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

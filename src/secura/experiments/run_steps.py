@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, set_seed
 
-from secura.errors import ConfigError, StoppedError
+from secura.errors import ConfigError, StoppedError, TrainingError
 from secura.evaluation.scoring import Model
 from secura.experiments.prepare_run import PreparedRun
 from secura.experiments.run_files import LOG_FILE
@@ -19,6 +19,7 @@ from secura.training.checkpoint_seal import SealCheckpoint
 from secura.training.checkpoints import checkpoints, step_of, trainable_weights_are_finite
 from secura.training.examples import Example
 from secura.training.interrupt import SaveOnInterrupt
+from secura.training.processes import computes_on_cpu, gather_from_everyone, is_main_process, process_count, sharding
 from secura.training.progress import ShowProgress
 from secura.training.step_log import StepLog
 from secura.training.stop_at_non_finite import StopAtNonFinite, non_finite
@@ -26,7 +27,7 @@ from secura.training.trainer import make_trainer
 
 
 def first_batch(run: PreparedRun) -> list[Example]:
-    """The rows that the first step will see, as the trainer draws them."""
+    """The rows that the first step will see, as the trainer draws them for all processes."""
     with tempfile.TemporaryDirectory() as folder, _use_cache_put_back(run.model):
         trainer = _trainer(run, Path(folder), [])
         batch = next(iter(trainer.get_train_dataloader()))
@@ -34,8 +35,10 @@ def first_batch(run: PreparedRun) -> list[Example]:
     for tokens, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
         length = int(mask.sum())
         learned = (labels[:length] >= 0).nonzero()
+        if not len(learned):  # fills up a batch that several processes share
+            continue
         rows.append(Example(tokens=tokens[:length].tolist(), learned_from=int(learned[0, 0])))
-    return rows
+    return [row for rows in gather_from_everyone(rows) for row in rows]
 
 
 def train(run: PreparedRun, console: Console) -> float:
@@ -47,11 +50,15 @@ def train(run: PreparedRun, console: Console) -> float:
     """
     folder = run.folder
     progress, interrupt = ShowProgress(console), SaveOnInterrupt()
-    watching = [StepLog(folder / LOG_FILE), progress, StopAtNonFinite(), interrupt]
-    callbacks = [*fold_callbacks(run), *watching, SealCheckpoint()]
+    shown = [StepLog(folder / LOG_FILE), progress] if is_main_process() else []
+    callbacks = [*fold_callbacks(run), *shown, StopAtNonFinite(), interrupt, SealCheckpoint()]
     began = time.monotonic()
     with _use_cache_put_back(run.model):
         trainer = _trainer(run, folder, callbacks)
+        if sharding() == "fsdp2" and process_count() > 1 and not trainer.accelerator.is_fsdp2:
+            raise TrainingError(
+                "accelerate did not turn FSDP2 on, so no weight would be divided; see docs/multi_process.md."
+            )
         try:
             with interrupt:
                 _take_steps(run, trainer)
@@ -64,7 +71,7 @@ def train(run: PreparedRun, console: Console) -> float:
         raise StoppedError(
             f"stopped by Ctrl-C after step {step} of {run.steps}, {where}; go on with: {resume_command(folder)}"
         )
-    if not trainable_weights_are_finite(run.model):
+    if not all(gather_from_everyone(trainable_weights_are_finite(run.model))):
         raise non_finite("a trained weight is NaN or infinite", run.steps, folder)
     return time.monotonic() - began
 
@@ -104,7 +111,7 @@ def _trainer(run: PreparedRun, folder: Path, callbacks: Sequence[TrainerCallback
             save_every=training.save_every,
             gradient_checkpointing=training.gradient_checkpointing,
             precision=training.precision,
-            cpu=run.model.device.type == "cpu",
+            cpu=computes_on_cpu() if process_count() > 1 else run.model.device.type == "cpu",
             pad_token=pad_token_of(run.tokenizer),
             callbacks=callbacks,
         )

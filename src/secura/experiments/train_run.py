@@ -14,10 +14,11 @@ from rich.console import Console
 from secura.evaluation.retention import Comparison, comparison_as_json
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.corda import save_as_lora
+from secura.experiments.divided_model import whole_model, whole_state
 from secura.experiments.model_loading import BASE_RECORD, base_record
 from secura.experiments.prepare_run import PreparedRun
 from secura.experiments.provenance import provenance
-from secura.experiments.questioning import ask
+from secura.experiments.questioning import Answers, ask
 from secura.experiments.run_files import (
     ADAPTER_FOLDER,
     MODEL_FOLDER,
@@ -27,6 +28,7 @@ from secura.experiments.run_files import (
     write_json,
 )
 from secura.experiments.run_steps import train
+from secura.training.processes import from_main_process, is_main_process, process_count, sharding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +71,13 @@ def carry_out(run: PreparedRun, console: Console) -> RunResult:
             run; the message names the checkpoint to go on from.
     """
     folder = run.folder
-    write_config(folder, run.config)
-    write_json(folder / BASE_RECORD, base_record(run.config.model, run.fingerprint))
-    before = ask(run, console, trained=False)
+    if is_main_process():
+        write_config(folder, run.config)
+        write_json(folder / BASE_RECORD, base_record(run.config.model, run.fingerprint))
+    before = from_main_process(lambda: _asked(run, console, None))
     seconds = train(run, console)
     saved = _save(run, folder)
-    after = ask(run, console, trained=True)
+    after = from_main_process(lambda: _asked(run, console, saved))
     result = RunResult(
         task=run.task,
         new_task=Comparison(before=before.new_task, after=after.new_task),
@@ -85,25 +88,32 @@ def carry_out(run: PreparedRun, console: Console) -> RunResult:
         saved=saved,
         report=folder / REPORT_FILE,
     )
-    write_json(result.report, _report(run, result))
+    if is_main_process():
+        write_json(result.report, _report(run, result))
     return result
+
+
+def _asked(run: PreparedRun, console: Console, saved: Path | None) -> Answers:
+    with whole_model(run, saved) as whole:
+        return ask(whole, console, trained=saved is not None)
 
 
 def _save(run: PreparedRun, folder: Path) -> Path:
     """Save the adapter with its tokenizer and its base's checksum; or the whole model."""
     is_adapter = isinstance(run.model, PeftModel)
     saved = folder / (ADAPTER_FOLDER if is_adapter else MODEL_FOLDER)
+    state = whole_state(run.model)
 
     def fill(path: Path) -> None:
         if run.start is not None and isinstance(run.model, PeftModel):
             save_as_lora(run.model, run.start, path)
         else:
-            run.model.save_pretrained(str(path))
+            run.model.save_pretrained(str(path), state_dict=state)
         run.tokenizer.save_pretrained(str(path))
         if is_adapter:
             write_json(path / BASE_RECORD, base_record(run.config.model, run.fingerprint))
 
-    write_folder(saved, fill)
+    from_main_process(lambda: write_folder(saved, fill))
     return saved
 
 
@@ -114,6 +124,8 @@ def _report(run: PreparedRun, result: RunResult) -> dict[str, Any]:
         "steps": run.steps,
         "learning_rate": run.learning_rate,
         "trainable_weights": run.trainable_weights,
+        "processes": process_count(),
+        "weights_divided_by": sharding(),
         "training_seconds": round(result.training_seconds, 3),
         "new_task": comparison_as_json(result.new_task),
         "new_task_nats_per_token": asdict(result.new_task_loss),

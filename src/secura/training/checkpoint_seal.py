@@ -11,6 +11,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from secura.training.processes import is_main_process, wait_for_everyone
+
 SEAL_FILE = "seal.json"
 
 
@@ -44,6 +46,9 @@ class SealCheckpoint(TrainerCallback):
     """Seals each checkpoint; the last of the callbacks that write into one."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Seal the checkpoint that has just been written."""
+        """Seal the checkpoint that has just been written, by every process."""
         del control, kwargs
-        seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        wait_for_everyone()
+        if is_main_process():
+            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        wait_for_everyone()

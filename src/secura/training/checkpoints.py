@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from secura.adapters.sharding import own_part
 from secura.training.checkpoint_seal import SEAL_FILE, seal_holds
 
 
@@ -49,8 +50,8 @@ def _is_finite(path: Path) -> bool:
 
 
 def trainable_weights_are_finite(model: nn.Module) -> bool:
-    """Whether no trained weight holds NaN or infinity."""
-    return all(_all_finite(weight.detach()) for weight in model.parameters() if weight.requires_grad)
+    """Whether no trained weight holds NaN or infinity, as far as this process holds it."""
+    return all(_all_finite(own_part(weight).detach()) for weight in model.parameters() if weight.requires_grad)
 
 
 def _all_finite(tensor: torch.Tensor) -> bool:

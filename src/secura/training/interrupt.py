@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from secura.training.processes import gather_from_everyone
+
 
 class SaveOnInterrupt(TrainerCallback):
     """Turns the first SIGINT inside its `with` block into a checkpoint and an orderly stop."""
@@ -39,8 +41,9 @@ class SaveOnInterrupt(TrainerCallback):
         self.interrupted = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """After an interrupt: save, then stop."""
+        """After an interrupt, of any of the processes: save, then stop."""
         del args, state, kwargs
-        if self.interrupted:
+        if any(gather_from_everyone(self.interrupted)):
+            self.interrupted = True
             control.should_save = True
             control.should_training_stop = True

@@ -1,4 +1,7 @@
-"""The transformers `Trainer`, set up the way secura trains; nothing of its loop is rewritten."""
+"""The transformers `Trainer`, set up the way secura trains; nothing of its loop is rewritten.
+
+With several processes each takes its share of every batch; see `shared_batches`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +12,8 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import PrinterCallback
 
 from secura.training.examples import Example, PadToLongest
+from secura.training.processes import let_fsdp_shard_on_cpu, process_count, sharding
+from secura.training.shared_batches import FilledExamples, SharedTrainer
 
 Precision = Literal["as-stored", "bf16", "fp16"]
 
@@ -40,14 +45,16 @@ def make_trainer(
         model: the model to train, its adapter attached; what requires a gradient is trained.
         examples: what to train on, drawn in an order that `seed` fixes.
         folder: where checkpoints go; the last two are kept.
+        batch_size: rows of a forward pass, over all processes; they share it evenly.
         steps: optimizer steps of the whole run.
         warmup: steps of warm-up where 1 or more, a share of all steps below 1.
         callbacks: called after Trainer's own, in this order.
     """
+    processes, zero = process_count(), sharding().startswith("zero")
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=batch_size // processes,
         gradient_accumulation_steps=gradient_accumulation,
         learning_rate=learning_rate,
         warmup_steps=warmup,
@@ -66,15 +73,23 @@ def make_trainer(
         **_checkpointing(gradient_checkpointing),
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        use_cpu=cpu,
+        # DeepSpeed works on CPUs too, but accelerate would not turn it on there.
+        use_cpu=cpu and not zero,
+        ddp_backend="gloo" if cpu and zero else None,
+        # Indices of C and R never change, and a moved reference is as large as its weight.
+        ddp_broadcast_buffers=False if processes > 1 else None,
         dataloader_pin_memory=not cpu,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
         log_level="error",
     )
+    kind: type[Trainer] = Trainer
     dataset: Any = list(examples)
-    trainer = Trainer(
+    if processes > 1:
+        let_fsdp_shard_on_cpu()
+        kind, dataset = SharedTrainer, FilledExamples(dataset, pad_token)
+    trainer = kind(
         model=model,
         args=arguments,
         train_dataset=dataset,

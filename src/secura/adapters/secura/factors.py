@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from secura.adapters.sharding import whole
 from secura.numerics.change import ThinFactors, cabr_core, cur_factors, low_rank_factors
 
 
@@ -79,7 +80,7 @@ class CabrFactors(ChangeFactors):
 
     @override
     def current_fold(self) -> dict[str, Tensor]:
-        return {"core": cabr_core(self.inner, self.outer).detach().float()}
+        return {"core": cabr_core(whole(self.inner), whole(self.outer)).detach().float()}
 
 
 class CurFactors(ChangeFactors):
@@ -106,7 +107,7 @@ class CurFactors(ChangeFactors):
 
     @override
     def current_fold(self) -> dict[str, Tensor]:
-        return {"core": self.core.detach().float().clone()}
+        return {"core": whole(self.core.detach()).float().clone()}
 
 
 class LowRankFactors(ChangeFactors):
@@ -136,7 +137,7 @@ class LowRankFactors(ChangeFactors):
 
     @override
     def current_fold(self) -> dict[str, Tensor]:
-        return {"up": self.up.detach().float().clone(), "down": self.down.detach().float().clone()}
+        return {name: whole(factor.detach()).float().clone() for name, factor in (("up", self.up), ("down", self.down))}
 
 
 def _cur_thin_factors(

@@ -4,6 +4,9 @@ The pretrained weight is never written, except by `merge`, which keeps the origi
 and puts it back. C and R are gathered from it in each forward pass; only their indices are
 held. A 16-bit layer adds x (W' - W0)ᵀ to its own output, since W' itself would round small
 changes away; a 32-bit layer multiplies by W' once.
+
+Where FSDP2 divides the weights, a layer finds them whole in its forward pass. Outside of it,
+as for the selection, a weight is gathered for as long as it is needed, one layer at a time.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from secura.adapters.secura.factors import (
 from secura.adapters.secura.layer_settings import LayerSettings, norm_of
 from secura.adapters.secura.ledger import FoldLedger
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
+from secura.adapters.sharding import is_sharded, whole
 from secura.errors import ConfigError, FoldError, MergeError
 from secura.numerics.change import ThinFactors, output_change, weight_change
 from secura.numerics.constrained_linear import constrained_linear
@@ -129,6 +133,8 @@ class SecuraLayer(BaseTunerLayer):
             self._frozen_of_quantized.pop(adapter_name, None)
             self._stale_references.add(adapter_name)
             self._start_(adapter_name, config, weight)
+            if self._is_sharded:
+                self.fingerprint()  # now: later, one process alone may save the adapter
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -335,7 +341,7 @@ class SecuraLayer(BaseTunerLayer):
         elif self.quantization_backend is not None:
             weight = self._dequantized()
         else:
-            weight = self._linear.weight.detach()
+            weight = whole(self._linear.weight.detach())
         return weight.T if self._is_transposed else weight
 
     def _dequantized(self) -> Tensor:
@@ -353,6 +359,10 @@ class SecuraLayer(BaseTunerLayer):
                 f"layers quantized by {self.quantization_backend.backend_name} cannot be dequantized, and SECURA's "
                 "C, R and norm come from the weight itself; use an 8-bit or 4-bit bitsandbytes, HQQ or torchao base."
             ) from error
+
+    @property
+    def _is_sharded(self) -> bool:
+        return self.quantization_backend is None and is_sharded(self._linear.weight)
 
     @property
     def _is_transposed(self) -> bool:
@@ -434,6 +444,11 @@ class SecuraLayer(BaseTunerLayer):
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.secura_change]
         if not names:
             return
+        if self._is_sharded:
+            raise MergeError(
+                "the base weight is divided among processes, so nothing can be merged into it; save the adapter, and "
+                "merge it in a single process."
+            )
         for name in names:
             self._weight_space_settings(name)
         base_layer = self._linear
@@ -584,11 +599,13 @@ class Linear(nn.Module, SecuraLayer):
             return self.quantization_backend.maybe_clone_base_result(output)
         return output
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # The base weight may be among what is loaded. Here and not in SecuraLayer: nn.Module comes
-        # before it in the method resolution order.
-        self.forget_what_was_derived()
-        super()._load_from_state_dict(*args, **kwargs)
+        # before it in the method resolution order. A load of shards is how FSDP2 divides a model or
+        # resumes one, and its base stays what it was.
+        if not any(isinstance(value, Tensor) and is_sharded(value) for value in state_dict.values()):
+            self.forget_what_was_derived()
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __repr__(self) -> str:
         return "secura." + super().__repr__()

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from secura.adapters.sharding import shard_like
+
 
 class FoldEntry(nn.Module):
     """The factors that one fold has stored, frozen, in float32."""
@@ -38,7 +40,7 @@ class FoldLedger(nn.Module):
         if summed and keys and _task_of(keys[-1]) == task:
             with torch.no_grad():
                 for name, stored in self._entry(keys[-1]).factors().items():
-                    stored += factors[name].to(stored.device)
+                    stored += shard_like(factors[name], stored)
             return
         position = 1 + max((_position_of(key) for key in keys), default=-1)
         self.add_module(_key(position, task), FoldEntry(factors))

@@ -1,0 +1,76 @@
+"""One batch for all processes: the rows a single process would see, divided among several.
+
+accelerate deals whole batches out in turn, so with `batch_size` divided by the number of
+processes they see together what one process sees, in its order. Only the last batch of an
+epoch needs help: where it is short, accelerate would repeat rows from the start of the epoch.
+Here it is filled up with rows that nothing is learned from.
+"""
+
+from collections.abc import Iterator, Sequence, Sized
+from typing import Any
+
+import torch
+from accelerate.data_loader import SeedableRandomSampler
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer
+from typing_extensions import override
+
+from secura.training.examples import Example
+
+_FILLER = -1
+"""The index of a row that nothing is learned from."""
+
+
+class FilledExamples(Dataset[Example]):
+    """Examples by index, and a row that nothing is learned from at the index of the filler."""
+
+    def __init__(self, examples: Sequence[Example], pad_token: int) -> None:
+        self.examples = examples
+        # Two tokens, so that there is one to predict, which the loss leaves out.
+        self.filler = Example(tokens=[pad_token, pad_token], learned_from=2)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.filler if index == _FILLER else self.examples[index]
+
+
+class FilledOrder(Sampler[int]):
+    """The order in which a single process draws rows, each epoch filled up to whole batches."""
+
+    def __init__(self, rows: Sized, *, batch_size: int, seed: int) -> None:
+        """Draw as accelerate does for one process.
+
+        Args:
+            rows: what is drawn from; its length alone is used.
+            batch_size: rows of a batch, over all processes.
+            seed: the seed of the data's order.
+        """
+        self.drawn = SeedableRandomSampler(rows, generator=torch.Generator(), data_seed=seed)  # type: ignore[arg-type]  # any length will do
+        self.fillers = -len(rows) % batch_size
+
+    def __len__(self) -> int:
+        return len(self.drawn) + self.fillers
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.drawn
+        yield from [_FILLER] * self.fillers
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of this epoch."""
+        self.drawn.set_epoch(epoch)
+
+
+class SharedTrainer(Trainer):
+    """transformers' `Trainer` of several processes, with the order of rows that one process has."""
+
+    @override
+    def _get_train_sampler(self, train_dataset: Any = None) -> FilledOrder:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        arguments = self.args
+        return FilledOrder(
+            dataset,  # type: ignore[arg-type]  # ours has a length
+            batch_size=arguments.per_device_train_batch_size * arguments.world_size,
+            seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
+        )
