@@ -92,14 +92,20 @@ def sections_of(comparison: Comparison) -> list[Section]:
 def _exhibits(grid: GridRuns, styles: Mapping[str, Style]) -> list[Exhibit | Absent]:
     return [
         pareto(grid, styles),
-        performance(grid),
         learning_rates(grid, styles),
+        *([] if _said_elsewhere(grid) else [performance(grid)]),
         retention_curves(grid, styles),
         score_matrices(grid),
         gradient_norms(grid, styles),
         spectra(grid, styles),
         cost(grid),
     ]
+
+
+def _said_elsewhere(grid: GridRuns) -> bool:
+    """Whether tables by task would only repeat those by learning rate, or those of sequences."""
+    by_rate = grid.swept == set(grid.labels) and all(len(grid.tasks(model)) == 1 for model in grid.models)
+    return by_rate or (bool(grid.done) and all(record.sequence for record in grid.done))
 
 
 def write_report(comparison: Comparison, page: Path, figures: Path) -> list[Path]:
@@ -233,22 +239,26 @@ def _alt(panel: Panel) -> str:
 def _table(table: Table, files: Mapping[str, str], runs: Mapping[str, RunRecord], all_runs: str) -> dict[str, Any]:
     def cell_of(cell: Cell) -> dict[str, Any]:
         known = [name for name in cell.runs if name in runs]
+        seeds = [runs[name].seed for name in known]
+        by_seed = len(set(seeds)) == len(seeds)
         links = [
-            {"href": files[name], "text": str(runs[name].seed), "name": name}
-            for name in known[:_MOST_LINKS]
-            if name in files
+            {"href": files[name], "text": str(seed if by_seed else number), "name": name}
+            for number, (name, seed) in enumerate(zip(known, seeds, strict=True), start=1)
+            if name in files and number <= _MOST_LINKS
         ]
         return {
             "text": cell.text,
             "state": cell.state,
             "detail": cell.detail,
             "links": links,
+            "links_are": "seed" if by_seed else "run",
             "more": len(known) - _MOST_LINKS if len(known) > _MOST_LINKS else 0,
             "all": all_runs,
         }
 
     return {
         "caption": table.caption,
+        "folded": table.folded,
         "head": table.head,
         "rows": [[cell_of(cell) for cell in row] for row in table.rows],
     }

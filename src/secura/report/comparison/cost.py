@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from secura.experiments.comparison.record import RunRecord
 from secura.report.comparison.exhibit import Absent, Cell, Exhibit, Table
 from secura.report.comparison.runs import GridRuns
-from secura.report.comparison.saying import each_model
+from secura.report.comparison.saying import each_place
 from secura.report.wording import listed
 
 _TITLE = "Cost"
@@ -39,12 +39,12 @@ def cost(grid: GridRuns) -> Exhibit | Absent:
         return Absent(
             title=_TITLE,
             reason="no run of this grid says what it cost",
-            remedy="a run of this grid by this version of secura, which stores its cost",
+            remedy="",
         )
     return Exhibit(
         key="cost",
         title=_TITLE,
-        sentence=each_model(sentences),
+        sentence=each_place(sentences),
         note=(
             "Medians over all runs of a label, with the least and the most where they differ. Seconds are of the "
             f"training steps alone. {_hardware_note(grid.done)}"
@@ -122,8 +122,8 @@ def _sentence(weights: dict[str, float | None], seconds: dict[str, float | None]
             many = max(known, key=lambda label: known[label])
             said[-1] += f"; {many} the most, {known[many]:,.0f}"
     timed = {label: value for label, value in seconds.items() if value is not None and value > 0}
-    if len(timed) > 1:
-        fast, slow = (chosen(timed, key=lambda label: timed[label]) for chosen in (min, max))
+    fast, slow = (chosen(timed, key=lambda label: timed[label], default="") for chosen in (min, max))
+    if timed and timed[slow] > 1.05 * timed[fast]:
         longer = f"{timed[slow] / timed[fast]:.1f} times as long as {fast}"
         said.append(f"{slow} takes {longer}, {timed[slow]:.3g} s beside {timed[fast]:.3g} s in the median")
     return "".join(f"{each}. " for each in said).strip()

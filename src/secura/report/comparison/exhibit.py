@@ -63,6 +63,8 @@ class Axis:
     """Whether it runs the other way, so that better is always further to the right, or up."""
     ticks: Sequence[str] = ()
     """Names at 0, 1, 2 ..., for an axis without numbers; the first on top where it is vertical."""
+    marks: Sequence[tuple[float, str]] = ()
+    """The only values to be written, and how, where these say more than round numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +134,8 @@ class Table:
     """Names of the columns."""
     rows: Sequence[Sequence[Cell]]
     """As many cells as the head has names."""
+    folded: bool = False
+    """Whether a reader must open it, since it is long and few will."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,4 +167,4 @@ class Absent:
     reason: str
     """What is missing."""
     remedy: str
-    """What would bring it, as a setting or a command."""
+    """The setting of the grid's file that would bring it; empty where carrying the grid out would."""

@@ -11,7 +11,7 @@ from secura.report.comparison.estimate import Estimate
 from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
 from secura.report.comparison.measure import Measure
 from secura.report.comparison.runs import GridRuns, Variant, over_seeds
-from secura.report.comparison.saying import each_model, leader_sentence
+from secura.report.comparison.saying import each_place, leader_sentence
 from secura.report.comparison.style import Style, of_rate
 
 _TITLE = "Gradient norms over training"
@@ -37,7 +37,7 @@ def gradient_norms(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Abs
         return Absent(
             title=_TITLE,
             reason="no run of this grid holds the norms of its gradients",
-            remedy="measure: [gradient_norms] in the grid's file",
+            remedy="measure: [gradient_norms]",
         )
     places = sorted({(record.model, record.task) for record in measured})
     if len(places) > _MOST_PANELS:
@@ -61,7 +61,7 @@ def gradient_norms(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Abs
     return Exhibit(
         key="gradients",
         title=_TITLE,
-        sentence=each_model(sentences),
+        sentence=each_place(sentences),
         note=(
             "Norm of the gradient before clipping, on a logarithmic axis: lines are medians over runs, bands reach "
             "from the 10th to the 90th percentile. Norms of methods with other trainable weights are of other spaces: "

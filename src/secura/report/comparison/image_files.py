@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from secura.report.comparison.exhibit import Axis, Exhibit, HeatMap, Plot, Series
 from secura.report.comparison.style import FAINT, Style
@@ -98,7 +99,7 @@ def _handle(label: str, style: Style) -> Line2D:
 
 def _plot(axes: Axes, plot: Plot) -> None:
     if plot.front:
-        axes.plot(*zip(*plot.front, strict=True), color=FAINT, linewidth=1.2, zorder=1)
+        axes.plot(*zip(*plot.front, strict=True), color=FAINT, linewidth=1.6, linestyle=":", zorder=1)
     for series in plot.series:
         _series(axes, series)
     for axis, draws, letter in ((plot.x, axes.xaxis, "x"), (plot.y, axes.yaxis, "y")):
@@ -158,6 +159,10 @@ def _set_axis(axes: Axes, axis: Axis, letter: str) -> None:
         else:
             axes.set_yticks(range(len(names)), names)
             axes.set_ylim(len(names) - 0.5, -0.5)
+    if axis.marks:
+        values, names = [value for value, _ in axis.marks], [text for _, text in axis.marks]
+        (axes.set_xticks if letter == "x" else axes.set_yticks)(values, names)
+        (axes.xaxis if letter == "x" else axes.yaxis).set_minor_locator(NullLocator())
     if axis.turned:
         (axes.invert_xaxis if letter == "x" else axes.invert_yaxis)()
 

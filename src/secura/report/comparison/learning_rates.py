@@ -6,10 +6,11 @@ from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, 
 from secura.report.comparison.measure import ACCURACY, KEPT, Measure
 from secura.report.comparison.performance import cell_of, leader_of
 from secura.report.comparison.runs import GridRuns, Variant, over_tasks, rate_text
-from secura.report.comparison.saying import each_model, leader_sentence
+from secura.report.comparison.saying import each_place, leader_sentence
 from secura.report.comparison.style import Style
 
 _TITLE = "Knowledge kept at each learning rate"
+_ASIDE = 1.03
 
 
 def learning_rates(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
@@ -30,14 +31,15 @@ def learning_rates(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Abs
         return Absent(
             title=_TITLE,
             reason="no label of this grid was tried at several learning rates",
-            remedy="learning_rates: [...] with several rates in the grid's file",
+            remedy="learning_rates: [1e-3, 1e-2]",
         )
     return Exhibit(
         key="rates",
         title=_TITLE,
-        sentence=each_model(sentences),
+        sentence=each_place(sentences),
         note=(
-            "Means over the tasks of the grid with 95% intervals over seeds, learning rates on a logarithmic axis. "
+            "Means over the tasks of the grid with 95% intervals over seeds, learning rates on a logarithmic axis, "
+            "labels a little beside each other. "
             "Methods differ in which rates are harsh: read how much was kept beside how much was learned."
         ),
         panels=panels,
@@ -56,7 +58,11 @@ def _plot(
     styles: Mapping[str, Style],
 ) -> Plot:
     series = []
-    for label in dict.fromkeys(variant.label for variant in swept):
+    labels = list(dict.fromkeys(variant.label for variant in swept))
+    rates = sorted({variant.rate for variant in swept if variant.rate is not None})
+    for place, label in enumerate(labels):
+        # Side by side by a few percent, so that no interval lies under another.
+        aside = _ASIDE ** (place - (len(labels) - 1) / 2)
         points = []
         for variant in swept:
             found = over_tasks(grid.of(model=model, variant=variant), tasks, measure)
@@ -64,10 +70,15 @@ def _plot(
                 continue
             ends = None if found.low is None or found.high is None else (100 * found.low, 100 * found.high)
             text = f"{variant.text}: {measure.span(found)}"
-            points.append(Point(x=variant.rate, y=100 * found.mean, y_ends=ends, text=text))
+            points.append(Point(x=variant.rate * aside, y=100 * found.mean, y_ends=ends, text=text))
         if points:
             series.append(Series(label=label, group=label, style=styles[label], points=points, joined=True))
-    return Plot(title=title, x=Axis(title="learning rate", log=True), y=Axis(title=measure.title), series=series)
+    return Plot(
+        title=title,
+        x=Axis(title="learning rate", log=True, marks=[(rate, rate_text(rate)) for rate in rates]),
+        y=Axis(title=measure.title),
+        series=series,
+    )
 
 
 def _table(

@@ -8,10 +8,10 @@ from typing import Literal
 from secura.experiments.comparison.record import RunRecord
 from secura.report.comparison.estimate import Estimate
 
-Unit = Literal["percent", "points", "change", "nats", "factor"]
+Unit = Literal["percent", "points", "change", "distance", "nats", "factor"]
 
 
-_IN_PERCENT = ("percent", "change")
+_IN_PERCENT = ("percent", "change", "distance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Measure:
     title: str
     """What it is, as an axis says it, unit included."""
     unit: Unit
-    """Shares of 1 are written in percent, their differences in points, a relative change in percent with a sign;
-    of a factor the logarithm is stored."""
+    """Shares of 1 are written in percent, their differences in points, a relative change in percent with a sign and its
+    size without; of a factor the logarithm is stored."""
     of: Callable[[RunRecord], float | None]
     """The number of a record, as a share of 1 or in nats; None where it has none."""
     lower_is_better: bool = False
@@ -47,6 +47,8 @@ class Measure:
             return f"{_minus(f'{value:.3f}')} nats"
         if self.unit == "points":
             return f"{_minus(f'{100 * value:+.1f}')} points"
+        if self.unit == "distance":
+            return f"{100 * value:.2f}%"
         if self.unit == "change":
             return f"{_minus(f'{100 * value:+.2f}')}%"
         return f"{_minus(f'{100 * value:.1f}')}%"
@@ -62,7 +64,7 @@ class Measure:
         """A mean with half its interval, for a table's cell."""
         if self.unit == "factor":
             return self.span(found)
-        digits = {"nats": 3, "change": 2}.get(self.unit, 1)
+        digits = {"nats": 3, "change": 2, "distance": 2}.get(self.unit, 1)
         sign = "+" if self.unit in ("points", "change") else ""
         middle = _minus(f"{self.scale * found.mean:{sign}.{digits}f}") + ("%" if self.unit in _IN_PERCENT else "")
         if found.margin is None:

@@ -20,7 +20,7 @@ from secura.report.comparison.measure import (
     Measure,
 )
 from secura.report.comparison.runs import GridRuns, Variant, over_tasks
-from secura.report.comparison.saying import each_model, leader_sentence
+from secura.report.comparison.saying import each_place, leader_sentence
 from secura.report.comparison.style import BASE_STYLE, Style
 from secura.report.wording import listed
 
@@ -58,22 +58,23 @@ def pareto(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
             where = f"{model}, {_over(tasks)}"
             panels.append(_plot(where, placed, front, across, up, styles))
             tables.append(_table(where, placed, front, incomplete, across, up))
-            sentences[f"{model}, {up.title.split(',')[0]}"] = _sentence(placed, front, across, up)
+            panel = ", ".join([*([model] if len(grid.models) > 1 else []), up.title.split(",")[0]])
+            sentences[panel] = _sentence(placed, front, incomplete, across, up)
     if not panels:
         return Absent(
             title=_TITLE,
             reason="no run holds both a gain and a number of what was forgotten",
-            remedy="data.test_rows and, for a model of your own, retention.path under base in the grid's file",
+            remedy="base: {data.test_rows: 200, retention.path: FILE}",
         )
     return Exhibit(
         key="pareto",
         title=_TITLE,
-        sentence=each_model(sentences),
+        sentence=each_place(sentences),
         note=(
             "Further up learned more, further to the right kept more; of forgetting in nats less is better, so its "
-            "axis is turned around. Bars are 95% intervals over seeds. The grey line is the Pareto front of the means: "
-            "nothing else has a better mean on both axes. Points of a label at several learning rates are joined by "
-            "rising rate."
+            "axis is turned around. Bars are 95% intervals over seeds. The dotted line is the Pareto front of the "
+            "means: nothing else has a better mean on both axes. Points of a label at several learning rates are "
+            "joined by rising rate."
         ),
         panels=panels,
         tables=tables,
@@ -262,21 +263,24 @@ def _table(
     return Table(caption=title, head=["label", up.title, across.title, "Pareto front", "seeds"], rows=rows)
 
 
-def _sentence(placed: Sequence[Placed], front: Sequence[Placed], across: Measure, up: Measure) -> str:
+def _sentence(
+    placed: Sequence[Placed],
+    front: Sequence[Placed],
+    incomplete: Sequence[tuple[Variant, int]],
+    across: Measure,
+    up: Measure,
+) -> str:
     names = [each.variant.text for each in front]
-    if len(placed) < 2:
-        return leader_sentence({each.variant.text: each.y for each in placed}, up, "learns most")
-    if len(front) == 1:
-        first = f"{names[0]} has both the highest gain and the least forgetting of {len(placed)}, by the means."
-    else:
-        first = f"On the front of the means are {listed(names)}, of {len(placed)}."
-    return " ".join(
-        [
-            first,
-            leader_sentence({each.variant.text: each.y for each in placed}, up, "learns most"),
-            leader_sentence({each.variant.text: each.x for each in placed}, across, "keeps most"),
-        ]
-    )
+    said = []
+    if len(placed) > 1 and len(front) == 1:
+        said.append(f"{names[0]} has both the highest gain and the least forgetting of {len(placed)}, by the means.")
+    elif len(placed) > 1:
+        said.append(f"On the front of the means are {listed(names)}, of {len(placed)}.")
+    said.append(leader_sentence({each.variant.text: each.y for each in placed}, up, "learns most"))
+    said.append(leader_sentence({each.variant.text: each.x for each in placed}, across, "keeps most"))
+    if incomplete:
+        said.append(f"Not placed, for lack of a task: {listed([variant.text for variant, _ in incomplete])}.")
+    return " ".join(filter(None, said))
 
 
 def _over(tasks: Sequence[str]) -> str:

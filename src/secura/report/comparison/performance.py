@@ -7,7 +7,7 @@ from secura.report.comparison.estimate import Estimate, standing
 from secura.report.comparison.exhibit import Absent, Cell, Exhibit, Table
 from secura.report.comparison.measure import ACCURACY, KEPT, NEW_TASK_NATS, Measure
 from secura.report.comparison.runs import GridRuns, Variant, over_seeds, over_tasks
-from secura.report.comparison.saying import each_model, leader_sentence
+from secura.report.comparison.saying import each_place, leader_sentence
 
 _TITLE = "Performance"
 _REASON_LETTERS = 160
@@ -25,11 +25,11 @@ def performance(grid: GridRuns) -> Exhibit | Absent:
                 tasks = [task for task in tasks if task not in _tasks_with(grid, model, ACCURACY)]
             if tasks:
                 tables.append(_by_task(f"{where}{caption}, mean ± 95% interval", grid, model, tasks, measure))
-                sentences[f"{model}, {caption}"] = _mean_sentence(grid, model, tasks, measure, caption)
+                sentences[f"{where}{caption}"] = _mean_sentence(grid, model, tasks, measure, caption)
         kept = _tasks_with(grid, model, KEPT)
         if kept:
             tables.append(_by_task(f"{where}knowledge kept, % of base", grid, model, kept, KEPT))
-            sentences[f"{model}, knowledge kept"] = _mean_sentence(grid, model, kept, KEPT, "knowledge kept")
+            sentences[f"{where}knowledge kept"] = _mean_sentence(grid, model, kept, KEPT, "knowledge kept")
         families = _by_family(f"{where}knowledge kept by family, % of base", grid, model)
         if families is not None:
             tables.append(families)
@@ -37,12 +37,12 @@ def performance(grid: GridRuns) -> Exhibit | Absent:
         return Absent(
             title=_TITLE,
             reason="no run of this grid came to an end with a score" if grid.records else "the grid holds no run",
-            remedy="secura compare run on the grid's file, which tries failed runs again",
+            remedy="",
         )
     return Exhibit(
         key="performance",
         title=_TITLE,
-        sentence=each_model(sentences),
+        sentence=each_place(sentences),
         note=(
             "Means over seeds with 95% t intervals. A leader is set in bold where its interval lies apart from every "
             "other's in the column. The last column is the mean over all tasks, for labels that have every task; "
@@ -164,7 +164,7 @@ def _mean_sentence(grid: GridRuns, model: str, tasks: Sequence[str], measure: Me
             )
         )
     }
-    claim = f"is best at {what}" + (f" over {len(tasks)} tasks" if len(tasks) > 1 else "")
+    claim = "does best" + (f" over {len(tasks)} tasks" if len(tasks) > 1 else "")
     return leader_sentence(means, measure, claim) or f"No label has {what} on all {len(tasks)} tasks."
 
 
@@ -179,7 +179,7 @@ def _by_family(caption: str, grid: GridRuns, model: str) -> Table | None:
         if own:
             cells = [cell_of(own, _kept_of(family), planned=0) for family in families]
             rows.append([Cell(text=variant.text), *(Cell(text=cell.text, state=cell.state) for cell in cells)])
-    return Table(caption=caption, head=["label", *families], rows=rows)
+    return Table(caption=caption, head=["label", *families], rows=rows, folded=True)
 
 
 def _kept_of(family: str) -> Measure:

@@ -5,7 +5,6 @@ from html import escape
 from typing import Any
 
 from secura.report.comparison.exhibit import Axis, HeatMap, Panel, Plot, Point, Series
-from secura.report.comparison.style import FAINT
 from secura.report.matrix_figure import SHARES
 
 _HEIGHT = 360
@@ -29,7 +28,7 @@ def _plot(plot: Plot) -> dict[str, Any]:
                 "x": [x for x, _ in plot.front],
                 "y": [y for _, y in plot.front],
                 "mode": "lines",
-                "line": {"color": FAINT, "width": 1.5},
+                "line": {"color": "#6b6862", "width": 2, "dash": "dot"},
                 "hoverinfo": "skip",
                 "showlegend": False,
             }
@@ -73,7 +72,11 @@ def _axis(axis: Axis, *, zero: bool) -> dict[str, Any]:
         "showline": True,
     }
     if axis.log:
-        made |= {"type": "log", "exponentformat": "power", "dtick": 1, "minor": {"showgrid": False, "ticks": "outside"}}
+        made |= {"type": "log", "exponentformat": "power"}
+    if zero:
+        made["rangemode"] = "tozero"
+    if axis.marks:
+        made |= {"tickvals": [value for value, _ in axis.marks], "ticktext": [text for _, text in axis.marks]}
     if axis.turned:
         made["autorange"] = "reversed"
     if axis.ticks:
@@ -186,6 +189,18 @@ def _heat_map(map_: HeatMap) -> dict[str, Any]:
         "ygap": 1,
         "showscale": False,
     }
+    missing = [
+        (column, row) for row, cells in enumerate(map_.cells) for column, cell in enumerate(cells) if cell is None
+    ]
+    crosses = {
+        "type": "scatter",
+        "x": [column for column, _ in missing],
+        "y": [row for _, row in missing],
+        "mode": "markers",
+        "marker": {"symbol": "x-thin-open", "color": FAINT, "size": 5},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
     stairs = {
         "type": "scatter",
         "x": [x for x, _ in map_.stairs],
@@ -213,7 +228,7 @@ def _heat_map(map_: HeatMap) -> dict[str, Any]:
         }
 
     return {
-        "data": [heat, *([stairs] if map_.stairs else [])],
+        "data": [heat, *([crosses] if missing else []), *([stairs] if map_.stairs else [])],
         "layout": {
             **_shared(90 + 15 * max(8, len(map_.rows))),
             "margin": {"l": 8, "r": 8, "t": 6, "b": 8},

@@ -8,7 +8,7 @@ from secura.report.comparison.estimate import Estimate, estimate
 from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
 from secura.report.comparison.measure import KEPT, Measure
 from secura.report.comparison.runs import GridRuns, Variant
-from secura.report.comparison.saying import each_model, leader_sentence
+from secura.report.comparison.saying import each_place, leader_sentence
 from secura.report.comparison.style import Style, of_rate
 
 _TITLE = "Retention over the sequence"
@@ -71,12 +71,12 @@ def retention_curves(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | A
         return Absent(
             title=_TITLE,
             reason="no run of this grid learned tasks in sequence",
-            remedy="kind: sequence in a grid's file",
+            remedy="kind: sequence",
         )
     return Exhibit(
         key="retention",
         title=_TITLE,
-        sentence=each_model(sentences),
+        sentence=each_place(sentences),
         note=(
             "Stage 0 is the base model, stage t the model after t tasks. Lines are means over seeds and orders, bands "
             "their 95% intervals. The second plot is the mean score of the tasks learned up to each stage."

@@ -33,10 +33,9 @@ class Variant:
 
 
 def rate_text(rate: float) -> str:
-    """A learning rate as people write it: 3e-4, 0.01."""
-    plain = f"{rate:g}"
+    """A learning rate as people write it: 3e-4, 0.1."""
     mantissa, mark, exponent = f"{rate:.2e}".partition("e")
-    return plain if rate >= 0.01 else f"{float(mantissa):g}{mark}{int(exponent)}"
+    return f"{rate:g}" if rate >= 0.1 else f"{float(mantissa):g}{mark}{int(exponent)}"
 
 
 def replicate(record: RunRecord) -> Replicate:

@@ -13,7 +13,7 @@ def leader_sentence(estimates: Mapping[str, Estimate], measure: Measure, claim: 
     Args:
         estimates: of each name.
         measure: what the numbers are.
-        claim: what the leader does, such as `keeps most knowledge`.
+        claim: what the leader does, such as `keeps most knowledge`; it follows the name.
     """
     if not estimates:
         return ""
@@ -21,23 +21,22 @@ def leader_sentence(estimates: Mapping[str, Estimate], measure: Measure, claim: 
     if found is None:
         ((name, only),) = estimates.items()
         return f"{name} alone has numbers: {measure.span(only)}."
-    best = f"{found.best}, {measure.span(estimates[found.best])}"
+    best = f"{found.best} {claim}, {measure.span(estimates[found.best])}"
+    if found.clear:
+        return f"{best}, clear of every other interval."
     if found.best in found.unknown:
-        return f"The best mean is of {best}; a single run cannot be told apart from any other."
+        return f"By the means {best}; a single run cannot be told apart from any other."
+    said = f"By the means {best}"
     if found.tied:
-        said = f"The best mean is of {best}, which cannot be told apart from {listed(found.tied)}"
-    elif found.unknown:
-        said = f"The best mean is of {best}, clear of every interval"
-    else:
-        return f"{found.best} {claim}: {measure.span(estimates[found.best])}, clear of every other interval."
-    single = f"; {listed(found.unknown)} ran once, so nothing can be said of it" if len(found.unknown) == 1 else ""
-    several = f"; {listed(found.unknown)} ran once each, so nothing can be said of them" if not single else ""
-    return said + (single or (several if found.unknown else "")) + "."
+        said += f"; it cannot be told apart from {listed(found.tied)}"
+    if found.unknown:
+        said += f"; nothing can be said of single runs, those of {listed(found.unknown)}"
+    return f"{said}."
 
 
-def each_model(sentences: Mapping[str, str]) -> str:
-    """The sentences of several models as one text; a single model goes without saying."""
-    said = {model: sentence for model, sentence in sentences.items() if sentence}
+def each_place(sentences: Mapping[str, str]) -> str:
+    """The sentences of several places, such as models, as one text; a single place goes without saying."""
+    said = {place: sentence for place, sentence in sentences.items() if sentence}
     if len(said) < 2:
         return " ".join(said.values())
-    return " ".join(f"{model}: {sentence}" for model, sentence in said.items())
+    return " ".join(f"{place[:1].upper()}{place[1:]}: {sentence}" for place, sentence in said.items())

@@ -35,7 +35,7 @@ def score_matrices(grid: GridRuns) -> Exhibit | Absent:
         return Absent(
             title=_TITLE,
             reason="no run of this grid learned tasks in sequence",
-            remedy="kind: sequence in a grid's file",
+            remedy="kind: sequence",
         )
     return Exhibit(
         key="matrices",
@@ -43,8 +43,8 @@ def score_matrices(grid: GridRuns) -> Exhibit | Absent:
         sentence=_sentence(falls),
         note=(
             "Each row is a stage, the base model on top; each column a task in the order learned, by its number. "
-            "From the outlined step on, a task has been learned. Means over seeds and orders; where orders differ, "
-            "column i is the i-th task learned, whichever it was. Empty cells are scores that were not taken."
+            "Below the line a task has been learned. Means over seeds and orders; where orders differ, "
+            "column i is the i-th task learned, whichever it was. A cross is a score that was not taken."
         ),
         panels=panels,
         tables=tables,

@@ -9,7 +9,7 @@ from secura.report.comparison.estimate import Estimate
 from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
 from secura.report.comparison.measure import Measure
 from secura.report.comparison.runs import GridRuns, Variant, over_seeds
-from secura.report.comparison.saying import each_model, leader_sentence
+from secura.report.comparison.saying import each_place, leader_sentence
 from secura.report.comparison.style import BASE_STYLE, Style, of_rate
 
 _TITLE = "Singular values of the adapted weights"
@@ -30,7 +30,7 @@ def _mean_distance(record: RunRecord) -> float | None:
 
 _MOVE = Measure(key="move", title="change of the norm, mean over layers, %", unit="change", of=_mean_move)
 _DISTANCE = Measure(
-    key="distance", title="change of the norm, %", unit="change", of=_mean_distance, lower_is_better=True, floor=0
+    key="distance", title="size of the change, %", unit="distance", of=_mean_distance, lower_is_better=True, floor=0
 )
 
 
@@ -52,6 +52,7 @@ def spectra(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
         where = f"{model}: " if len(grid.models) > 1 else ""
         panels.append(_moves_plot(f"{where}change of the norm", moves, styles))
         panels.append(_layer_plot(f"{where}{layer}", layer, grid, by_variant, styles))
+        panels.append(_ratio_plot(f"{where}{layer}, relative to before", layer, grid, by_variant, styles))
         tables.append(_table(model, by_variant, moves))
         distances = {
             variant.text: found for variant, own in by_variant.items() if (found := over_seeds(own, _DISTANCE))
@@ -62,16 +63,16 @@ def spectra(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
         return Absent(
             title=_TITLE,
             reason="no run of this grid holds spectra",
-            remedy="measure: [spectra] in the grid's file",
+            remedy="measure: [spectra]",
         )
     return Exhibit(
         key="spectra",
         title=_TITLE,
-        sentence=each_model(sentences),
+        sentence=each_place(sentences),
         note=(
             "The norm is that of all singular values of a weight, after training relative to before; means over the "
             "adapted layers, with 95% intervals over runs. Beside it the singular values of the layer that moved "
-            "farthest, largest first, as means over runs; the grey line is the base model."
+            "farthest, largest first, as means over runs, and how far each has moved; the grey line is the base model."
         ),
         panels=panels,
         tables=tables,
@@ -132,6 +133,43 @@ def _layer_plot(
         style = of_rate(styles[variant.label], grid.rate_rank(variant))
         series.append(_line(variant.text, variant.label, style, [each.after for each in found]))
     return Plot(title=title, x=Axis(title="rank"), y=Axis(title="singular value", log=True), series=series)
+
+
+def _ratio_plot(
+    title: str,
+    layer: str,
+    grid: GridRuns,
+    by_variant: Mapping[Variant, Sequence[RunRecord]],
+    styles: Mapping[str, Style],
+) -> Plot:
+    """What the singular values themselves hide, since they span decades."""
+    series = []
+    for variant, records in by_variant.items():
+        found = _layers(records).get(layer)
+        if not found:
+            continue
+        moved = [
+            [100 * (new / old - 1) for old, new in zip(each.before, each.after, strict=False) if old > 0]
+            for each in found
+        ]
+        points = [
+            Point(
+                x=float(rank),
+                y=statistics.fmean(values),
+                text=f"{variant.text}, rank {rank}: {statistics.fmean(values):+.2f}%",
+            )
+            for rank, values in enumerate(zip(*moved, strict=False), start=1)
+        ]
+        style = of_rate(styles[variant.label], grid.rate_rank(variant))
+        line = Series(label=variant.text, group=variant.label, style=style, points=points, joined=True, marked=False)
+        series.append(line)
+    return Plot(
+        title=title,
+        x=Axis(title="rank"),
+        y=Axis(title="change of the singular value, %"),
+        series=series,
+        zero_line="y",
+    )
 
 
 def _line(label: str, group: str, style: Style, spectra_of_runs: Sequence[Sequence[float]]) -> Series:
