@@ -19,6 +19,8 @@ from typing import Any
 import typer
 
 from secura.cli import processes
+from secura.cli.compare import app as compare
+from secura.cli.card import card
 from secura.cli.evaluate import evaluate
 from secura.cli.forget import forget
 from secura.cli.report import report
@@ -42,7 +44,9 @@ app.command()(train)
 app.command()(forget)
 app.command("eval")(evaluate)
 app.add_typer(sequence, name="sequence")
+app.add_typer(compare, name="compare")
 app.command()(report)
+app.command()(card)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

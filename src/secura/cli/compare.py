@@ -1,0 +1,139 @@
+"""`secura compare`: a grid of runs, carried out, looked at, and set beside PEFT's published ones."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from secura.errors import ConfigError
+
+if TYPE_CHECKING:
+    from secura.experiments.comparison.engines.engine import Engine
+
+Option = typer.Option
+
+
+class _FileOrCommand(TyperGroup):
+    """`secura compare GRID.yaml` is `secura compare run GRID.yaml`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_FileOrCommand,
+    help="Carry out a grid of runs, and look at it: secura compare GRID.yaml --out DIR",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def run(
+    files: Annotated[list[Path], typer.Argument(metavar="GRID.yaml...", help="Grids; see docs/compare.md.")],
+    out: Annotated[Path, Option(metavar="DIR", help="Folder of the comparison.")] = Path("runs/compare"),
+    assign: Annotated[
+        list[str] | None,
+        Option("--set", metavar="A.B=C", help="Change a setting of the grids, such as base.training.steps=10."),
+    ] = None,
+    workers: Annotated[
+        int | None, Option(metavar="N", help="Runs at a time; as many as GPUs or cores if left out.")
+    ] = None,
+    engine: Annotated[Literal["local", "ray", "slurm"], Option(help="Where runs are carried out.")] = "local",
+    retry_failed: Annotated[
+        bool, Option("--retry-failed/--no-retry-failed", help="Try failed runs again; the old failure is kept.")
+    ] = True,
+    dry_run: Annotated[bool, Option("--dry-run", help="Check everything and list the runs, train nothing.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Carry out every run of the grids that has not succeeded yet; the same command goes on after any interruption.
+
+    Exit codes: 0 every run succeeded, 1 a run failed or Ctrl-C stopped it, 3 wrong usage.
+    """
+    del debug
+    from secura.experiments.comparison.grid_config import load_grid
+    from secura.experiments.comparison.running import planned_runs
+
+    grids = [load_grid(file, assign or ()) for file in files]
+    runs = planned_runs(grids, out)
+    from rich.console import Console
+
+    from secura.cli.compare_view import carry_out_and_show, show_runs
+
+    console = Console()
+    if dry_run:
+        show_runs(console, runs)
+        return 0
+    return carry_out_and_show(console, runs, out, _engine(engine, out, workers), retry_failed=retry_failed)
+
+
+def _engine(name: str, folder: Path, workers: int | None) -> "Engine":
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers is {workers}; it counts runs at a time, from 1.")
+    if name == "ray":
+        from secura.experiments.comparison.engines.ray_engine import RayEngine
+
+        return RayEngine(workers=workers)
+    if name == "slurm":
+        from secura.experiments.comparison.engines.slurm_engine import SlurmEngine, SlurmSettings
+
+        settings = SlurmSettings() if workers is None else SlurmSettings(at_once=workers)
+        return SlurmEngine(folder=folder / "slurm", settings=settings)
+    from secura.experiments.comparison.engines.local_engine import LocalEngine
+
+    return LocalEngine(workers=workers)
+
+
+@app.command()
+def table(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a comparison, or of PEFT's results.")],
+    sql: Annotated[
+        str | None,
+        Option(metavar="QUERY", help="A query, such as 'select label, avg(gain_after) from runs group by label'."),
+    ] = None,
+    csv: Annotated[Path | None, Option(metavar="FILE", help="Write the answer, or all runs, as CSV.")] = None,
+    parquet: Annotated[Path | None, Option(metavar="FILE", help="Write the answer, or all runs, as Parquet.")] = None,
+) -> int:
+    """Show the means over seeds, or the answer to a query over runs, knowledge, scores, gradient_norms and spectra."""
+    from rich.console import Console
+
+    from secura.cli.compare_view import show_answer, show_means
+    from secura.experiments.comparison.query import Tables
+
+    for path, ending in ((csv, ".csv"), (parquet, ".parquet")):
+        if path is not None and path.suffix != ending:
+            raise ConfigError(f"{path}: the name ends in {path.suffix or 'nothing'}; let it end in {ending}.")
+    console = Console()
+    tables = Tables(folder)
+    for path in filter(None, (csv, parquet)):
+        tables.export(sql or "select * from runs", path)
+        console.print(f"written to {path}", highlight=False, markup=False, soft_wrap=True)
+    if sql is not None:
+        show_answer(console, tables.query(sql))
+    elif csv is None and parquet is None:
+        show_means(console, tables)
+    return 0
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="PEFT's results, such as MetaMathQA/results.")],
+    into: Annotated[Path, Option(metavar="DIR", help="Folder of the comparison.")],
+) -> int:
+    """Set the published results of PEFT's method comparison beside one's own."""
+    from rich.console import Console
+
+    from secura.experiments.comparison.peft_import import import_results
+
+    imported = import_results(source, into)
+    earlier = f"; {len(imported.skipped)} earlier runs of the same are left out" if imported.skipped else ""
+    Console().print(
+        f"{len(imported.stored)} results of PEFT are in {into}{earlier}; see secura compare table {into}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,227 @@
+"""Carrying out one run of a grid, and what its record says."""
+
+import json
+import math
+import shutil
+import statistics
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from secura.evaluation.forgetting_loss import mean_token_cross_entropy
+from secura.evaluation.merged import merged_for_scoring
+from secura.evaluation.scoring import Model
+from secura.experiments.comparison.cell import Cell, CellFiles
+from secura.experiments.comparison.forgetting_text import fixed_text
+from secura.experiments.comparison.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.experiments.comparison.spectra import spectra
+from secura.experiments.comparison.step_lines import StepLines, read_step_lines
+from secura.experiments.model_loading import load_model
+from secura.experiments.prepare_run import PreparedRun, prepare_run
+from secura.experiments.provenance import provenance
+from secura.experiments.run_config import ModelConfig
+from secura.experiments.run_files import ADAPTER_FOLDER, CONFIG_FILE, LOG_FILE, MODEL_FOLDER
+from secura.experiments.sequence_run import PreparedSequence, load_stage, prepare_sequence, run_sequence
+from secura.experiments.sequence_scores import SequenceScores
+from secura.experiments.sequence_stages import task_folder
+from secura.experiments.train_run import RunResult, carry_out
+from secura.training.examples import Example
+
+
+def blank_record(cell: Cell) -> RunRecord:
+    """What is known of a run before it is carried out; a failure until it has succeeded."""
+    return RunRecord(
+        name=cell.name,
+        grid=cell.grid,
+        label=cell.label,
+        model=cell.model,
+        task=cell.task,
+        seed=cell.seed,
+        learning_rate=cell.learning_rate,
+        status="failed",
+        settings={"kind": cell.kind, "measure": list(cell.measure), **cell.settings},
+        provenance={**provenance(), "decided_by": dict(cell.versions)},
+    )
+
+
+def carry_out_cell(cell: Cell, files: CellFiles, console: Console) -> RunRecord:
+    """Carry out a run, going on with what an earlier attempt left in its folder; returns its record.
+
+    Raises:
+        SecuraError: if it cannot be carried out, or Ctrl-C stopped it.
+    """
+    begun = (files.run / CONFIG_FILE).is_file()
+    if not begun:
+        shutil.rmtree(files.run, ignore_errors=True)  # killed before it wrote what it is
+    record = _train(cell, files, console, begun) if cell.kind == "train" else _sequence(cell, files, console)
+    for checkpoint in files.run.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return replace(record, status="success", provenance={**record.provenance, "resumed": begun})
+
+
+# ---------------------------------------------------------------------- one task
+
+
+def _train(cell: Cell, files: CellFiles, console: Console, begun: bool) -> RunRecord:
+    run = prepare_run(cell.run_config(files.run), resume=begun)
+    for note in run.notes:
+        console.print(f"note: {note}", highlight=False)
+    before = _text_loss(cell, run.model, run.tokenizer, trained=False)
+    total = sum(weight.numel() for weight in run.model.parameters())
+    result = carry_out(run, console)
+    after = _text_loss(cell, run.model, run.tokenizer, trained=True)
+    lines = read_step_lines(files.run / LOG_FILE)
+    rows = _rows(run)
+    return replace(
+        blank_record(cell),
+        gain=_gain(result),
+        gain_nats=(result.new_task_loss.before, result.new_task_loss.after),
+        knowledge={
+            tally.family: Tally(asked=tally.asked, before=tally.before, after=tally.after)
+            for tally in result.retention.families
+        },
+        forgetting_nats=_difference(before, after),
+        gradient_norms=lines.gradient_norms if "gradient_norms" in cell.measure else (),
+        spectra=_spectra(cell, run.config.model, run.model),
+        train_loss=lines.train_loss,
+        cost=_cost(
+            lines,
+            files.run,
+            trainable_weights=run.trainable_weights,
+            total_weights=total,
+            training_seconds=result.training_seconds,
+            rows=rows,
+            tokens=_tokens(run.examples, rows),
+        ),
+        adapter=_adapter(cell, files.run),
+    )
+
+
+def _gain(result: RunResult) -> Tally | None:
+    total = result.new_task.total
+    return Tally(asked=total.asked, before=total.before, after=total.after) if total.asked else None
+
+
+def _rows(run: PreparedRun) -> int:
+    """Rows of all steps; the last batch of a pass over the data is a smaller one."""
+    training, count = run.config.training, len(run.examples)
+    batches = run.steps * training.gradient_accumulation
+    return round(batches * count / math.ceil(count / training.batch_size))
+
+
+def _tokens(examples: Sequence[Example], rows: int) -> int:
+    return round(rows * statistics.fmean(len(example.tokens) for example in examples))
+
+
+# ---------------------------------------------------------------------- tasks one after the other
+
+
+def _sequence(cell: Cell, files: CellFiles, console: Console) -> RunRecord:
+    run = prepare_sequence(cell.sequence_config(files.run))
+    for note in run.notes:
+        console.print(f"note: {note}", highlight=False)
+    matrix = run_sequence(run, console, _say_stage(console))
+    logs = [task_folder(run.folder, stage, name) / LOG_FILE for stage, name in enumerate(run.names, start=1)]
+    lines = read_step_lines(*logs)
+    model, tokenizer, strategy = load_stage(run, 0)
+    before = _text_loss(cell, model, tokenizer, trained=False)
+    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    total = sum(weight.numel() for weight in model.parameters())
+    model, tokenizer, strategy = load_stage(run, len(run.tasks))
+    strategy.prepare_to_serve(model)
+    return replace(
+        blank_record(cell),
+        knowledge=_knowledge(matrix, len(run.tasks)),
+        forgetting_nats=_difference(before, _text_loss(cell, model, tokenizer, trained=True)),
+        sequence=SequenceRecord(
+            tasks=run.names,
+            scores=[list(row) for row in matrix.task_matrix().scores],
+            knowledge=[matrix.knowledge(stage) for stage in range(len(run.tasks) + 1)],
+        ),
+        gradient_norms=lines.gradient_norms if "gradient_norms" in cell.measure else (),
+        spectra=_spectra(cell, run.config.model, model),
+        train_loss=lines.train_loss,
+        cost=_cost(lines, files.run, trainable_weights=trainable, total_weights=total),
+        adapter=_adapter(cell, files.run),
+    )
+
+
+def _say_stage(console: Console) -> Any:
+    def say(run: PreparedSequence, matrix: SequenceScores, stage: int, seconds: float) -> None:
+        name = run.names[stage - 1] if stage else "the base model"
+        known = matrix.knowledge(stage)
+        kept = "" if known is None else f", {known:.1%} of the knowledge questions right"
+        console.print(f"{stage}/{len(run.tasks)} {name}: {seconds:.0f} s{kept}", highlight=False)
+
+    return say
+
+
+def _knowledge(matrix: SequenceScores, last: int) -> dict[str, Tally]:
+    """The retention questions by family, of the base model and after the last task."""
+    families = {}
+    for group, cell in matrix.cells[0].items():
+        end = matrix.cells[last].get(group)
+        if group.startswith("knowledge:") and cell.asked and end is not None:
+            right = cell.right.count("1"), end.right.count("1")
+            families[group.removeprefix("knowledge:")] = Tally(asked=cell.asked, before=right[0], after=right[1])
+    return families
+
+
+# ---------------------------------------------------------------------- what is measured besides
+
+
+def _text_loss(cell: Cell, model: Model, tokenizer: PreTrainedTokenizerBase, *, trained: bool) -> float | None:
+    """What the fixed text costs the base model, or the trained one as it would be exported."""
+    if "forgetting_text" not in cell.measure:
+        return None
+    with merged_for_scoring(model) if trained else _base_alone(model):
+        return mean_token_cross_entropy(model, tokenizer, fixed_text(cell.forgetting_text))
+
+
+def _base_alone(model: Model) -> AbstractContextManager[Any]:
+    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    """None where either is not known; or where training broke the model so far that it is infinite."""
+    if before is None or after is None or not math.isfinite(after - before):
+        return None
+    return after - before
+
+
+def _spectra(cell: Cell, config: ModelConfig, trained: Model) -> Sequence[Spectrum]:
+    if "spectra" not in cell.measure:
+        return ()
+    base, _ = load_model(config.model_copy(update={"device": "cpu"}))  # the GPU holds the trained one
+    return spectra(base, trained)
+
+
+def _cost(lines: StepLines, folder: Path, **known: Any) -> Cost:
+    memory = lines.memory_mb
+    sizes = [path.stat().st_size for path in (_saved(folder) or folder).glob("*.safetensors")]
+    return Cost(
+        adapter_bytes=sum(sizes) if sizes else None,
+        peak_memory_mb=max(memory, default=None),
+        mean_memory_mb=statistics.fmean(memory) if memory else None,
+        high_memory_mb=sorted(memory)[math.ceil(0.99 * len(memory)) - 1] if memory else None,
+        **known,
+    )
+
+
+def _saved(folder: Path) -> Path | None:
+    """The adapter, or the model, of a finished run."""
+    return next((folder / name for name in (ADAPTER_FOLDER, MODEL_FOLDER) if (folder / name).is_dir()), None)
+
+
+def _adapter(cell: Cell, folder: Path) -> dict[str, Any] | None:
+    settings = folder / ADAPTER_FOLDER / "adapter_config.json"
+    if not settings.is_file():
+        return None
+    # PEFT writes down where this machine keeps the model; a record is read on others too.
+    return {**json.loads(settings.read_text(encoding="utf-8")), "base_model_name_or_path": cell.model}
