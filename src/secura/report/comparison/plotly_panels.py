@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from secura.report.comparison.exhibit import Axis, HeatMap, Panel, Plot, Point, Series
+from secura.report.comparison.style import FAINT
 from secura.report.matrix_figure import SHARES
 
 _HEIGHT = 360

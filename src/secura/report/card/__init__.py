@@ -1,0 +1,1 @@
+"""A model card for what a run has made, in the Hub's format."""

@@ -1,0 +1,223 @@
+"""What a card says of a run, read from the files that `secura train` and `secura sequence` leave."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secura.errors import DataError
+from secura.evaluation.retention_gate import Kept, knowledge_kept
+from secura.experiments.model_loading import BASE_RECORD
+from secura.experiments.run_files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
+from secura.experiments.sequence_run import SUMMARY_FILE
+from secura.experiments.sequence_scores import SequenceScores, read_matrix
+
+CONFIDENCE = 0.95
+
+_TASK, _KNOWLEDGE = "task:", "knowledge:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One group of questions, before and after."""
+
+    name: str
+    """A family of knowledge, or a task."""
+    kept: Kept
+    """Right answers before and after, and what of them was kept, with its interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """A finished run, as far as a card tells of it."""
+
+    folder: Path
+    """Folder of the run."""
+    saved: Path
+    """Folder of what was made: an adapter or a whole model."""
+    is_adapter: bool
+    """Whether that is an adapter, which needs its base."""
+    peft_type: str
+    """The kind of adapter, by PEFT's name; empty for a whole model."""
+    method: str
+    """The method of `secura train`."""
+    strategy: str
+    """The strategy of `secura sequence`; empty for a run of one task."""
+    base: str
+    """The base model as the run named it: a hub id, a folder, or `bundled`."""
+    fingerprint: str
+    """Checksum of the base model."""
+    learned: Sequence[Group]
+    """What was learned: held-out questions of each task; empty where none could be matched."""
+    tasks: Sequence[str]
+    """Names of the tasks, in the order learned."""
+    nats: tuple[float | None, float | None]
+    """Mean nats per answer token on the new task before and after."""
+    families: Sequence[Group]
+    """Knowledge by family; empty where none was asked for."""
+    knowledge: Kept | None
+    """All families together."""
+    prompt: str
+    """A question of the new task; empty where none is stored."""
+    steps: int | None
+    """Optimizer steps, of each task in a sequence."""
+    learning_rate: float | None
+    """Peak learning rate."""
+    trained_weights: int | None
+    """Weights that were trained."""
+    seconds: float | None
+    """Wall-clock time of the steps; None where it is not stored."""
+    seed: int
+    """Seed of the run."""
+    config: Mapping[str, Any]
+    """All settings."""
+    provenance: Mapping[str, Any]
+    """Commit, versions and hardware."""
+
+    @property
+    def base_on_hub(self) -> str | None:
+        """The base model's name on the Hub; None where it is bundled or lies in a folder."""
+        looks_like_one = re.fullmatch(r"[\w.-]+/[\w.-]+", self.base) is not None and not self.base.startswith(".")
+        return self.base if looks_like_one and not Path(self.base).exists() else None
+
+    @property
+    def base_shown(self) -> str:
+        """What the card calls the base model: never a path of the machine it was trained on."""
+        return self.base_on_hub or Path(self.base).name
+
+    @property
+    def data_on_hub(self) -> list[str]:
+        """Data sets of the Hub that were learned from."""
+        names = [str(name).split(":")[0] for name in self._sources()]
+        return [name for name in names if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not _is_file(name)]
+
+    @property
+    def data_shown(self) -> list[str]:
+        """What was learned from, files by their names alone."""
+        return [Path(str(name)).name if _is_file(str(name)) else str(name) for name in self._sources()]
+
+    def _sources(self) -> list[Any]:
+        if "tasks" in self.config:
+            return list(self.tasks)
+        return [self.config["data"]["path"] or self.tasks[0]]
+
+
+def _is_file(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.endswith((".jsonl", ".json", ".gz")) or Path(name).exists()
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Read a finished run.
+
+    Raises:
+        DataError: if the folder holds none, or one that has not come to its end.
+    """
+    folder = folder.parent if folder.name in (ADAPTER_FOLDER, MODEL_FOLDER) else folder
+    if (folder / REPORT_FILE).is_file():
+        return _train_run(folder)
+    if (folder / SUMMARY_FILE).is_file():
+        return _sequence_run(folder)
+    if (folder / BASE_RECORD).is_file():
+        raise DataError(f"{folder} holds a run that has not come to its end; finish it, then make its card.")
+    raise DataError(
+        f"{folder} holds no finished run (no {REPORT_FILE} or {SUMMARY_FILE}); name a folder of secura train or "
+        "secura sequence."
+    )
+
+
+def _train_run(folder: Path) -> FinishedRun:
+    report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    nats = report["new_task_nats_per_token"]
+    new, retention = report["new_task"]["answers"], report["retention"]["answers"]
+    prompts = [answer["prompt"] for answer in new]
+    return FinishedRun(
+        **_common(folder, report),
+        method=report["method"],
+        strategy="",
+        learned=[_group(report["task"], *_flags(new))] if new else [],
+        tasks=[report["task"]],
+        nats=(nats["before"], nats["after"]),
+        families=[
+            _group(family, *_flags([answer for answer in retention if answer["family"] == family]))
+            for family in dict.fromkeys(answer["family"] for answer in retention)
+        ],
+        knowledge=knowledge_kept(*_flags(retention), confidence=CONFIDENCE) if retention else None,
+        prompt=prompts[0] if prompts else "",
+        steps=report["steps"],
+        learning_rate=report["learning_rate"],
+        seconds=report["training_seconds"],
+    )
+
+
+def _sequence_run(folder: Path) -> FinishedRun:
+    summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    config = summary["config"]
+    tasks = list(config["tasks"])
+    matrix = read_matrix(folder, tasks)
+    last = len(tasks)
+    if last not in matrix.cells:
+        raise DataError(f"{folder} holds a sequence whose last task is not scored; finish it, then make its card.")
+    knowledge = [name for name in matrix.cells[0] if name.startswith(_KNOWLEDGE)]
+    families = [_sequence_group(matrix, name, last) for name in knowledge]
+    found = [group for group in families if group is not None]
+    old, new = ("".join(matrix.cells[stage][name].right for name in knowledge) for stage in (0, last))
+    learned = [_sequence_group(matrix, f"{_TASK}{task}", last) for task in tasks]
+    return FinishedRun(
+        **_common(folder, summary),
+        method=config["method"]["name"],
+        strategy=config["strategy"]["name"],
+        learned=[group for group in learned if group is not None],
+        tasks=tasks,
+        nats=(None, None),
+        families=found,
+        knowledge=knowledge_kept(_bits(old), _bits(new), confidence=CONFIDENCE) if found else None,
+        prompt="",
+        steps=config["training"]["steps"],
+        learning_rate=config["training"]["learning_rate"],
+        seconds=None,
+    )
+
+
+def _common(folder: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What both kinds of run store alike."""
+    saved = next((folder / name for name in (ADAPTER_FOLDER, MODEL_FOLDER) if (folder / name).is_dir()), None)
+    if saved is None:
+        raise DataError(f"{folder} holds neither {ADAPTER_FOLDER}/ nor {MODEL_FOLDER}/, so it made nothing.")
+    adapter = saved / "adapter_config.json"
+    base = json.loads((folder / BASE_RECORD).read_text(encoding="utf-8"))
+    return {
+        "folder": folder,
+        "saved": saved,
+        "is_adapter": adapter.is_file(),
+        "peft_type": json.loads(adapter.read_text(encoding="utf-8"))["peft_type"] if adapter.is_file() else "",
+        "base": base["model"],
+        "fingerprint": stored["base_fingerprint"],
+        "trained_weights": stored.get("trainable_weights"),
+        "seed": stored["config"]["training"]["seed"],
+        "config": stored["config"],
+        "provenance": stored["provenance"],
+    }
+
+
+def _flags(answers: Sequence[Mapping[str, Any]]) -> tuple[list[bool], list[bool]]:
+    """Whether each question was answered right, before and after."""
+    return [answer["right_before"] for answer in answers], [answer["right_after"] for answer in answers]
+
+
+def _group(name: str, before: Sequence[bool], after: Sequence[bool]) -> Group:
+    return Group(name=name, kept=knowledge_kept(before, after, confidence=CONFIDENCE))
+
+
+def _sequence_group(matrix: SequenceScores, name: str, last: int) -> Group | None:
+    """A group of a sequence, of the base model and at the end; None where its answers could not be matched."""
+    cells = [matrix.cells[stage].get(name) for stage in (0, last)]
+    if any(cell is None or not cell.right for cell in cells):
+        return None
+    old, new = (_bits(cell.right) for cell in cells if cell is not None)
+    return _group(name.split(":", 1)[1], old, new)
+
+
+def _bits(right: str) -> list[bool]:
+    return [each == "1" for each in right]

@@ -1,0 +1,231 @@
+"""The card itself: front matter that the Hub reads, and a text that people read.
+
+The license, the language and the intended use are the owner's to say; the card leaves them
+open and says so. A card that nobody has edited may be replaced, one that somebody has may not.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from secura.errors import ConfigError
+from secura.evaluation.retention_gate import Kept, percent
+from secura.experiments.run_files import write_text
+from secura.report.card.finished_run import CONFIDENCE, FinishedRun, Group
+
+CARD_FILE = "README.md"
+
+_PEFTS_STUB = "# Model Card for Model ID"
+_MARK = re.compile(r"\n<!-- made by secura card; sha256 of the rest: ([0-9a-f]{64}) -->\n$")
+_LICENSE_NOTE = (
+    "# license: yours to choose; it has to fit that of the base model and of the data\n"
+    "# language: not known to secura card\n"
+)
+
+
+def write_card(run: FinishedRun, *, force: bool) -> Path:
+    """Write the card beside what the run has made.
+
+    Raises:
+        ConfigError: if there is a card already that somebody has written or edited.
+    """
+    path = run.saved / CARD_FILE
+    if path.exists() and not force and not _may_be_replaced(path.read_text(encoding="utf-8")):
+        raise ConfigError(f"{path} was written or edited by somebody; --force replaces it.")
+    write_text(path, card_text(run))
+    return path
+
+
+def card_text(run: FinishedRun) -> str:
+    """The whole card."""
+    templates = Environment(
+        loader=PackageLoader("secura.report", "page"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters["plain"] = _plain
+    body = templates.get_template("card.md.jinja").render(
+        run=run,
+        title=_title(run),
+        summary=_summary(run),
+        learned=[_row(group) for group in run.learned],
+        families=[_row(group) for group in run.families],
+        knowledge=_row(Group(name="all", kept=run.knowledge)) if run.knowledge else None,
+        nats=run.nats if None not in run.nats else None,
+        confidence=f"{100 * CONFIDENCE:g}%",
+        settings=_settings(run),
+        versions=[(name, value) for name, value in run.provenance["versions"].items() if value],
+        hardware=", ".join(f"{name} {value}" for name, value in run.provenance["hardware"].items() if value),
+        commit=(run.provenance.get("commit") or "")[:12],
+        base_line=_base_line(run),
+        own_adapter=run.peft_type == "SECURA",
+        prompt=run.prompt or "Hello",
+    )
+    front = card_data(run).to_yaml()
+    text = f"---\n{front}\n{_LICENSE_NOTE}---\n\n{body.strip()}\n"
+    ModelCard(text)  # what the Hub's own reader cannot read must not be written
+    return f"{text}\n<!-- made by secura card; sha256 of the rest: {_checksum(text)} -->\n"
+
+
+def card_data(run: FinishedRun) -> ModelCardData:
+    """What the Hub reads of the card, results included."""
+    adapter_of = f"base_model:adapter:{run.base_on_hub}" if run.base_on_hub and run.is_adapter else None
+    tags = ["secura", run.method, *([run.strategy] if run.strategy else []), *([adapter_of] if adapter_of else [])]
+    return ModelCardData(
+        base_model=run.base_on_hub,
+        library_name="peft" if run.is_adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=tags,
+        datasets=run.data_on_hub or None,
+        model_name=_title(run),
+        eval_results=_results(run),
+    )
+
+
+def _results(run: FinishedRun) -> list[EvalResult] | None:
+    """Right answers on each task and on knowledge, with what was kept, in the Hub's schema."""
+    results = [
+        _result(f"{group.name}, held out", _data_type(run, group.name), "accuracy", "right answers", _share(group.kept))
+        for group in run.learned
+    ]
+    everything = [Group(name="all", kept=run.knowledge)] if run.knowledge else []
+    for group in (*everything, *run.families):
+        where = "Knowledge of the base model" + ("" if group.name == "all" else f": {group.name}")
+        kind = f"retention/{group.name}"
+        results.append(_result(where, kind, "accuracy", "right answers", _share(group.kept)))
+        if group.kept.share is not None:
+            kept = round(group.kept.share, 4)
+            results.append(_result(where, kind, "knowledge_kept", "right answers relative to the base model", kept))
+    return results or None
+
+
+def _result(name: str, kind: str, metric: str, metric_name: str, value: float) -> EvalResult:
+    return EvalResult(
+        task_type="text-generation",
+        task_name="Text generation",
+        dataset_type=kind,
+        dataset_name=name,
+        metric_type=metric,
+        metric_name=metric_name,
+        metric_value=value,
+    )
+
+
+def _data_type(run: FinishedRun, task: str) -> str:
+    """The data set's name on the Hub, where the task is one; otherwise the task's own."""
+    return next((name for name in run.data_on_hub if task in (name, name.split("/")[-1])), _file_name(task))
+
+
+def _share(kept: Kept) -> float:
+    return round(kept.after / kept.asked, 4)
+
+
+def _title(run: FinishedRun) -> str:
+    what = _file_name(run.tasks[0]) if len(run.tasks) == 1 else f"{len(run.tasks)} tasks in sequence"
+    return f"{run.base_shown} taught {what} by {run.method}"
+
+
+def _file_name(name: str) -> str:
+    """A task by its name; one that is a file by the file's."""
+    return Path(name).stem if name.endswith((".jsonl", ".json")) else name
+
+
+def _summary(run: FinishedRun) -> str:
+    """What was learned and what was kept, in a sentence or two."""
+    said = []
+    if len(run.learned) == 1:
+        kept = run.learned[0].kept
+        said.append(
+            f"Of {kept.asked:,} held-out questions of {_file_name(run.learned[0].name)} it answers "
+            f"{percent(_share(kept))} right, its base model {percent(kept.before / kept.asked)}."
+        )
+    elif run.learned:
+        after = sum(_share(group.kept) for group in run.learned) / len(run.learned)
+        before = sum(group.kept.before / group.kept.asked for group in run.learned) / len(run.learned)
+        said.append(
+            f"Of the held-out questions of {len(run.learned)} tasks it answers {percent(after)} right at the end, "
+            f"its base model {percent(before)}, each task counting once."
+        )
+    kept = run.knowledge
+    if kept is None:
+        said.append("What it forgot was not measured.")
+    elif kept.share is None:
+        said.append(
+            f"Its base model answers none of {kept.asked:,} knowledge questions right, so nothing could be kept."
+        )
+    else:
+        said.append(
+            f"By {kept.asked:,} questions it kept {percent(kept.share)} of what its base model knew ({_interval(kept)})."
+        )
+    return " ".join(said)
+
+
+def _interval(kept: Kept) -> str:
+    return f"{100 * CONFIDENCE:g}% interval {percent(kept.low)} to {percent(kept.high)}"
+
+
+def _row(group: Group) -> dict[str, str]:
+    kept = group.kept
+    return {
+        "name": _plain(group.name),
+        "asked": f"{kept.asked:,}",
+        "before": percent(kept.before / kept.asked),
+        "after": percent(kept.after / kept.asked),
+        "kept": "–" if kept.share is None else percent(kept.share),
+        "interval": "–" if kept.low is None else f"{percent(kept.low)} to {percent(kept.high)}",
+        "gain": f"{100 * (kept.after - kept.before) / kept.asked:+.1f} points".replace("-", "−"),
+    }
+
+
+def _settings(run: FinishedRun) -> list[tuple[str, str]]:
+    """What decides the result, besides the data."""
+    method, training = run.config["method"], run.config["training"]
+    rows: list[tuple[str, Any]] = [
+        ("method", run.method),
+        ("strategy against forgetting", run.strategy or None),
+        ("weights trained", None if run.trained_weights is None else f"{run.trained_weights:,}"),
+        ("steps" if not run.strategy else "steps a task", run.steps),
+        ("peak learning rate", run.learning_rate),
+        ("schedule", training["schedule"]),
+        ("rows a step", training["batch_size"] * training["gradient_accumulation"]),
+        ("longest gradient", training["max_grad_norm"]),
+        ("weight decay", training["weight_decay"]),
+        ("precision", training["precision"]),
+        ("folds", method.get("fold_every") or method.get("boundary")),
+        ("seed", run.seed),
+        ("seconds", None if run.seconds is None else f"{run.seconds:,.0f}"),
+        *((f"adapter.{key}", value) for key, value in method["adapter"].items()),
+    ]
+    return [(name, _plain(str(value))) for name, value in rows if value is not None]
+
+
+def _base_line(run: FinishedRun) -> str:
+    """The line of Python that names the base model."""
+    if run.base == "bundled":
+        return "BASE = bundled_model_path()"
+    if run.base_on_hub:
+        return f"BASE = {run.base_on_hub!r}"
+    return f"BASE = {run.base_shown!r}  # the folder of the base model"
+
+
+def _plain(text: str) -> str:
+    """Text as a cell of a table: one line, and no bar that would end the cell."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _may_be_replaced(text: str) -> bool:
+    """Whether a card is PEFT's empty form, or one of ours that nobody has edited."""
+    if _PEFTS_STUB in text and text.count("[More Information Needed]") > 20:
+        return True
+    mark = _MARK.search(text)
+    return mark is not None and _checksum(text[: mark.start()]) == mark[1]
