@@ -7,7 +7,9 @@ those tried, another one beyond it was tried. Then the sequence runs with that r
 A run's scores go into one small JSON; finished runs are not run again, and an interrupted one goes on.
 
     python benchmarks/sixteen_tasks.py [--results benchmarks/results/sixteen_tasks] [--only NAME ...]
-        [--seeds 0 1 2] [--orders 0 1] [--workers 2] [--rates-only] [--harsh]
+        [--runs 0:0 1:1 2:0 0:1 1:0 2:1] [--workers 2] [--rates-only] [--harsh] [--table]
+
+A run is named seed:order. `--table` runs nothing and prints what is there.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import t as students_t
 
 from secura.evaluation.retention_metrics import average_accuracy, forgetting_best_minus_last
 from secura.experiments.sequence_scores import read_matrix
@@ -149,15 +153,17 @@ def final_average(result: dict[str, Any]) -> float:
 
 
 def shown(shares: Sequence[float]) -> str:
+    """Mean in %, and half of Student's 95 % interval."""
     mean = 100 * statistics.mean(shares)
     if len(shares) < 2:
         return f"{mean:.1f}"
-    return f"{mean:.1f} ({100 * min(shares):.1f} to {100 * max(shares):.1f})"
+    half = 100 * float(students_t.ppf(0.975, len(shares) - 1)) * statistics.stdev(shares) / len(shares) ** 0.5
+    return f"{mean:.1f} ± {half:.1f}"
 
 
 def table(results: dict[str, list[dict[str, Any]]], rates: dict[str, float]) -> str:
     lines = [
-        "| method | trained weights | rate | runs | just learned, % | at the end, % | knowledge kept, % | minutes |",
+        "| method | trained weights | rate | runs | just learned, % | at the end, % | knowledge kept, % | seconds |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in results.items():
@@ -170,7 +176,7 @@ def table(results: dict[str, list[dict[str, Any]]], rates: dict[str, float]) -> 
             shown([one["just_learned"] for one in runs]),
             shown([one["at_the_end"] for one in runs]),
             shown(kept),
-            f"{statistics.mean(one['seconds'] for one in runs) / 60:.1f}",
+            f"{statistics.median(one['seconds'] for one in runs):.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -181,15 +187,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "sixteen_tasks")
     parser.add_argument("--scratch", type=Path, default=Path("runs/sixteen_tasks"))
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--orders", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--runs", nargs="+", default=["0:0", "1:1", "2:0", "0:1", "1:0", "2:1"], metavar="SEED:ORDER")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rates-only", action="store_true", help="choose the rates and stop")
+    parser.add_argument("--table", action="store_true", help="run nothing; print what is there")
     parser.add_argument("--harsh", action="store_true", help=f"every method at {HARSH_RATE:g}, the paper's setting")
     arguments = parser.parse_args()
     names: list[str] = arguments.only
 
     def all_of(runs: list[Run]) -> list[dict[str, Any]]:
+        if arguments.table:
+            return [json.loads(one.file(arguments.results).read_text()) for one in runs]
         with ThreadPoolExecutor(arguments.workers) as pool:
             jobs = [pool.submit(run, one, arguments.results, arguments.scratch) for one in runs]
             found = []
@@ -212,13 +220,11 @@ def main() -> None:
         print("\n".join(f"{one.name} {one.rate:g}: {100 * final_average(result):.1f}" for one, result in tried))
         if arguments.rates_only:
             return
-    runs = [
-        Run(name=name, rate=rates[name], seed=seed, order=order)
-        for seed in arguments.seeds
-        for order in arguments.orders
-        for name in names
-    ]
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    places = [tuple(int(part) for part in place.split(":")) for place in arguments.runs]
+    runs = [Run(name=name, rate=rates[name], seed=seed, order=order) for seed, order in places for name in names]
+    if arguments.table:
+        runs = [one for one in runs if one.file(arguments.results).exists()]
+    results: dict[str, list[dict[str, Any]]] = {one.name: [] for one in runs}
     for one, result in zip(runs, all_of(runs), strict=True):
         results[one.name].append(result)
     print(table(results, rates))

@@ -56,6 +56,15 @@ def test_a_task_of_the_catalogue_is_learned_from_its_train_rows_and_measured_on_
     assert data.train[0].prompt == "Question: gsm8k.train.jsonl 0?\nAnswer:"
 
 
+def test_knowledge_may_be_named_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _rows(tmp_path, "gsm8k.train.jsonl", 5)
+    _rows(tmp_path, "gsm8k.test.jsonl", 9)
+    monkeypatch.setenv("SECURA_DATA", str(tmp_path))
+    flags = {"data.path": "gsm8k", "model.path": "some/model", "retention.path": "gsm8k, homes"}
+    data = read_run_data(load_config(None, ["data.test_rows=4", "retention.per_family=3"], flags))
+    assert [item.family for item in data.retention] == ["gsm8k"] * 3 + ["homes"] * 3
+
+
 def test_test_rows_of_the_users_own_stand_for_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _rows(tmp_path, "gsm8k.train.jsonl", 5)
     _rows(tmp_path, "own.jsonl", 3)

@@ -14,7 +14,7 @@ Option = typer.Option
 def train(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Settings; see --print-config.")] = None,
     model: Annotated[str | None, Option(help="Folder or hub id; the bundled model if left out.")] = None,
-    data: Annotated[str | None, Option(help="JSONL file or hub data set; a bundled task if left out.")] = None,
+    data: Annotated[str | None, Option(help="JSONL file, hub data set or task; a bundled task if left out.")] = None,
     method: Annotated[
         str | None,
         Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf or full."),
@@ -23,7 +23,7 @@ def train(
         list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
     ] = None,
     out: Annotated[str | None, Option(help="Folder for the adapter, the checkpoints and the report.")] = None,
-    retain: Annotated[str | None, Option(help="File of questions to ask before and after training.")] = None,
+    retain: Annotated[str | None, Option(help="File of questions, or names of tasks, asked before and after.")] = None,
     min_retention: Annotated[
         float | None, Option(help="Exit with code 2 if less than this share of knowledge is kept.")
     ] = None,

@@ -33,7 +33,7 @@ class DataConfig(Section):
     """What to learn."""
 
     path: str | None = None
-    """File (.jsonl or .json) or hub data set (org/name:config:split); null is the bundled task."""
+    """File (.jsonl or .json), hub data set (org/name:config:split) or name of a task; null is the bundled task."""
     split: str = "train"
     """Split of a hub data set whose name ends in none."""
     test_path: str | None = None
@@ -98,7 +98,7 @@ class RetentionConfig(Section):
     """Which knowledge must not be lost."""
 
     path: str | None = None
-    """File of questions asked before and after; null is the bundled model's own questions."""
+    """File of questions asked before and after, or names of tasks; null is the bundled model's own questions."""
     per_family: int = Field(default=50, ge=1)
     """Questions per field of knowledge, drawn by the seed."""
     min_retention: float | None = Field(default=None, ge=0.0, le=1.0)

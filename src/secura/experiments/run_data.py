@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from secura.errors import ConfigError
 from secura.experiments.run_config import RunConfig
+from secura.tasks.catalogue import CATALOGUE
 from secura.tasks.data_files import read_items
+from secura.tasks.finding import GROUPS, find_tasks, is_user_task
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
 from secura.tasks.task_items import task_items
@@ -94,9 +96,6 @@ def _bundled_task(config: RunConfig, rows: int) -> tuple[str, list[Item], list[I
 
 def _named_task(path: str) -> Task | None:
     """The one task that `data.path` names, unless it is a file or data set of rows."""
-    from secura.tasks.catalogue import CATALOGUE
-    from secura.tasks.finding import find_tasks, is_user_task
-
     if not is_user_task(path) and (path not in CATALOGUE or os.path.exists(path)):
         return None
     tasks = find_tasks([path])
@@ -107,6 +106,9 @@ def _named_task(path: str) -> Task | None:
 
 def _retention(config: RunConfig) -> list[Item]:
     wanted = config.retention
+    if wanted.path is not None and _names_tasks(wanted.path):
+        tasks = find_tasks(wanted.path.split(","))
+        return [item for task in tasks for item in task_items(task, count=wanted.per_family, seed=config.training.seed)]
     if wanted.path is not None:
         return _at_most_per_family(read_items(wanted.path), wanted.per_family, config.training.seed)
     if config.model.path is None:
@@ -116,6 +118,13 @@ def _retention(config: RunConfig) -> list[Item]:
     if wanted.min_retention is not None:
         raise ConfigError("--min-retention needs questions to measure it by; name a file with --retain.")
     return []
+
+
+def _names_tasks(path: str) -> bool:
+    """Whether every part is a task or a group of tasks, and not a file of rows."""
+    if os.path.exists(path) and not is_user_task(path):
+        return False
+    return all(name in CATALOGUE or name in GROUPS or is_user_task(name) for name in map(str.strip, path.split(",")))
 
 
 def calibration_items(path: str | None, *, bundled_model: bool, seed: int) -> list[Item]:
