@@ -1,12 +1,11 @@
 import functools
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from browser import needs_browser, opened
 from made_results import made_change, made_result, some
 
 from secura.experiments.forget_result import ForgetResult, TokenView
@@ -113,27 +112,6 @@ def test_tasks_in_nats_are_named_beside_the_figure() -> None:
 
 # ---- in a browser ----
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium, chromium-browser or google-chrome installed")
-
-
-def _opened(page: Path, tmp_path: Path, address: str = "") -> tuple[str, list[str]]:
-    """The page's markup after its scripts ran, and what they said on the console."""
-    assert BROWSER is not None
-    flags = [
-        *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
-        *("--enable-logging=stderr", "--v=0", "--virtual-time-budget=5000", "--window-size=1200,900"),
-        f"--user-data-dir={tmp_path / 'browser'}",
-    ]
-    done = subprocess.run(
-        [BROWSER, *flags, "--dump-dom", page.as_uri() + address],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
 
 def _written(result: ForgetResult, tmp_path: Path) -> Path:
     path = tmp_path / "forget.html"
@@ -148,7 +126,7 @@ def _cards(dom: str) -> list[str]:
 @needs_browser
 def test_in_a_browser_the_search_finds_the_flips_that_hold_every_word(tmp_path: Path) -> None:
     page = _written(_result(), tmp_path)
-    dom, said = _opened(page, tmp_path, "#q=PLUS%2029&direction=gained")
+    dom, said = opened(page, tmp_path, "#q=PLUS%2029&direction=gained")
     cards = _cards(dom)
     assert said == []
     assert len(cards) == 1
@@ -159,7 +137,7 @@ def test_in_a_browser_the_search_finds_the_flips_that_hold_every_word(tmp_path: 
 
 @needs_browser
 def test_in_a_browser_nothing_is_requested_and_text_from_data_stays_text(tmp_path: Path) -> None:
-    dom, said = _opened(_written(_nasty_result(), tmp_path), tmp_path)
+    dom, said = opened(_written(_nasty_result(), tmp_path), tmp_path)
     # The page's policy forbids every request, and a request it stops is said on the console.
     assert said == []
     assert "<title>taken" not in dom
@@ -176,6 +154,6 @@ def test_the_console_would_tell_of_a_request_and_of_an_error(tmp_path: Path) -> 
         "</main>", "</main><img src='http://127.0.0.1:9/x.png'><script>undefinedName()</script>"
     )
     page.write_text(changed, encoding="utf-8")
-    _, said = _opened(page, tmp_path)
+    _, said = opened(page, tmp_path)
     assert any("Content Security Policy" in line for line in said)
     assert any("undefinedName" in line for line in said)

@@ -156,13 +156,10 @@ def _summary(run: FinishedRun) -> str:
     if kept is None:
         said.append("What it forgot was not measured.")
     elif kept.share is None:
-        said.append(
-            f"Its base model answers none of {kept.asked:,} knowledge questions right, so nothing could be kept."
-        )
+        said.append(f"Its base model answers none of {kept.asked:,} knowledge questions right, so none can be kept.")
     else:
-        said.append(
-            f"By {kept.asked:,} questions it kept {percent(kept.share)} of what its base model knew ({_interval(kept)})."
-        )
+        told = f"{percent(kept.share)} of what its base model knew ({_interval(kept)})"
+        said.append(f"By {kept.asked:,} questions it kept {told}.")
     return " ".join(said)
 
 

@@ -50,6 +50,8 @@ def write_images(exhibit: Exhibit, stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_LOOK):
         figure = _drawn(exhibit)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it is laid out; without this once more for each file
         written = []
         for kind in ("png", "svg"):
             path = stem.with_name(f"{stem.name}.{kind}")
@@ -168,8 +170,8 @@ def _set_axis(axes: Axes, axis: Axis, letter: str) -> None:
 
 
 def _heat_map(axes: Axes, map_: HeatMap) -> Any:
-    colours = LinearSegmentedColormap.from_list("shares", [(place, colour) for place, colour in SHARES])
-    colours.set_bad("0.8")
+    shades = LinearSegmentedColormap.from_list("shares", [(place, colour) for place, colour in SHARES])
+    colours = shades.with_extremes(bad="0.8")
     cells = [[math.nan if cell is None else cell for cell in row] for row in map_.cells]
     image = axes.imshow(cells, cmap=colours, vmin=0, vmax=1, aspect="auto")
     if map_.stairs:

@@ -35,8 +35,8 @@ def leader_sentence(estimates: Mapping[str, Estimate], measure: Measure, claim: 
 
 
 def each_place(sentences: Mapping[str, str]) -> str:
-    """The sentences of several places, such as models, as one text; a single place goes without saying."""
+    """The sentences of several places, such as models, a line each; a single place goes without saying."""
     said = {place: sentence for place, sentence in sentences.items() if sentence}
     if len(said) < 2:
         return " ".join(said.values())
-    return " ".join(f"{place[:1].upper()}{place[1:]}: {sentence}" for place, sentence in said.items())
+    return "\n".join(f"{place[:1].upper()}{place[1:]}: {sentence}" for place, sentence in said.items())
