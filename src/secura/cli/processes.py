@@ -63,11 +63,13 @@ def say_error(message: str) -> None:
     errors = errors_of_everyone(line)
     if errors is None:
         _print(f"process {process_index()}: {line}")
-    elif process_index() == 0:
+        return
+    if process_index() == 0:
         _print(line)
         for index, error in enumerate(errors):
             if error != line:
                 _print(f"process {index}: {error}")
+    part()
 
 
 def _print(line: str) -> None:

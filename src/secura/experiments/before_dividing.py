@@ -16,8 +16,8 @@ def get_ready_to_divide(model: Model, resume_from: Path | None) -> None:
     """
     if not isinstance(model, PeftModel):
         return
+    if resume_from is not None:
+        model.load_adapter(str(resume_from), str(model.active_adapter), is_trainable=True)
     for module in model.modules():
         if isinstance(module, SecuraLayer):
             module.fingerprint()
-    if resume_from is not None:
-        model.load_adapter(str(resume_from), str(model.active_adapter), is_trainable=True)

@@ -23,12 +23,14 @@ Fold = Literal["keep", "undamped"]
 Selection = Literal["least", "sample"]
 Start = Literal["leading_block", "principal", "gaussian"]
 
+_QUERY_AND_VALUE: dict[str, Any] = {"reference": "fixed", "target_modules": None}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "secura": {},
-    "secura-paper": {"norm": "paper", "reference": "moving", "fold": "undamped"},
-    "cabr-lora": {"norm": "none"},
-    "cur-lora": {"change": "cur", "norm": "none", "selection": "sample"},
-    "bounded-lora": {"change": "low_rank", "r": 8, "tau": 0.2},
+    "secura-paper": {**_QUERY_AND_VALUE, "norm": "paper", "reference": "moving", "fold": "undamped"},
+    "cabr-lora": {**_QUERY_AND_VALUE, "norm": "none"},
+    "cur-lora": {**_QUERY_AND_VALUE, "change": "cur", "norm": "none", "selection": "sample"},
+    "bounded-lora": {**_QUERY_AND_VALUE, "change": "low_rank", "r": 8, "tau": 0.2},
 }
 """What each named method sets; everything else is a default of `SecuraConfig`."""
 
@@ -55,7 +57,7 @@ class SecuraConfig(PeftConfig):
         },
     )
     reference: Reference = field(
-        default="fixed",
+        default="moving",
         metadata={"help": "What D is measured against: the pretrained weight (M2) or the model at the last fold (M1)."},
     )
     fold: Fold = field(
@@ -87,8 +89,11 @@ class SecuraConfig(PeftConfig):
         metadata={"help": "False starts B at random, so that the adapter changes the model at once; for debugging."},
     )
     tau: float = field(
-        default=0.3,
-        metadata={"help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude."},
+        default=0.15,
+        metadata={
+            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude. The fewer "
+            "layers are adapted, the larger it has to be: 0.3 taught as much to query and value projections alone."
+        },
     )
     floor: float = field(
         default=0.05,
@@ -103,7 +108,7 @@ class SecuraConfig(PeftConfig):
         default=0.0, metadata={"help": "Share of the inputs to D that are dropped in training, in 0..1."}
     )
     target_modules: list[str] | set[str] | str | None = field(
-        default=None,
+        default="all-linear",
         metadata={
             "help": "Names of the modules to adapt, a regular expression, or 'all-linear'. None is the query and "
             "value projections of known architectures."
@@ -216,7 +221,7 @@ class SecuraConfig(PeftConfig):
         if self.inner_r is not None and self.inner_r < (self.r or 1):
             raise ConfigError(f"inner_r is {self.inner_r}, but must be at least r, which is {self.r}.")
         if not self.tau > 0:
-            raise ConfigError(f"tau is {self.tau}, but must be above 0: a share of each weight, such as 0.3.")
+            raise ConfigError(f"tau is {self.tau}, but must be above 0: a share of each weight, such as 0.15.")
         if not self.floor >= 0:
             raise ConfigError(f"floor is {self.floor}, but must be at least 0: a share of the weight's rms.")
         if not 0 <= self.dropout < 1:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,8 +134,9 @@ class SecuraLayer(BaseTunerLayer):
             self._frozen_of_quantized.pop(adapter_name, None)
             self._stale_references.add(adapter_name)
             self._start_(adapter_name, config, weight)
-            if self._is_sharded:
-                self.fingerprint()  # now: later, one process alone may save the adapter
+            if self._is_sharded and self._fingerprint is None and not weight.is_meta:
+                # Now that it is whole: later, one process alone may save the adapter.
+                self._fingerprint = weight_fingerprint(weight)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
@@ -251,12 +253,12 @@ class SecuraLayer(BaseTunerLayer):
                     reference_output = reference_output + output_change(inputs, fold)
             return released_output(reference_output, change) - base_output
         device = inputs.device.type
-        if torch.is_autocast_enabled(device):
+        if _autocast_is_on(device):
             inputs = inputs.to(torch.get_autocast_dtype(device))
         weight = (
             self._pretrained_weight()
         )  # once: a quantized one is a new tensor each time, kept for the backward pass
-        with torch.autocast(device, enabled=False):
+        with _without_autocast(device):
             residual = constrained_linear(
                 inputs,
                 self._thin_factors(adapter_name),
@@ -285,7 +287,7 @@ class SecuraLayer(BaseTunerLayer):
             and self.quantization_backend is None
             and inputs.dtype == self._linear.weight.dtype
             and inputs.dtype.itemsize >= 4
-            and not torch.is_autocast_enabled(inputs.device.type)
+            and not _autocast_is_on(inputs.device.type)
             and not (self.training and isinstance(self.secura_dropout[adapter_name], nn.Dropout))
         )
 
@@ -516,6 +518,14 @@ class SecuraLayer(BaseTunerLayer):
             raise FoldError(f"cannot {action} while {self.merged_adapters} are merged; call unmerge_adapter() first.")
 
 
+def _autocast_is_on(device: str) -> bool:
+    return device != "meta" and torch.is_autocast_enabled(device)  # the meta device has no autocast to ask about
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+
+
 @dataclass
 class _BeforeMerge:
     """What a merge replaced, kept to be put back."""
@@ -599,13 +609,13 @@ class Linear(nn.Module, SecuraLayer):
             return self.quantization_backend.maybe_clone_base_result(output)
         return output
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # The base weight may be among what is loaded. Here and not in SecuraLayer: nn.Module comes
-        # before it in the method resolution order. A load of shards is how FSDP2 divides a model or
-        # resumes one, and its base stays what it was.
-        if not any(isinstance(value, Tensor) and is_sharded(value) for value in state_dict.values()):
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # The base weight may be among what is loaded; into a divided model, FSDP2 loads trained
+        # weights only. Here and not in SecuraLayer: nn.Module comes before it in the method
+        # resolution order.
+        if not self._is_sharded:
             self.forget_what_was_derived()
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(*args, **kwargs)
 
     def __repr__(self) -> str:
         return "secura." + super().__repr__()

@@ -1,0 +1,82 @@
+"""Several processes that share a run, as torchrun would start them: over gloo, one thread each."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+"""What accelerate makes of examples/accelerate/fsdp2.yaml."""
+
+_LAUNCHERS = ("ACCELERATE_", "FSDP_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one process ended."""
+
+    code: int
+    output: str
+    errors: str
+
+
+def start(
+    arguments: Sequence[str], *, count: int = 2, launcher: dict[str, str] | None = None
+) -> list[subprocess.Popen]:
+    """Start `python ARGUMENTS` `count` times, each with its own rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHERS)}
+    shared = {
+        **clean,
+        **(launcher or {}),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "TOKENIZERS_PARALLELISM": "false",
+        "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def wait(processes: Sequence[subprocess.Popen], *, seconds: float = 120) -> list[Ended]:
+    """How each of them ended; none is left behind, also where one hangs."""
+    try:
+        said = [process.communicate(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return [Ended(process.returncode, *each) for process, each in zip(processes, said, strict=True)]
+
+
+def run(arguments: Sequence[str], *, count: int = 2, launcher: dict[str, str] | None = None) -> list[Ended]:
+    """Start them and wait for their ends."""
+    return wait(start(arguments, count=count, launcher=launcher))
