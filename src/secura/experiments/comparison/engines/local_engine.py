@@ -5,12 +5,12 @@ one process imports them once and every run is a fork of it (`forkserver`); a ru
 nothing with it. With GPUs each run is a fresh process: CUDA does not survive a fork.
 """
 
-import ctypes
 import multiprocessing
 import os
 import runpy
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,8 +22,6 @@ from pathlib import Path
 from secura.errors import ConfigError
 from secura.experiments.comparison.engines.command_line import GRACE_SECONDS
 from secura.experiments.comparison.engines.engine import Ended, Job
-
-_PR_SET_PDEATHSIG = 1
 
 
 class LocalEngine:
@@ -81,8 +79,9 @@ class LocalEngine:
             # OpenMP reads this once, when the process that all runs are forks of imports torch.
             os.environ["OMP_NUM_THREADS"] = "1"
         context = multiprocessing.get_context("forkserver")
-        modules = {job.command[2] for job in jobs if job.command[1] == "-m"}
-        context.set_forkserver_preload(sorted(modules))
+        package = __name__.partition(".")[0]  # of a foreign module nobody knows what importing it does
+        modules = {job.command[2] for job in jobs if job.command[1] == "-m" and job.command[2].startswith(package)}
+        context.set_forkserver_preload([__name__, *sorted(modules)])
         return context
 
     def _start(self, context: BaseContext, job: Job, gpu: str | None) -> BaseProcess:
@@ -117,9 +116,6 @@ def carry_out(command: Sequence[str], log: Path, environment: Mapping[str, str])
     """What a process does that was started for a job: become the job."""
     # A session of its own: Ctrl-C at the terminal reaches it through the engine, once.
     os.setsid()
-    if sys.platform == "linux":
-        # Where the engine is killed outright, the job saves and ends like after Ctrl-C.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -128,9 +124,18 @@ def carry_out(command: Sequence[str], log: Path, environment: Mapping[str, str])
     interpreter, *arguments = command
     if interpreter != sys.executable or arguments[0] != "-m":
         os.execvp(interpreter, [interpreter, *arguments])
+    threading.Thread(target=_stop_with_the_engine, daemon=True).start()
     sys.argv = arguments[1:]
     sys.modules.pop(arguments[1], None)  # imported ahead for what it imports; it runs as the main module
     runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+
+
+def _stop_with_the_engine() -> None:
+    """Where the engine is killed outright, save and end as after Ctrl-C: its next start goes on from there."""
+    engine = multiprocessing.parent_process()
+    assert engine is not None
+    engine.join()
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def _gpus() -> list[str]:
