@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 from made_records import made_grids, made_record, write_peft_results
 
@@ -75,19 +76,20 @@ def test_a_grid_without_both_numbers_says_what_would_bring_them() -> None:
     assert "retention.path" in found.remedy
 
 
-def test_pefts_points_stand_beside_ours_on_axes_that_mean_the_same_with_a_panel_for_each_model(tmp_path) -> None:
+def test_pefts_points_stand_beside_ours_on_axes_that_mean_the_same(tmp_path: Path) -> None:
     write_peft_results(tmp_path, count=5)
     ours = made_record(forgetting_nats=0.1)
     without = made_record("B")
     records = [*read_records(tmp_path), ours, without]
     exhibit = published(records, styles_of(["LoRA", "B"]))
     assert exhibit is not None
-    titles = [panel.title for panel in exhibit.panels]
-    assert titles == ["bundled, own_things", "meta-llama/Llama-3.2-3B, MetaMathQA"]
-    assert exhibit.sentence.startswith("5 published results, beside 1 of ours.")
+    (plot,) = exhibit.panels
+    assert isinstance(plot, Plot)
+    assert plot.title == "PEFT: meta-llama/Llama-3.2-3B, MetaMathQA; ours: bundled, own_things"
+    assert plot.x.turned
+    assert {series.label for series in plot.series if not series.label.startswith("method")} == {"LoRA"}
     assert "models, tasks and texts differ" in exhibit.note
-    theirs = exhibit.panels[1]
-    assert isinstance(theirs, Plot)
-    assert theirs.x.turned
-    assert any(series.named for series in theirs.series)
+    assert exhibit.sentence.startswith("Of 5 published results on meta-llama/Llama-3.2-3B, method")
+    assert all(series.named.startswith("method") for series in plot.series if series.named)
+    assert len(exhibit.tables[0].rows) == 6
     assert published([ours], styles_of(["LoRA"])) is None

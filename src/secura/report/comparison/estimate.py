@@ -7,13 +7,10 @@ One run has no interval, and so is never said to lead or to trail.
 """
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student
-
-CONFIDENCE = 0.95
+from secura.experiments.comparison.seed_means import mean_over_seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +45,11 @@ def estimate(values: Sequence[float], *, floor: float = -math.inf, ceiling: floa
     finite = [value for value in values if math.isfinite(value)]
     if not finite or len(finite) < len(values):
         return None
-    mean = statistics.fmean(finite)
-    if len(finite) == 1:
+    found = mean_over_seeds(finite)
+    mean, half = found.mean, found.half_width
+    if half is None:
         return Estimate(mean=mean, low=None, high=None, count=1)
-    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(finite) - 1))
-    margin = quantile * statistics.stdev(finite) / math.sqrt(len(finite))
-    return Estimate(mean=mean, low=max(floor, mean - margin), high=min(ceiling, mean + margin), count=len(finite))
+    return Estimate(mean=mean, low=max(floor, mean - half), high=min(ceiling, mean + half), count=found.count)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,8 +45,8 @@ class Series:
     """Whether each point has a marker."""
     band: bool = False
     """Whether vertical intervals are drawn as one band."""
-    named: bool = False
-    """Whether the label stands beside its points too."""
+    named: str = ""
+    """What stands beside its points, if anything."""
     faint: bool = False
     """Whether it stays in the background."""
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogFormatter, NullLocator
 
 from secura.report.comparison.exhibit import Axis, Exhibit, HeatMap, Plot, Series
 from secura.report.comparison.style import FAINT, Style
@@ -132,12 +132,12 @@ def _series(axes: Axes, series: Series) -> None:
     if series.named:
         for point in points:
             axes.annotate(
-                _plain(series.label),
+                _plain(series.named),
                 (point.x, point.y),
-                xytext=(-4, 4),
+                xytext=(4, 4),
                 textcoords="offset points",
                 fontsize=7,
-                ha="right",
+                ha="left",
             )
     banded = [point for point in points if point.y_ends]
     if series.band and len(banded) > 1:
@@ -154,6 +154,9 @@ def _set_axis(axes: Axes, axis: Axis, letter: str) -> None:
     (axes.set_xlabel if letter == "x" else axes.set_ylabel)(_plain(axis.title))
     if axis.log:
         (axes.set_xscale if letter == "x" else axes.set_yscale)("log")
+        side = axes.xaxis if letter == "x" else axes.yaxis
+        side.set_major_formatter(LogFormatter())
+        side.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     if axis.ticks:
         names = [_plain(name) for name in axis.ticks]
         if letter == "x":

@@ -84,48 +84,61 @@ def pareto(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
 
 def published(records: Sequence[RunRecord], styles: Mapping[str, Style]) -> Exhibit | None:
     """PEFT's published results, with those of our runs that have the same two numbers; None without any of PEFT's."""
-    both = [record for record in records if ACCURACY.of(record) is not None and FORGETTING.of(record) is not None]
-    foreign = [record for record in both if record.source == "peft" and record.status == "success"]
-    own = [record for record in both if record.source != "peft" and record.status == "success"]
+    both = [
+        record
+        for record in records
+        if record.status == "success" and ACCURACY.of(record) is not None and FORGETTING.of(record) is not None
+    ]
+    foreign = [record for record in both if record.source == "peft"]
     if not foreign:
         return None
-    kinds = sorted({(record.model, record.task) for record in (*foreign, *own)})
-    all_placed: dict[tuple[str, str], list[Placed]] = {}
-    for model, task in kinds:
-        for_kind = [record for record in both if (record.model, record.task) == (model, task)]
-        grid = GridRuns(name="", records=for_kind)
-        all_placed[model, task] = _place(grid, model, [task], FORGETTING, ACCURACY)[0]
-    theirs = {record.label for record in foreign}
+    own = [record for record in both if record.source != "peft"]
+    ours, where_ours = _placed_all_tasks(own)
+    # There are no forty colours for forty experiments: PEFT's are grey, and those on the front are named.
+    drawn = dict.fromkeys((record.label for record in foreign), BASE_STYLE) | dict(styles)
     panels: list[Plot] = []
     tables: list[Table] = []
     sentences: list[str] = []
-    for (model, task), placed in all_placed.items():
-        front = pareto_front(placed, FORGETTING, ACCURACY)
-        where = f"{model}, {task}"
-        # There are no forty colours for forty experiments: PEFT's are grey, and those on the front are named.
-        drawn = dict.fromkeys(theirs, BASE_STYLE) | dict(styles)
-        panels.append(_plot(where, placed, front, FORGETTING, ACCURACY, drawn, name_front=True))
-        tables.append(_table(where, placed, front, [], FORGETTING, ACCURACY))
-        on_front = [each.variant.text for each in front]
-        sentences.append(f"{where}: on the front of {len(placed)} are {listed(on_front)}.")
+    for model, task in sorted({(record.model, record.task) for record in foreign}):
+        grid = GridRuns(name="", records=[each for each in foreign if (each.model, each.task) == (model, task)])
+        theirs, _ = _place(grid, model, [task], FORGETTING, ACCURACY)
+        front = pareto_front(theirs, FORGETTING, ACCURACY)
+        where = f"PEFT: {model}, {task}" + (f"; ours: {where_ours}" if ours else "")
+        panels.append(_plot(where, [*theirs, *ours], front, FORGETTING, ACCURACY, drawn, name_front=True))
+        tables.append(_table(where, [*theirs, *ours], front, [], FORGETTING, ACCURACY))
+        names = [each.variant.text for each in front]
+        sentences.append(f"Of {len(theirs)} published results on {model}, {listed(names)} are on the front.")
     apart = (
-        " Only points of one panel can be compared: models, tasks and texts differ between them."
-        if len(kinds) > 1
+        " The axes mean the same for theirs and ours; models, tasks and texts differ, so compare theirs with theirs "
+        "and ours with ours."
+        if ours
         else ""
     )
-    ours = f", beside {len(own)} of ours" if own else "; none of our runs has the same two numbers"
     return Exhibit(
         key="published",
         title="Published points of PEFT's method comparison",
-        sentence=f"{len(foreign)} published results{ours}. {' '.join(sentences)}",
+        sentence=" ".join(sentences) + ("" if ours else " None of our runs has the same two numbers."),
         note=(
             "Accuracy on the new task against PEFT's forgetting number, the rise of the mean cross-entropy on a fixed "
-            f"text. Further up and to the right is better. PEFT publishes single runs, which have no interval.{apart}"
+            "text. Further up and to the right is better. The dotted line is the front of PEFT's points, which are "
+            f"single runs and have no interval.{apart}"
         ),
         panels=panels,
         tables=tables,
-        legend=[(label, styles[label]) for label in sorted({record.label for record in own}) if label in styles],
+        legend=[(label, styles[label]) for label in dict.fromkeys(each.variant.label for each in ours)],
     )
+
+
+def _placed_all_tasks(records: Sequence[RunRecord]) -> tuple[list[Placed], str]:
+    """Our labels as means over the tasks that every one of them has, and what these are of."""
+    grid = GridRuns(name="", records=records)
+    placed: list[Placed] = []
+    where: list[str] = []
+    for model in grid.models:
+        tasks = _tasks_with(grid, model, FORGETTING, ACCURACY)
+        placed += _place(grid, model, tasks, FORGETTING, ACCURACY)[0]
+        where.append(f"{model}, {_over(tasks)}")
+    return placed, listed(where) if where else ""
 
 
 def pareto_front(placed: Iterable[Placed], across: Measure, up: Measure) -> list[Placed]:
@@ -205,7 +218,7 @@ def _plot(
             style=styles[label],
             points=[point(each) for each in placed if each.variant.label == label],
             joined=True,
-            named=name_front and label in on_front,
+            named=label.split("/")[0] if name_front and label in on_front and styles[label] == BASE_STYLE else "",
             faint=name_front and label not in on_front and styles[label] == BASE_STYLE,
         )
         for label in labels

@@ -113,8 +113,8 @@ def _trace(series: Series) -> dict[str, Any]:
     }
     if series.named:
         trace |= {
-            "text": [_short(series.label) for _ in points],
-            "textposition": "top left",
+            "text": [_short(series.named) for _ in points],
+            "textposition": "top right",
             "textfont": {"size": 11},
             "cliponaxis": False,
         }
