@@ -1,0 +1,187 @@
+import json
+import re
+import runpy
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index
+
+from secura.cli.app import run
+from secura.errors import ConfigError, DataError
+from secura.report.card.finished_run import FinishedRun, read_run
+from secura.report.card.model_card import card_text, write_card
+
+FEW = ("training.steps=2", "retention.per_family=2", "data.test_rows=4")
+
+
+def _settings(*assignments: str) -> list[str]:
+    return [part for each in assignments for part in ("--set", each)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the bundled model, as `secura train` leaves it."""
+    out = tmp_path_factory.mktemp("trained") / "out"
+    assert run(["train", "--out", str(out), *_settings(*FEW)]) == 0
+    return out
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy to write into."""
+    return Path(shutil.copytree(trained, tmp_path / "out"))
+
+
+def _snippet(card: str) -> str:
+    found = re.search(r"^```python\n(.*?)^```", card, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_hub_reads_back_the_results_that_the_run_stored(trained: Path) -> None:
+    finished = read_run(trained)
+    card = ModelCard(card_text(finished))
+    stored = json.loads((trained / "retention.json").read_text())
+    assert card.data.library_name == "peft"
+    assert card.data.pipeline_tag == "text-generation"
+    assert card.data.eval_results is not None
+    by_place = {(each.dataset_type, each.metric_type): each.metric_value for each in card.data.eval_results}
+    total = stored["retention"]["total"]
+    assert by_place["retention/all", "accuracy"] == round(total["right_after"] / total["asked"], 4)
+    assert by_place["retention/all", "knowledge_kept"] == round(total["kept"], 4)
+    assert by_place["ask_in_ulvish", "accuracy"] == stored["new_task"]["total"]["right_after"] / 4
+    assert card.data.model_name is not None
+    index = eval_results_to_model_index(card.data.model_name, card.data.eval_results)
+    front = yaml.safe_load(str(card).split("---")[1])
+    assert front["model-index"] == index
+
+
+def test_license_language_and_a_base_that_is_not_on_the_hub_are_left_open_and_said_to_be(trained: Path) -> None:
+    text = card_text(read_run(trained))
+    front = yaml.safe_load(text.split("---")[1])
+    assert not {"license", "language", "base_model", "datasets"} & set(front)
+    assert "# license: yours to choose" in text
+    assert "License, language and intended use are not stated here" in text
+
+
+def test_the_snippet_loads_the_adapter_and_answers(
+    finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_card(read_run(finished), force=False)
+    script = path.parent / "snippet.py"
+    script.write_text(_snippet(path.read_text()))
+    monkeypatch.chdir(path.parent)
+    capsys.readouterr()
+    made = runpy.run_path(str(script))
+    assert made["model"].active_adapter == "default"
+    prompt = json.loads((finished / "retention.json").read_text())["new_task"]["answers"][0]["prompt"]
+    assert capsys.readouterr().out.startswith(prompt)
+
+
+def test_the_table_has_every_family_with_its_interval_and_no_path_of_this_machine(trained: Path) -> None:
+    text = card_text(read_run(trained))
+    families = json.loads((trained / "retention.json").read_text())["retention"]["families"]
+    for family in families:
+        assert re.search(rf"^\| {family['family']} \| 2 \| 100\.0% \| .*% to 100\.0% \|$", text, re.MULTILINE)
+    assert re.search(r"^\| \*\*all\*\* \| 26 \|", text, re.MULTILINE)
+    assert str(Path(__file__).parents[3]) not in text
+    assert str(trained) not in text
+
+
+def test_pefts_form_and_an_untouched_card_are_replaced_and_an_edited_one_is_not(finished: Path) -> None:
+    run_ = read_run(finished)
+    path = finished / "adapter" / "README.md"
+    assert "# Model Card for Model ID" in path.read_text()  # as PEFT writes it
+    write_card(run_, force=False)
+    first = path.read_text()
+    write_card(run_, force=False)
+    assert path.read_text() == first
+    edited = first.replace("# license: yours to choose", "license: apache-2.0\n# once")
+    path.write_text(edited)
+    with pytest.raises(ConfigError, match="was written or edited by somebody; --force replaces it"):
+        write_card(run_, force=False)
+    assert path.read_text() == edited
+    write_card(run_, force=True)
+    assert path.read_text() == first
+
+
+def _changed(trained: Path, **changes: Any) -> FinishedRun:
+    return replace(read_run(trained), **changes)
+
+
+def test_a_base_and_data_on_the_hub_are_named_for_the_hub(trained: Path) -> None:
+    found = _changed(trained, base="org/base-2b", peft_type="LORA", method="lora", tasks=["org/rows:main:train"])
+    found = replace(found, config={**found.config, "data": {**found.config["data"], "path": "org/rows:main:train"}})
+    text = card_text(found)
+    front = yaml.safe_load(text.split("---")[1])
+    assert (front["base_model"], front["datasets"]) == ("org/base-2b", ["org/rows"])
+    assert "base_model:adapter:org/base-2b" in front["tags"]
+    assert "BASE = 'org/base-2b'" in _snippet(text)
+    assert "import secura" not in _snippet(text)
+
+
+def test_a_local_base_and_a_local_file_go_by_their_names_alone(trained: Path) -> None:
+    found = _changed(trained, base="/home/somebody/models/base-2b", tasks=["rows"])
+    found = replace(
+        found, config={**found.config, "data": {**found.config["data"], "path": "/home/somebody/rows.jsonl"}}
+    )
+    text = card_text(found)
+    assert "/home/somebody" not in text
+    assert "rows.jsonl" in text
+    assert "base-2b, a local folder: name it under `base_model` above" in text
+
+
+def test_without_questions_the_card_says_that_forgetting_was_not_measured(trained: Path) -> None:
+    text = card_text(_changed(trained, families=[], knowledge=None, learned=[], prompt=""))
+    assert "What it forgot was not measured." in text
+    assert "Forgetting was not measured at all." in text
+    assert "model-index" not in text
+
+
+def test_a_whole_model_is_loaded_by_transformers_alone(trained: Path) -> None:
+    text = card_text(_changed(trained, is_adapter=False, peft_type="", method="full"))
+    assert yaml.safe_load(text.split("---")[1])["library_name"] == "transformers"
+    assert "PeftModel" not in text
+
+
+def test_names_with_bars_and_markup_stay_in_their_cells(trained: Path) -> None:
+    found = read_run(trained)
+    text = card_text(replace(found, families=[replace(found.families[0], name="a | <b>\nc")]))
+    assert "| a \\| &lt;b> c | 2 |" in text
+
+
+def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, trained: Path) -> None:
+    with pytest.raises(DataError, match="holds no finished run"):
+        read_run(tmp_path)
+    shutil.copy(trained / "secura_base.json", tmp_path)
+    with pytest.raises(DataError, match="has not come to its end"):
+        read_run(tmp_path)
+    assert read_run(trained / "adapter").folder == trained
+
+
+@pytest.mark.slow
+def test_a_sequence_has_every_task_and_the_strategy(tmp_path: Path) -> None:
+    file = tmp_path / "seq.yaml"
+    file.write_text("tasks: [different_homes, two_steps]\nstrategy: {name: replay}\n")
+    out = tmp_path / "out"
+    assert run(["sequence", str(file), "--out", str(out), *_settings(*FEW, "data.train_rows=20")]) == 0
+    assert run(["card", str(out)]) == 0
+    card = ModelCard.load(out / "adapter" / "README.md")
+    text = str(card)
+    assert re.search(r"^\| different_homes \| 4 \|.*\n\| two_steps \| 4 \|", text, re.MULTILINE)
+    assert "| strategy against forgetting | replay |" in text
+    assert "Learned from: different_homes, two_steps, one after the other in this order." in text
+    assert card.data.tags is not None
+    assert "replay" in card.data.tags
+    kept = [each for each in card.data.eval_results or [] if each.dataset_type == "retention/all"]
+    matrix = json.loads((out / "matrix.json").read_text())["stages"]
+    right = [
+        sum(group["right"].count("1") for name, group in stage["groups"].items() if name.startswith("knowledge:"))
+        for stage in (matrix[0], matrix[-1])
+    ]
+    assert kept[1].metric_value == round(right[1] / right[0], 4)
