@@ -27,15 +27,16 @@ import transformers
 RATES: dict[str, Sequence[float]] = {
     "lora": (5e-4, 7e-4, 1e-3),
     "lora r=26": (5e-4, 7e-4, 1e-3),
+    "lora target_modules=all-linear": (3e-4, 5e-4, 7e-4),
     "dora": (5e-4, 7e-4, 1e-3),
     "full": (3e-5, 5e-5, 1e-4),
     "cabr-lora": (1e-3, 3e-3, 1e-2),
     "cur-lora": (3e-3, 1e-2, 3e-2),
     "secura-paper": (3e-3, 1e-2, 3e-2),
-    "secura": (1e-2, 2e-2, 3e-2),
+    "secura": (5e-3, 1e-2, 2e-2),
     "bounded-lora": (1e-3, 2e-3, 3e-3),
 }
-"""Learning rates by method; `lora r=26` trains as many weights as `secura`."""
+"""Learning rates by method; a setting of the adapter may follow."""
 
 
 def run_folder(out: Path, method: str, rate: float, seed: int) -> Path:

@@ -46,12 +46,7 @@ CONTENDERS: dict[str, dict[str, Any]] = {
         "method.adapter.tau": 0.3,
         "training.learning_rate": 3e-2,
     },
-    "SECURA, bounded, all linear": {
-        "method.name": "secura",
-        "method.adapter.target_modules": "all-linear",
-        "method.adapter.tau": 0.1,
-        "training.learning_rate": 1e-2,
-    },
+    "SECURA, bounded": {"method.name": "secura"},
     "bounded LoRA": {"method.name": "bounded-lora"},
     "LoRA, all linear": {
         "method.name": "lora",

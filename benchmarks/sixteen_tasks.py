@@ -45,6 +45,7 @@ class Contender:
 
 
 LORA = ("method.name=lora",)
+QUERY_AND_VALUE = ("method.adapter.target_modules=[q_proj, v_proj]", "method.adapter.tau=0.3")
 CONTENDERS: dict[str, Contender] = {
     "SEQ, LoRA": Contender(settings=LORA, rates=(1e-4, 3e-4, 7e-4, 1e-3)),
     "ER": Contender(settings=(*LORA, "strategy.name=replay"), rates=(1e-4, 3e-4, 7e-4, 1e-3)),
@@ -63,10 +64,20 @@ CONTENDERS: dict[str, Contender] = {
     "SECURA M2, paper": Contender(
         settings=("method.name=cabr-lora", "method.adapter.norm=paper"), rates=(1e-4, 3e-4, 1e-3, 3e-3)
     ),
-    "SECURA M1, bounded": Contender(
-        settings=("method.name=secura", "method.adapter.reference=moving"), rates=(3e-3, 1e-2, 3e-2, 5e-2)
+    "SECURA M1, bounded": Contender(settings=("method.name=secura",), rates=(3e-3, 1e-2, 3e-2)),
+    "SECURA M2, bounded": Contender(
+        settings=("method.name=secura", "method.adapter.reference=fixed"), rates=(3e-3, 1e-2, 3e-2)
     ),
-    "SECURA M2, bounded": Contender(settings=("method.name=secura",), rates=(3e-3, 1e-2, 3e-2, 5e-2)),
+    "SECURA M1, bounded, q and v": Contender(
+        settings=("method.name=secura", *QUERY_AND_VALUE), rates=(3e-3, 1e-2, 3e-2, 5e-2)
+    ),
+    "SECURA M2, bounded, q and v": Contender(
+        settings=("method.name=secura", *QUERY_AND_VALUE, "method.adapter.reference=fixed"),
+        rates=(3e-3, 1e-2, 3e-2, 5e-2),
+    ),
+    "LoRA, all linear": Contender(
+        settings=(*LORA, "method.adapter.target_modules=all-linear"), rates=(1e-4, 3e-4, 7e-4)
+    ),
     "bounded LoRA": Contender(settings=("method.name=bounded-lora",), rates=(5e-4, 1e-3, 2e-3, 3e-3)),
 }
 

@@ -96,7 +96,8 @@ def small_config(**settings: Any) -> SecuraConfig:
 
 
 def llama_config(**settings: Any) -> SecuraConfig:
-    return SecuraConfig(**{"r": 4, "inner_r": 6, "task_type": "CAUSAL_LM", **settings})
+    """Rank 4, inner rank 6, on query and value projections, as PEFT chooses them by the kind of model."""
+    return SecuraConfig(**{"r": 4, "inner_r": 6, "target_modules": None, "task_type": "CAUSAL_LM", **settings})
 
 
 def adapted(base: Any, config: SecuraConfig, *, seed: int | None = 2, **arguments: Any) -> PeftModel:

@@ -34,7 +34,7 @@ class Habit:
 
 
 HABITS: Mapping[MethodName, Habit] = {
-    "secura": Habit(learning_rate=3e-2),
+    "secura": Habit(learning_rate=1e-2),
     "secura-paper": Habit(learning_rate=1e-2, fold_every=1),  # as published
     "cabr-lora": Habit(learning_rate=1e-3),
     "cur-lora": Habit(learning_rate=3e-3),

@@ -240,7 +240,7 @@ def test_the_file_holds_the_factors_the_indices_the_folds_and_fingerprints_and_n
 def test_q_and_v_of_32_layers_take_less_than_a_megabyte_at_any_width(tmp_path: Path) -> None:
     sizes = []
     for width in (128, 256):
-        model = adapted(llama(layers=32, width=width), SecuraConfig(r=16, inner_r=64, task_type="CAUSAL_LM"))
+        model = adapted(llama(layers=32, width=width), llama_config(r=16, inner_r=64))
         folder = saved_adapter(model, tmp_path / str(width))
         sizes.append((folder / "adapter_model.safetensors").stat().st_size)
         assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000

@@ -43,7 +43,9 @@ NOT_DEFAULT: dict[str, Any] = {
 
 def test_a_config_needs_no_arguments() -> None:
     config = SecuraConfig()
-    assert (config.change, config.norm, config.reference, config.fold) == ("cabr", "bounded", "fixed", "keep")
+    assert (config.change, config.norm, config.reference, config.fold) == ("cabr", "bounded", "moving", "keep")
+    assert config.target_modules == "all-linear"
+    assert SecuraConfig(norm="released").reference == "fixed"
     assert config.peft_type == "SECURA"
     assert config.init_weights
 
@@ -149,7 +151,10 @@ def test_an_unknown_field_is_answered_with_the_nearest_one() -> None:
         ({"selection": "most"}, r"selection is 'most'.*known: least, sample"),
         ({"start": "gauss"}, r"start is 'gauss' \(did you mean 'gaussian'\?\)"),
         ({"change": "cur", "start": "gaussian"}, r"start is 'gaussian', but change='cur' has no factor A"),
-        ({"fold": "undamped"}, r"fold='undamped' adds to a reference that reference='fixed' never moves"),
+        (
+            {"fold": "undamped", "reference": "fixed"},
+            r"fold='undamped' adds to a reference that reference='fixed' never moves",
+        ),
         ({"norm": "released", "reference": "moving"}, r"norm='released' acts on activations, so no fold"),
         ({"r": 0}, r"r is 0, but must be a whole number of at least 1"),
         ({"r": -3}, r"r is -3"),

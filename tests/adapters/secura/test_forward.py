@@ -263,7 +263,13 @@ def adapted_names(model: PeftModel) -> list[str]:
     return list(model.targeted_module_names)
 
 
-def test_the_default_targets_are_query_and_value() -> None:
+def test_every_linear_layer_but_the_last_is_adapted_by_default() -> None:
+    names = adapted_names(get_peft_model(llama(), SecuraConfig(r=4, task_type="CAUSAL_LM")))  # type: ignore[arg-type]
+    assert len(names) == 2 * 7
+    assert not any("lm_head" in name for name in names)
+
+
+def test_without_target_modules_they_are_query_and_value() -> None:
     model = get_peft_model(llama(), llama_config())  # type: ignore[arg-type]
     assert adapted_names(model) == [
         f"model.layers.{index}.self_attn.{name}_proj" for index in (0, 1) for name in ("q", "v")

@@ -56,9 +56,12 @@ class SecuraConfig(PeftConfig):
             "published, `released` by the released code's norm on activations (cannot be merged), `none` not at all."
         },
     )
-    reference: Reference = field(
-        default="moving",
-        metadata={"help": "What D is measured against: the pretrained weight (M2) or the model at the last fold (M1)."},
+    reference: Reference | None = field(
+        default=None,
+        metadata={
+            "help": "What D is measured against: the model at the last fold, `moving` (M1), or the pretrained weight, "
+            "`fixed` (M2). None is `moving`, but `fixed` under the norm `released`."
+        },
     )
     fold: Fold = field(
         default="keep",
@@ -145,6 +148,8 @@ class SecuraConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = getattr(PeftType, PEFT_TYPE_NAME, PEFT_TYPE_NAME)
+        if self.reference is None:
+            self.reference = "fixed" if self.norm == "released" else "moving"
         self.target_modules = _as_set(self.target_modules)
         self.exclude_modules = _as_set(self.exclude_modules)
         if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
