@@ -1,3 +1,4 @@
+import math
 import statistics
 
 import pytest
@@ -48,3 +49,22 @@ def test_lower_may_be_better_and_a_single_run_is_never_told_apart() -> None:
     assert found is not None
     assert (found.best, found.tied, found.unknown, found.clear) == ("c", (), ("a",), False)
     assert standing({"a": _of(0.5, 0.1)}, lower_is_better=True) is None
+
+
+def test_runs_that_agree_to_the_last_answer_are_known_no_better_than_to_one_answer() -> None:
+    kept, lost = (estimate([share] * 2, step=1 / 78) for share in (1.0, 76 / 78))
+    assert kept is not None
+    assert lost is not None
+    half = t.ppf(0.975, 1) / 78 / math.sqrt(12) / math.sqrt(2)
+    assert (lost.low, lost.high) == pytest.approx((76 / 78 - half, 76 / 78 + half))
+    assert meet(kept, lost)
+    apart = estimate([0.2] * 2, step=1 / 78)
+    assert apart is not None
+    assert not meet(kept, apart)
+    assert estimate([0.1, 0.5], step=1 / 78) == estimate([0.1, 0.5])
+
+
+def test_runs_that_agree_in_a_number_of_unknown_coarseness_are_told_apart_from_nothing() -> None:
+    found = standing({"a": _of(1.0, 0.0), "b": _of(0.1, 0.01)}, lower_is_better=False)
+    assert found is not None
+    assert found.tied == ("b",)

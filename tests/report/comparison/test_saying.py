@@ -35,4 +35,4 @@ def test_one_name_alone_has_nothing_to_lead() -> None:
 
 def test_several_places_have_a_line_each_and_one_goes_without_saying() -> None:
     assert each_place({"one": "Yes.", "two": ""}) == "Yes."
-    assert each_place({"one": "Yes.", "two": "No."}) == "One: Yes.\nTwo: No."
+    assert each_place({"one": "Yes.", "two": "No."}) == "one: Yes.\ntwo: No."

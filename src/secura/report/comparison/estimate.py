@@ -4,9 +4,14 @@
 
 The interval tells how far another seed may land, and nothing of which questions were asked.
 One run has no interval, and so is never said to lead or to trail.
+
+Runs may agree to the last answer: two seeds that both keep 76 of 78 have s = 0, and an
+interval of no width would be clear of everything. A share of n answers is known to 1/n, whose
+rounding has the standard deviation 1/(n√12), so s is taken to be at least that.
 """
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,13 +39,16 @@ class Estimate:
         return max(self.mean - self.low, self.high - self.mean)
 
 
-def estimate(values: Sequence[float], *, floor: float = -math.inf, ceiling: float = math.inf) -> Estimate | None:
+def estimate(
+    values: Sequence[float], *, floor: float = -math.inf, ceiling: float = math.inf, step: float = 0.0
+) -> Estimate | None:
     """The mean and its 95 % t interval; None where there is no value.
 
     Args:
         values: one for each run, such as one a seed.
         floor: what the number cannot go below; an interval is cut off there.
         ceiling: what it cannot go above.
+        step: the difference that one answer makes to the number of a run; 0 where it is not of answers.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite or len(finite) < len(values):
@@ -49,7 +57,19 @@ def estimate(values: Sequence[float], *, floor: float = -math.inf, ceiling: floa
     mean, half = found.mean, found.half_width
     if half is None:
         return Estimate(mean=mean, low=None, high=None, count=1)
+    # The interval of rounding alone: that of two or more values whose s is step/√12.
+    spread = statistics.stdev(finite)
+    least = step / math.sqrt(12)
+    if spread < least:
+        half = mean_over_seeds(_with_spread(least, len(finite))).half_width or 0.0
     return Estimate(mean=mean, low=max(floor, mean - half), high=min(ceiling, mean + half), count=found.count)
+
+
+def _with_spread(spread: float, count: int) -> list[float]:
+    """So many values with that standard deviation."""
+    half, odd = divmod(count, 2)
+    apart = spread * math.sqrt((count - 1) / (2 * half))
+    return [apart] * half + [-apart] * half + [0.0] * odd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +104,9 @@ def standing(estimates: Mapping[str, Estimate], *, lower_is_better: bool) -> Sta
 
 
 def meet(one: Estimate, other: Estimate) -> bool:
-    """Whether two intervals share a point; a single run's is taken to meet every other."""
+    """Whether two intervals share a point; one of a single run, or without width, is taken to meet every other."""
     if one.low is None or one.high is None or other.low is None or other.high is None:
         return True
+    if one.low == one.high or other.low == other.high:
+        return True  # runs that agree entirely, in a number of unknown coarseness
     return one.low <= other.high and other.low <= one.high

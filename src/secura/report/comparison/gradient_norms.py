@@ -52,7 +52,7 @@ def gradient_norms(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Abs
             for variant in grid.variants
             if (found := [record for record in own if grid.variant(record) == variant])
         }
-        title = ", ".join(part for part in (model, task) if part)
+        title = ", ".join(part for part in (model if len(grid.models) > 1 or not task else "", task) if part)
         panels.append(_plot(title, grid, by_variant, styles))
         medians = {variant: over_seeds(found, _NORM) for variant, found in by_variant.items()}
         rows.extend(_row(title, variant, found, medians[variant]) for variant, found in by_variant.items())

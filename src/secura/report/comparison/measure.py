@@ -27,6 +27,8 @@ class Measure:
     size without; of a factor the logarithm is stored."""
     of: Callable[[RunRecord], float | None]
     """The number of a record, as a share of 1 or in nats; None where it has none."""
+    step: Callable[[RunRecord], float] = lambda record: 0.0
+    """The difference that one answer makes to it; 0 where it is not of answers, or of how many is not known."""
     lower_is_better: bool = False
     """As for losses and forgetting."""
     floor: float = -inf
@@ -114,13 +116,36 @@ def _kept(record: RunRecord) -> float | None:
     return sum(tally.after for tally in record.knowledge.values()) / before if before else None
 
 
-GAIN = Measure(key="gain", title="gain on the new task, points", unit="points", of=_gained, floor=-1, ceiling=1)
+def _one_of_the_new_task(record: RunRecord) -> float:
+    return 1 / record.gain.asked if record.gain is not None and record.gain.asked else 0.0
+
+
+def _one_of_knowledge(record: RunRecord) -> float:
+    before = sum(tally.before for tally in record.knowledge.values())
+    return 1 / before if before and record.sequence is None else 0.0
+
+
+GAIN = Measure(
+    key="gain",
+    title="gain on the new task, points",
+    unit="points",
+    of=_gained,
+    step=_one_of_the_new_task,
+    floor=-1,
+    ceiling=1,
+)
 GAIN_NATS = Measure(key="gain-nats", title="fall of the new task's loss, nats per token", unit="nats", of=_nats_fallen)
 SEQUENCE_GAIN = Measure(
     key="gain", title="gain over all tasks, points", unit="points", of=_sequence_gained, floor=-1, ceiling=1
 )
 ACCURACY = Measure(
-    key="accuracy", title="right answers on the new task, %", unit="percent", of=_right, floor=0, ceiling=1
+    key="accuracy",
+    title="right answers on the new task, %",
+    unit="percent",
+    of=_right,
+    step=_one_of_the_new_task,
+    floor=0,
+    ceiling=1,
 )
 NEW_TASK_NATS = Measure(
     key="new-task-nats",
@@ -130,7 +155,7 @@ NEW_TASK_NATS = Measure(
     lower_is_better=True,
     floor=0,
 )
-KEPT = Measure(key="kept", title="knowledge kept, % of base", unit="percent", of=_kept, floor=0)
+KEPT = Measure(key="kept", title="knowledge kept, % of base", unit="percent", of=_kept, step=_one_of_knowledge, floor=0)
 FORGETTING = Measure(
     key="forgetting",
     title="forgetting, nats per token",

@@ -58,7 +58,8 @@ def pareto(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
             where = f"{model}, {_over(tasks)}"
             panels.append(_plot(where, placed, front, across, up, styles))
             tables.append(_table(where, placed, front, incomplete, across, up))
-            panel = ", ".join([*([model] if len(grid.models) > 1 else []), up.title.split(",")[0]])
+            what = up.title.split(",")[0]
+            panel = f"{model}, {what}" if len(grid.models) > 1 else what.capitalize()
             sentences[panel] = _sentence(placed, front, incomplete, across, up)
     if not panels:
         return Absent(
@@ -165,7 +166,10 @@ def _tasks_with(grid: GridRuns, model: str, across: Measure, up: Measure) -> lis
         task
         for task in grid.tasks(model)
         if any(
-            across.of(record) is not None and up.of(record) is not None
+            across.of(record) is not None
+            and up.of(record) is not None
+            # Where answers can be matched, their share says what was learned.
+            and (up is not GAIN_NATS or GAIN.of(record) is None)
             for record in grid.of(model=model, task=task)
             if record.status == "success"
         )

@@ -25,11 +25,15 @@ def performance(grid: GridRuns) -> Exhibit | Absent:
                 tasks = [task for task in tasks if task not in _tasks_with(grid, model, ACCURACY)]
             if tasks:
                 tables.append(_by_task(f"{where}{caption}, mean ± 95% interval", grid, model, tasks, measure))
-                sentences[f"{where}{caption}"] = _mean_sentence(grid, model, tasks, measure, caption)
+                sentences[f"{where}{caption}".capitalize() if not where else f"{where}{caption}"] = _mean_sentence(
+                    grid, model, tasks, measure, caption
+                )
         kept = _tasks_with(grid, model, KEPT)
         if kept:
             tables.append(_by_task(f"{where}knowledge kept, % of base", grid, model, kept, KEPT))
-            sentences[f"{where}knowledge kept"] = _mean_sentence(grid, model, kept, KEPT, "knowledge kept")
+            sentences[f"{where}knowledge kept" if where else "Knowledge kept"] = _mean_sentence(
+                grid, model, kept, KEPT, "knowledge kept"
+            )
         families = _by_family(f"{where}knowledge kept by family, % of base", grid, model)
         if families is not None:
             tables.append(families)
@@ -187,4 +191,8 @@ def _kept_of(family: str) -> Measure:
         tally = record.knowledge.get(family)
         return tally.after / tally.before if tally and tally.before else None
 
-    return Measure(key=family, title=family, unit="percent", of=kept, floor=0)
+    def one(record: RunRecord) -> float:
+        tally = record.knowledge.get(family)
+        return 1 / tally.before if tally and tally.before else 0.0
+
+    return Measure(key=family, title=family, unit="percent", of=kept, step=one, floor=0)

@@ -73,11 +73,15 @@ def _axis(axis: Axis, *, zero: bool) -> dict[str, Any]:
         "showline": True,
     }
     if axis.log:
-        made |= {"type": "log", "exponentformat": "power"}
+        made |= {"type": "log", "exponentformat": "power", "minorloglabels": "complete", "dtick": "D2"}
     if zero:
         made["rangemode"] = "tozero"
     if axis.marks:
-        made |= {"tickvals": [value for value, _ in axis.marks], "ticktext": [text for _, text in axis.marks]}
+        made |= {
+            "tickmode": "array",
+            "tickvals": [value for value, _ in axis.marks],
+            "ticktext": [text for _, text in axis.marks],
+        }
     if axis.turned:
         made["autorange"] = "reversed"
     if axis.ticks:

@@ -5,7 +5,8 @@ variant of its own, since a mean over rates would be the mean of different thing
 same variant, model and task that differ by seed, or by the order of a sequence, repeat each other.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -165,31 +166,30 @@ class GridRuns:
 
 def over_seeds(records: Iterable[RunRecord], measure: Measure) -> Estimate | None:
     """A measure of runs that repeat each other; None where none of them has it."""
-    values = [value for record in records if record.status == "success" and (value := measure.of(record)) is not None]
-    return estimate(values, floor=measure.floor, ceiling=measure.ceiling)
+    done = [record for record in records if record.status == "success"]
+    values = [value for record in done if (value := measure.of(record)) is not None]
+    step = max((measure.step(record) for record in done), default=0.0)
+    return estimate(values, floor=measure.floor, ceiling=measure.ceiling, step=step)
 
 
-def per_seed(
-    records: Iterable[RunRecord], tasks: Sequence[str], number: Callable[[RunRecord], float | None]
-) -> dict[Replicate, float]:
-    """The mean over tasks for each seed that has a number for every task.
+def over_tasks(records: Iterable[RunRecord], tasks: Sequence[str], measure: Measure) -> Estimate | None:
+    """The mean over tasks with its interval over seeds that have a number for every task; None without such a seed.
 
     A mean over the tasks that happen to be there would be another number for each seed, so
     a seed that lacks one is left out.
     """
     values: dict[Replicate, dict[str, float]] = {}
+    steps: dict[str, float] = {}
     for record in records:
-        value = number(record) if record.status == "success" else None
+        value = measure.of(record) if record.status == "success" else None
         if value is not None:
             values.setdefault(replicate(record), {})[record.task] = value
-    return {
-        each: sum(found[task] for task in tasks) / len(tasks)
-        for each, found in values.items()
-        if tasks and all(task in found for task in tasks)
-    }
-
-
-def over_tasks(records: Iterable[RunRecord], tasks: Sequence[str], measure: Measure) -> Estimate | None:
-    """The mean over tasks with its interval over seeds; None where no seed has every task."""
-    values = per_seed(records, tasks, measure.of)
-    return estimate(list(values.values()), floor=measure.floor, ceiling=measure.ceiling)
+            steps[record.task] = max(steps.get(record.task, 0.0), measure.step(record))
+    whole = [found for found in values.values() if tasks and all(task in found for task in tasks)]
+    return estimate(
+        [math.fsum(found[task] for task in tasks) / len(tasks) for found in whole],
+        floor=measure.floor,
+        ceiling=measure.ceiling,
+        # The rounding of each task is its own, so that of their mean is the root of the squares.
+        step=math.hypot(*(steps[task] for task in tasks)) / len(tasks) if whole else 0.0,
+    )

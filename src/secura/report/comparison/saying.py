@@ -39,4 +39,4 @@ def each_place(sentences: Mapping[str, str]) -> str:
     said = {place: sentence for place, sentence in sentences.items() if sentence}
     if len(said) < 2:
         return " ".join(said.values())
-    return "\n".join(f"{place[:1].upper()}{place[1:]}: {sentence}" for place, sentence in said.items())
+    return "\n".join(f"{place}: {sentence}" for place, sentence in said.items())

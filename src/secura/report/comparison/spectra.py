@@ -52,7 +52,7 @@ def spectra(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
         where = f"{model}: " if len(grid.models) > 1 else ""
         panels.append(_moves_plot(f"{where}change of the norm", moves, styles))
         panels.append(_layer_plot(f"{where}{layer}", layer, grid, by_variant, styles))
-        panels.append(_ratio_plot(f"{where}{layer}, relative to before", layer, grid, by_variant, styles))
+        panels.append(_ratio_plot(f"{where}{layer}, what changed", layer, grid, by_variant, styles))
         tables.append(_table(model, by_variant, moves))
         distances = {
             variant.text: found for variant, own in by_variant.items() if (found := over_seeds(own, _DISTANCE))
@@ -142,14 +142,14 @@ def _ratio_plot(
     by_variant: Mapping[Variant, Sequence[RunRecord]],
     styles: Mapping[str, Style],
 ) -> Plot:
-    """What the singular values themselves hide, since they span decades."""
+    """What the singular values themselves hide, since they span decades; relative to the largest of them."""
     series = []
     for variant, records in by_variant.items():
         found = _layers(records).get(layer)
         if not found:
             continue
         moved = [
-            [100 * (new / old - 1) for old, new in zip(each.before, each.after, strict=False) if old > 0]
+            [100 * (new - old) / each.before[0] for old, new in zip(each.before, each.after, strict=False)]
             for each in found
         ]
         points = [
@@ -166,7 +166,7 @@ def _ratio_plot(
     return Plot(
         title=title,
         x=Axis(title="rank"),
-        y=Axis(title="change of the singular value, %"),
+        y=Axis(title="change, % of the largest value before"),
         series=series,
         zero_line="y",
     )
