@@ -140,7 +140,8 @@ def show_means(console: Console, tables: Tables) -> None:
         rows = _runs_of(tables, grid)
         shown = [column for column in _MEANS if any(row[column] is not None for row in rows)]
         for column in shown or ["gain_after"]:
-            console.print(_means_table(f"{grid}: {_MEANS[column]}", rows, column))
+            _say(console, f"\n{grid}: {_MEANS[column]}")
+            console.print(_means_table(rows, column))
     _say(
         console,
         "mean ± half the 95 % interval over seeds (Student's t); in brackets how many of the seeds are there, "
@@ -154,13 +155,13 @@ def _runs_of(tables: Tables, grid: str) -> list[dict[str, Any]]:
     return [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
 
 
-def _means_table(title: str, rows: Sequence[dict[str, Any]], column: str) -> Table:
+def _means_table(rows: Sequence[dict[str, Any]], column: str) -> Table:
     """Labels down, tasks across; models and learning rates stand in the label where they differ."""
     differ = [key for key in ("model", "learning_rate", "order_seed") if len({row[key] for row in rows}) > 1]
     if "learning_rate" in differ and not _several_rates_a_label(rows):
         differ.remove("learning_rate")
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("")
     for task in tasks:
         table.add_column(task, justify="right")

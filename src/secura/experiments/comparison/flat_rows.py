@@ -46,7 +46,6 @@ def flat_rows(folder: Path, records: list[RunRecord] | None = None) -> list[Row]
 
 def _row(record: RunRecord) -> Row:
     settings, cost = record.settings, record.cost
-    before, after = _known(record)
     return _whole_row(
         _of_settings(settings),
         name=record.name,
@@ -65,9 +64,7 @@ def _row(record: RunRecord) -> Row:
         gain_after=record.gain.after / record.gain.asked if record.gain else record.accuracy,
         gain_nats_before=record.gain_nats[0],
         gain_nats_after=record.gain_nats[1],
-        knowledge_before=before,
-        knowledge_after=after,
-        knowledge_kept=after / before if before and after is not None else None,
+        **_known(record),
         forgetting_nats=record.forgetting_nats,
         **_of_sequence(record),
         train_loss=record.train_loss,
@@ -111,14 +108,15 @@ def _of_settings(settings: Mapping[str, Any]) -> Row:
     }
 
 
-def _known(record: RunRecord) -> tuple[float | None, float | None]:
-    """Share of the knowledge questions answered right before and after, each question counting once."""
+def _known(record: RunRecord) -> Row:
+    """Knowledge questions answered right, each counting once: shares of all, and after as a share of before."""
     asked = sum(tally.asked for tally in record.knowledge.values())
-    if not asked:
-        return None, None
     before = sum(tally.before for tally in record.knowledge.values())
     after = sum(tally.after for tally in record.knowledge.values())
-    return before / asked, after / asked
+    if not asked:
+        return {}
+    kept = after / before if before else None
+    return {"knowledge_before": before / asked, "knowledge_after": after / asked, "knowledge_kept": kept}
 
 
 def _of_sequence(record: RunRecord) -> Row:

@@ -109,10 +109,10 @@ def _gain(result: RunResult) -> Tally | None:
 
 
 def _rows(run: PreparedRun) -> int:
-    """Rows of all steps; the last batch of a pass over the data is a smaller one."""
+    """Rows of all steps; the last batch of a pass over the data may be a smaller one."""
     training, count = run.config.training, len(run.examples)
-    batches = run.steps * training.gradient_accumulation
-    return round(batches * count / math.ceil(count / training.batch_size))
+    passes, batches = divmod(run.steps * training.gradient_accumulation, math.ceil(count / training.batch_size))
+    return passes * count + batches * training.batch_size
 
 
 def _tokens(examples: Sequence[Example], rows: int) -> int:
