@@ -1,15 +1,13 @@
 """`secura compare`: a grid of runs, carried out, looked at, and set beside PEFT's published ones."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
+from secura.cli.compare_plan import plan
 from secura.errors import ConfigError
-
-if TYPE_CHECKING:
-    from secura.experiments.comparison.engines.engine import Engine
 
 Option = typer.Option
 
@@ -30,6 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command()(plan)
+
 
 @app.command()
 def run(
@@ -43,6 +43,10 @@ def run(
         int | None, Option(metavar="N", help="Runs at a time; as many as GPUs or cores if left out.")
     ] = None,
     engine: Annotated[Literal["local", "ray", "slurm"], Option(help="Where runs are carried out.")] = "local",
+    engine_set: Annotated[
+        list[str] | None,
+        Option("--engine-set", metavar="A=B", help="Set something about ray or slurm, such as partition=gpu."),
+    ] = None,
     retry_failed: Annotated[
         bool, Option("--retry-failed/--no-retry-failed", help="Try failed runs again; the old failure is kept.")
     ] = True,
@@ -54,6 +58,7 @@ def run(
     Exit codes: 0 every run succeeded, 1 a run failed or Ctrl-C stopped it, 3 wrong usage.
     """
     del debug
+    from secura.experiments.comparison.engines.choice import make_engine
     from secura.experiments.comparison.grid_config import load_grid
     from secura.experiments.comparison.running import planned_runs
 
@@ -67,24 +72,8 @@ def run(
     if dry_run:
         show_runs(console, runs)
         return 0
-    return carry_out_and_show(console, runs, out, _engine(engine, out, workers), retry_failed=retry_failed)
-
-
-def _engine(name: str, folder: Path, workers: int | None) -> "Engine":
-    if workers is not None and workers < 1:
-        raise ConfigError(f"--workers is {workers}; it counts runs at a time, from 1.")
-    if name == "ray":
-        from secura.experiments.comparison.engines.ray_engine import RayEngine
-
-        return RayEngine(workers=workers)
-    if name == "slurm":
-        from secura.experiments.comparison.engines.slurm_engine import SlurmEngine, SlurmSettings
-
-        settings = SlurmSettings() if workers is None else SlurmSettings(at_once=workers)
-        return SlurmEngine(folder=folder / "slurm", settings=settings)
-    from secura.experiments.comparison.engines.local_engine import LocalEngine
-
-    return LocalEngine(workers=workers)
+    place = make_engine(engine, folder=out, workers=workers, assignments=engine_set or ())
+    return carry_out_and_show(console, runs, out, place, retry_failed=retry_failed)
 
 
 @app.command()

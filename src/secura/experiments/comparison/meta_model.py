@@ -13,8 +13,13 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PretrainedConfig
-from transformers import PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.masking_utils import sdpa_mask
 
 from secura.experiments.method_names import MethodName
@@ -93,10 +98,10 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
 
 def _counter() -> FlopCounterMode:
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     return FlopCounterMode(
-        display=False,
-        custom_mapping={attention: _attention_flops, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops},
+        display=False, custom_mapping={forward: _attention_flops, backward: _attention_backward_flops}
     )
 
 

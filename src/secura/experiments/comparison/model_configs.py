@@ -43,9 +43,7 @@ def backbones() -> tuple[Backbone, ...]:
     stored = [
         json.loads(each.read_text(encoding="utf-8")) for each in sorted(folder.iterdir(), key=lambda each: each.name)
     ]
-    return tuple(
-        Backbone(ids=tuple(each["ids"]), weights=each["weights"], settings=each["config"]) for each in stored
-    )
+    return tuple(Backbone(ids=tuple(each["ids"]), weights=each["weights"], settings=each["config"]) for each in stored)
 
 
 def config_of_model(source: str) -> PretrainedConfig:

@@ -1,3 +1,4 @@
+import itertools
 import os
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def test_no_more_jobs_run_at_a_time_than_there_are_workers(cluster: str, tmp_pat
     jobs = [job(tmp_path, f"job-{number}", code) for number in range(3)]
     assert [one.exit_code for one in RayEngine(address=cluster, workers=1).run(jobs)] == [0, 0, 0]
     spans = sorted(tuple(map(float, one.log.read_text().split())) for one in jobs)
-    assert all(end <= begin for (_, end), (begin, _) in zip(spans, spans[1:], strict=False))
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
 
 
 @pytest.mark.slow

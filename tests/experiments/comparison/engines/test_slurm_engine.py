@@ -1,14 +1,11 @@
 """submitit's own local executor takes the queue's place by default; a real Slurm where one is installed."""
 
 import shutil
-import subprocess
-import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_jobs import GOES_ON_WHEN_REQUEUED, SAVES_WHEN_STOPPED, appears, becomes_true, job
+from engine_jobs import GOES_ON_WHEN_REQUEUED, SAVES_WHEN_STOPPED, appears, job
 
 from secura.errors import ConfigError
 from secura.experiments.comparison.engines.slurm_engine import SlurmEngine, SlurmSettings
