@@ -128,7 +128,7 @@ def test_a_score_matrix_is_the_mean_over_seeds_and_names_the_farthest_fall() -> 
     assert (first.title, first.rows, first.names) == ("A", ["base", "1", "2"], ["x", "y"])
     assert first.cells == [[0.0, 0.0], [0.9, 0.1], [0.2, 0.8]]
     assert exhibit.sentence.startswith("The farthest fall is that of x under A: 70.0 points")
-    assert "falls least under B (5.0 points)" in exhibit.sentence
+    assert "falls least under B (10.0 points)" in exhibit.sentence
 
 
 def test_matrices_of_several_orders_name_columns_by_their_place() -> None:

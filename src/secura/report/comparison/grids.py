@@ -7,7 +7,7 @@ from pathlib import Path
 from secura.errors import DataError
 from secura.experiments.comparison.cell import stored_cells
 from secura.experiments.comparison.record import RunRecord
-from secura.experiments.comparison.record_files import read_records
+from secura.experiments.comparison.record_files import RESULTS_FOLDER, read_records
 from secura.report.comparison.runs import GridRuns, Missing, newest_of_each_cell
 
 
@@ -36,7 +36,7 @@ def read_comparison(folder: Path) -> Comparison:
     found = read_records(folder)
     if not found:
         raise DataError(f"{folder} holds no result; make some with secura compare run, or name its folder.")
-    files = {path.stem: path for path in sorted(folder.glob("**/*.json"))}
+    files = {path.stem: path for path in (*folder.glob("*.json"), *folder.glob(f"**/{RESULTS_FOLDER}/*.json"))}
     notes = []
     records = newest_of_each_cell(found)
     if len(records) < len(found):

@@ -127,7 +127,9 @@ def _plot(
             style = of_rate(styles[variant.label], grid.rate_rank(variant))
             line = Series(label=variant.text, group=variant.label, style=style, points=points, joined=True, band=True)
             series.append(line)
-    return Plot(title=title, x=Axis(title="tasks learned"), y=Axis(title=y_title), series=series)
+    last = max(len(record.sequence.tasks) for records in sequences.values() for record in records if record.sequence)
+    marks = [(float(stage), str(stage)) for stage in range(0, last + 1, 1 + last // 10)]
+    return Plot(title=title, x=Axis(title="tasks learned", marks=marks), y=Axis(title=y_title), series=series)
 
 
 def _over_runs(records: Sequence[RunRecord], measure: Measure) -> Estimate | None:

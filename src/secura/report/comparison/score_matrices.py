@@ -70,10 +70,10 @@ def _mean(sequences: Sequence[SequenceRecord], length: int) -> Cells:
 
 
 def _falls(names: Sequence[str], cells: Cells) -> list[tuple[str, float]]:
-    """How far each task has fallen since it was learned."""
+    """How far each task has fallen since it was learned; the last one learned has had no time to."""
     return [
         (name, when_learned - last)
-        for place, name in enumerate(names)
+        for place, name in enumerate(names[:-1])
         if (when_learned := cells[place + 1][place]) is not None and (last := cells[-1][place]) is not None
     ]
 
