@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 from engine_jobs import becomes_true
+from in_this_process import InThisProcess
 from peft_results import peft_result
 
 from secura.cli.app import DONE, FAILED, USAGE, run
+from secura.experiments.comparison.engines import choice
 from secura.experiments.comparison.record_files import read_records
 
 
@@ -39,10 +41,11 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(
 
 
 def test_a_grid_is_carried_out_shown_and_not_repeated(
-    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(choice, "make_engine", lambda *_, **__: InThisProcess())
     out = tmp_path / "out"
-    arguments = ["compare", "run", str(grid), "--out", str(out), "--workers", "2"]
+    arguments = ["compare", "run", str(grid), "--out", str(out)]
     assert run(arguments) == DONE
     said = capsys.readouterr().out
     assert "2/2 done   tiny/" in said
@@ -60,8 +63,9 @@ def test_a_grid_is_carried_out_shown_and_not_repeated(
 
 
 def test_a_failed_run_is_told_of_and_ends_the_command_with_1(
-    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(choice, "make_engine", lambda *_, **__: InThisProcess())
     out = tmp_path / "out"
     broken = ["compare", str(grid), "--out", str(out), "--set", "base.data.max_length=2", "--set", "methods=[lora]"]
     assert run(broken) == FAILED

@@ -1,4 +1,5 @@
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,10 @@ def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
         ({"seed": [0]}, r"unknown setting seed; the nearest is seeds"),
         ({"methods": ["loraa"]}, r"loraa on own_things, seed 0: unknown method 'loraa'; the nearest is lora"),
         ({"methods": ["lora", "lora"]}, r"methods names 'lora' twice"),
-        ({"methods": [{"name": "lora", "strategy": "ewc"}]}, r"lora \+ ewc has a strategy, which needs kind: sequence"),
+        (
+            {"methods": [{"name": "lora", "strategy": "ewc"}]},
+            r"lora \+ ewc on own_things, seed 0: strategy ewc protects earlier tasks",
+        ),
         ({"tasks": ["own_thing"]}, r"'own_thing' is no task; the nearest are own_things"),
         ({"tasks": ["rows.jsonl"]}, r"rows.jsonl: no such file"),
         ({"tasks": []}, r"tasks is empty"),
@@ -161,6 +165,15 @@ def test_a_file_trained_on_is_known_by_its_content(rows_file: Path, tmp_path: Pa
     (second,) = grid_cells(load_grid(_file(tmp_path, methods=["lora"], tasks=[str(copy)], seeds=[0])))
     assert first.task == second.task == "rows"
     assert first.name != second.name
+
+
+def test_the_grid_that_the_documentation_shows_is_one(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[3] / "docs" / "compare.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "grid.yaml"
+    path.write_text(shown)
+    cells = grid_cells(load_grid(path))
+    assert len(cells) == 2 * 3 + 2 * 2 * 3 - 2  # lora; SECURA M1 at two learning rates, less one seed on one task
 
 
 def test_a_stored_run_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:

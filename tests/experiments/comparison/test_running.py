@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from engine_jobs import becomes_true
+from in_this_process import InThisProcess
 
 from secura.errors import ConfigError
 from secura.experiments.comparison import run_cell as cell_runner
-from secura.experiments.comparison.engines.engine import Ended, Job
 from secura.experiments.comparison.grid_config import GridConfig, load_grid
 from secura.experiments.comparison.record import RunRecord
 from secura.experiments.comparison.record_files import read_record, read_records
@@ -28,16 +28,6 @@ from secura.experiments.comparison.running import (
     under_way,
     write_plan,
 )
-
-
-class InThisProcess:
-    """An engine for tests: carries out one job after the other, here."""
-
-    def run(self, jobs: Sequence[Job]) -> Iterator[Ended]:
-        for job in jobs:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            job.log.touch()
-            yield Ended(job=job, exit_code=cell_runner.run_cell(Path(job.command[-1])))
 
 
 @pytest.fixture
