@@ -174,6 +174,45 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_as_an_uninterrupted_one(
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("strategy", ["kl_anchor", "lwf", "ilora"])
+def test_a_strategy_changes_a_run_and_resumes_with_it(
+    strategy: str, llama_folder: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rate, chosen = "training.learning_rate=0.05", f"strategy.name={strategy}"
+    _, plain = _run(_config(llama_folder, rows_file, tmp_path / "plain", rate))
+    whole = _config(llama_folder, rows_file, tmp_path / "whole", rate, chosen)
+    _, straight = _run(whole)
+    config = whole.model_copy(update={"out": str(tmp_path / "broken")})
+    with monkeypatch.context() as patch:
+        patch.setattr(run_steps, "fold_callbacks", lambda run: [_InterruptAt(2)])
+        with pytest.raises(TrainingError, match="after step 3 of 4"):
+            _run(config)
+    _, resumed = _run(config, resume=True)
+    files = [each.saved / "adapter_model.safetensors" for each in (plain, straight, resumed)]
+    without, expected, found = map(load_file, files)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert not all(torch.equal(expected[name], without[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["strategy.name=replay"], "a run learns one; use kl_anchor or lwf"),
+        (["strategy.name=ewc"], "a run learns one; use kl_anchor or lwf"),
+        (["strategy.name=kl_anchor", "strategy.settings.strenght=2"], "the nearest is strategy.settings.strength"),
+        (["strategy.settings.strength=2"], "sequential has no settings"),
+        (["strategy.name=kl"], "strategy.name is 'kl'"),
+    ],
+)
+def test_a_strategy_that_one_run_cannot_use_is_refused(
+    settings: list[str], says: str, llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        prepare_run(_config(llama_folder, rows_file, tmp_path / "out", *settings))
+    with pytest.raises(ConfigError, match="method full has none; use lwf"):
+        prepare_run(_config(llama_folder, rows_file, tmp_path / "out", "strategy.name=kl_anchor", method="full"))
+
+
 class _CountEnds(TrainerCallback):
     """Stands in for a fold at the end of a task."""
 

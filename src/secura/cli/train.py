@@ -19,6 +19,9 @@ def train(
         str | None,
         Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf or full."),
     ] = None,
+    strategy: Annotated[
+        str | None, Option(help="kl_anchor, lwf or ilora: what is done against forgetting, besides the adapter.")
+    ] = None,
     assign: Annotated[
         list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
     ] = None,
@@ -48,6 +51,7 @@ def train(
         "model.path": model,
         "data.path": data,
         "method.name": method,
+        "strategy.name": strategy,
         "out": out,
         "retention.path": retain,
         "retention.min_retention": min_retention,

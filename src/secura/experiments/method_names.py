@@ -1,4 +1,4 @@
-"""The names of the methods, apart from what they are, so that settings can be checked without torch."""
+"""The names of the methods and strategies, apart from what they are, so that settings can be checked without torch."""
 
 from typing import Literal, get_args
 
@@ -17,6 +17,7 @@ MethodName = Literal[
 ]
 Boundary = Literal["fold", "keep", "anew"]
 """What becomes of an adapter between two tasks: folded, gone on with, or merged and begun anew."""
+StrategyName = Literal["sequential", "replay", "ewc", "ilora", "kl_anchor", "lwf"]
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
 CANNOT_FOLD: tuple[MethodName, ...] = ("lora", "dora", "mica", "corda", "osf", "full")
 """PEFT's own adapters, and no adapter at all."""

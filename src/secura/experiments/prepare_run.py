@@ -31,6 +31,7 @@ from secura.experiments.run_config import RunConfig
 from secura.experiments.run_data import RunData, calibration_items, hold_out, read_run_data
 from secura.experiments.run_files import check_folder, check_same_settings, run_folder
 from secura.experiments.sequence_config import SequenceConfig
+from secura.experiments.strategies import check_single_run, make_strategy
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.examples import Example, example_from_item, fit_to_context
@@ -158,6 +159,9 @@ def prepare_run(config: RunConfig, *, resume: bool = False) -> PreparedRun:
 
 def _check_settings(config: RunConfig) -> None:
     method = config.method
+    if config.strategy.name != "sequential" or config.strategy.settings:
+        check_single_run(config.strategy.name, config.strategy.settings, method.name)
+        make_strategy(config.strategy.name, config.strategy.settings, seed=config.training.seed)
     if method.calibration is not None and method.name != "corda":
         raise ConfigError(f"method.calibration is for corda, and method.name is {method.name}; leave it out.")
     if method.name == "full" and method.start_from is not None:

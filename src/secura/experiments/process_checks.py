@@ -26,6 +26,11 @@ def check_processes(config: RunConfig) -> None:
     count = process_count()
     if count == 1:
         return
+    if config.strategy.name != "sequential":
+        raise ConfigError(
+            f"strategy.name is {config.strategy.name}, which several processes cannot share; start one process, or "
+            "leave it out."
+        )
     rows = config.training.batch_size
     if rows % count:
         below, above = rows // count * count, (rows // count + 1) * count

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from secura.experiments.method_names import MethodName
+from secura.experiments.method_names import MethodName, StrategyName
 
 
 class Section(BaseModel):
@@ -105,6 +105,15 @@ class RetentionConfig(Section):
     """Share of base knowledge below which the run ends with exit code 2."""
 
 
+class StrategyConfig(Section):
+    """What is done against forgetting, besides the adapter."""
+
+    name: StrategyName = "sequential"
+    """One of sequential, replay, ewc, ilora, kl_anchor, lwf; replay and ewc need a sequence of tasks."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Its settings, such as strength, share or buffer_examples."""
+
+
 class ScoringConfig(Section):
     """How answers are scored."""
 
@@ -123,6 +132,8 @@ class RunConfig(Section):
     """What to learn."""
     method: MethodConfig = MethodConfig()
     """How to learn it."""
+    strategy: StrategyConfig = StrategyConfig()
+    """What is done against forgetting, besides the adapter."""
     training: TrainingConfig = TrainingConfig()
     """The steps."""
     retention: RetentionConfig = RetentionConfig()

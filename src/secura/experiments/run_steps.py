@@ -10,10 +10,13 @@ from pathlib import Path
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, set_seed
 
+from secura.continual.strategy import Strategy
+from secura.continual.strategy_callback import STATE_FOLDER, StrategyCallback
 from secura.errors import ConfigError, StoppedError, TrainingError
 from secura.evaluation.scoring import Model
 from secura.experiments.prepare_run import PreparedRun
 from secura.experiments.run_files import LOG_FILE
+from secura.experiments.strategies import make_strategy
 from secura.tasks.prompting import pad_token_of
 from secura.training.checkpoint_seal import SealCheckpoint
 from secura.training.checkpoints import checkpoints, step_of, trainable_weights_are_finite
@@ -51,7 +54,10 @@ def train(run: PreparedRun, console: Console) -> float:
     folder = run.folder
     progress, interrupt = ShowProgress(console), SaveOnInterrupt()
     shown = [StepLog(folder / LOG_FILE), progress] if is_main_process() else []
-    callbacks = [*fold_callbacks(run), *shown, StopAtNonFinite(), interrupt, SealCheckpoint()]
+    strategy = _strategy(run)
+    # What the base knows counts as an earlier task.
+    attached = [] if strategy is None else [StrategyCallback(strategy, task_index=1)]
+    callbacks = [*fold_callbacks(run), *shown, StopAtNonFinite(), interrupt, *attached, SealCheckpoint()]
     began = time.monotonic()
     with _use_cache_put_back(run.model):
         trainer = _trainer(run, folder, callbacks)
@@ -64,6 +70,8 @@ def train(run: PreparedRun, console: Console) -> float:
                 _take_steps(run, trainer)
         finally:
             progress.close()
+            for callback in attached:
+                callback.release()
     step = trainer.state.global_step
     if interrupt.interrupted and step < run.steps:
         newest = next(iter(checkpoints(folder)), None)
@@ -73,7 +81,20 @@ def train(run: PreparedRun, console: Console) -> float:
         )
     if not all(gather_from_everyone(trainable_weights_are_finite(run.model))):
         raise non_finite("a trained weight is NaN or infinite", run.steps, folder)
+    if strategy is not None:
+        strategy.prepare_to_serve(run.model)
     return time.monotonic() - began
+
+
+def _strategy(run: PreparedRun) -> Strategy | None:
+    """What is done against forgetting, as it was when the run stopped; None where nothing is."""
+    chosen = run.config.strategy
+    if chosen.name == "sequential":
+        return None
+    strategy = make_strategy(chosen.name, chosen.settings, seed=run.config.training.seed)
+    if run.resume_from is not None:
+        strategy.load(run.resume_from / STATE_FOLDER)
+    return strategy
 
 
 def _take_steps(run: PreparedRun, trainer: Trainer) -> None:

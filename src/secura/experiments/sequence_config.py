@@ -5,9 +5,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from secura.experiments.method_names import Boundary, MethodName
-from secura.experiments.run_config import ModelConfig, RetentionConfig, ScoringConfig, Section, TrainingConfig
-
-StrategyName = Literal["sequential", "replay", "ewc", "ilora", "kl_anchor", "lwf"]
+from secura.experiments.run_config import (
+    ModelConfig,
+    RetentionConfig,
+    ScoringConfig,
+    Section,
+    StrategyConfig,
+    TrainingConfig,
+)
 
 
 class SequenceDataConfig(Section):
@@ -38,15 +43,6 @@ class SequenceMethodConfig(Section):
     """Steps between folds inside a task, null for none; method is the method's own habit."""
     boundary: Boundary | Literal["method"] = "method"
     """fold puts a task's change into the ledger, keep goes on with the adapter, anew merges it and begins another."""
-
-
-class StrategyConfig(Section):
-    """What is done against forgetting, besides the adapter."""
-
-    name: StrategyName = "sequential"
-    """One of sequential, replay, ewc, ilora, kl_anchor, lwf."""
-    settings: dict[str, Any] = Field(default_factory=dict)
-    """Its settings, such as strength, share or buffer_examples."""
 
 
 class SequenceConfig(Section):

@@ -13,8 +13,7 @@ from secura.continual.replay import Replay
 from secura.continual.sequential import Sequential
 from secura.continual.strategy import Strategy
 from secura.errors import ConfigError
-from secura.experiments.method_names import CANNOT_FOLD, Boundary, MethodName
-from secura.experiments.sequence_config import StrategyName
+from secura.experiments.method_names import CANNOT_FOLD, Boundary, MethodName, StrategyName
 from secura.training.examples import Example
 
 STRATEGIES: Mapping[StrategyName, Callable[..., Strategy]] = {
@@ -85,6 +84,20 @@ def check_goes_together(
             f"strategy ilora averages the adapter over all tasks, but at method.boundary {boundary} it begins again; "
             "set method.boundary to keep."
         )
+
+
+def check_single_run(strategy: StrategyName, settings: Mapping[str, Any], method: MethodName) -> None:
+    """Refuse what makes no sense for one task, or not with this method.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    if strategy in ("replay", "ewc"):
+        raise ConfigError(
+            f"strategy {strategy} protects earlier tasks, and a run learns one; use kl_anchor or lwf, or learn "
+            "several with secura sequence."
+        )
+    check_goes_together(strategy, settings, method, "keep")
 
 
 def check_boundary(method: MethodName, boundary: Boundary) -> None:

@@ -16,11 +16,12 @@ from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.comparison.cell import Cell
 from secura.experiments.comparison.grid_config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
 from secura.experiments.config_layers import config_from
+from secura.experiments.method_names import StrategyName
 from secura.experiments.methods import HABITS, adapter_config
 from secura.experiments.run_config import RunConfig
-from secura.experiments.sequence_config import SequenceConfig, StrategyName
+from secura.experiments.sequence_config import SequenceConfig
 from secura.experiments.sequence_run import ordered_tasks
-from secura.experiments.strategies import check_boundary, check_goes_together, make_strategy
+from secura.experiments.strategies import check_boundary, check_goes_together, check_single_run, make_strategy
 from secura.tasks.finding import GROUPS, find_tasks, is_user_task
 from secura.tasks.task_items import task_version_key
 
@@ -86,9 +87,6 @@ def _check_shape(grid: GridConfig) -> None:
         raise ConfigError(f"grid {grid.name}: a sequence has its tasks under base.tasks; move them there.")
     if grid.kind == "train" and grid.order_seeds != [None]:
         raise ConfigError(f"grid {grid.name}: order_seeds belong to kind sequence; leave them out.")
-    for method in grid.methods:
-        if grid.kind == "train" and method.strategy is not None:
-            raise ConfigError(f"grid {grid.name}: {method.shown} has a strategy, which needs kind: sequence.")
     listed: dict[str, list[Any]] = {"methods": [each.shown for each in grid.methods], "seeds": [*grid.seeds]}
     for kind, names in listed.items():
         twice = [name for name in names if names.count(name) > 1]
@@ -242,6 +240,8 @@ def _check(config: RunConfig | SequenceConfig) -> None:
         _check_task(config.data.path)
         if config.model.path is not None and config.data.path is None:
             raise ConfigError("a model of your own needs data of your own.")
+        check_single_run(config.strategy.name, config.strategy.settings, method.name)
+        make_strategy(config.strategy.name, config.strategy.settings, seed=config.training.seed)
         return
     for name in ordered_tasks(config):
         _check_task(name)

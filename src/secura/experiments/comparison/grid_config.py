@@ -36,7 +36,7 @@ class GridMethod(Section):
     label: str | None = None
     """What tables and figures call it; null is its name, and its strategy's where it has one."""
     strategy: str | None = None
-    """For sequences, a strategy of `secura sequence`."""
+    """A strategy of `secura sequence`; for kind train, one that `secura train` takes."""
     settings: Settings = Field(default_factory=dict)
     """What it does differently from `base`."""
     learning_rates: list[float | None] | None = None
