@@ -206,8 +206,8 @@ def test_costs_are_medians_and_the_sentence_names_the_least_and_the_most() -> No
     records = [of("A", 1000, 5.0 + seed, seed) for seed in range(3)] + [of("B", 9000, 18.0, 0)]
     exhibit = _shown(cost(_grid(*records)))
     assert exhibit.sentence == (
-        "A trains the fewest weights, 1,000; B the most, 9,000. B takes 3.0 times as long as A, 18 s beside 6 s in the "
-        "median."
+        "A trains the fewest weights, 1,000; B the most, 9,000. B takes 3.0 times as long as A, 18.0 s beside 6.0 s in "
+        "the median."
     )
     assert _row(exhibit.tables[0], "A") == ["A", "1,000", "0.1%", "4 MB", "6.0", "missing", "3"]
     assert exhibit.tables[0].rows[0][4].detail == "5.0 to 7.0"

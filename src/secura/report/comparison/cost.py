@@ -80,7 +80,7 @@ def _row(label: str, records: Sequence[RunRecord]) -> list[Cell]:
         _cell(records, _trained, lambda value: f"{value:,.0f}"),
         _cell(records, _share, lambda value: f"{100 * value:.3g}%"),
         _cell(records, _saved, size_text),
-        _cell(records, _seconds, lambda value: f"{value:,.1f}" if value < 100 else f"{value:,.0f}"),
+        _cell(records, _seconds, _seconds_text),
         _cell(records, _memory, lambda value: f"{value:,.0f}"),
         Cell(text=str(len(records)), runs=[record.name for record in records]),
     ]
@@ -92,6 +92,10 @@ def size_text(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.0f} B"
+
+
+def _seconds_text(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _numbers(records: Sequence[RunRecord], number: Number) -> list[float]:
@@ -125,7 +129,9 @@ def _sentence(weights: dict[str, float | None], seconds: dict[str, float | None]
     fast, slow = (chosen(timed, key=lambda label: timed[label], default="") for chosen in (min, max))
     if timed and timed[slow] > 1.05 * timed[fast]:
         longer = f"{timed[slow] / timed[fast]:.1f} times as long as {fast}"
-        said.append(f"{slow} takes {longer}, {timed[slow]:.3g} s beside {timed[fast]:.3g} s in the median")
+        said.append(
+            f"{slow} takes {longer}, {_seconds_text(timed[slow])} s beside {_seconds_text(timed[fast])} s in the median"
+        )
     return "".join(f"{each}. " for each in said).strip()
 
 

@@ -10,7 +10,7 @@ from secura.experiments.comparison.record import RunRecord
 from secura.report.comparison.estimate import Estimate
 from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
 from secura.report.comparison.measure import Measure
-from secura.report.comparison.runs import GridRuns, Variant, over_seeds
+from secura.report.comparison.runs import GridRuns, Variant, over_tasks
 from secura.report.comparison.saying import each_place, leader_sentence
 from secura.report.comparison.style import Style, of_rate
 
@@ -54,7 +54,8 @@ def gradient_norms(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Abs
         }
         title = ", ".join(part for part in (model if len(grid.models) > 1 or not task else "", task) if part)
         panels.append(_plot(title, grid, by_variant, styles))
-        medians = {variant: over_seeds(found, _NORM) for variant, found in by_variant.items()}
+        tasks = sorted({record.task for record in own})
+        medians = {variant: over_tasks(found, tasks, _NORM) for variant, found in by_variant.items()}
         rows.extend(_row(title, variant, found, medians[variant]) for variant, found in by_variant.items())
         known = {variant.text: found for variant, found in medians.items() if found is not None}
         sentences[title] = leader_sentence(known, _NORM, "has the smallest gradients")

@@ -3,6 +3,7 @@
 import math
 import os
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -41,6 +42,8 @@ _LOOK: dict[Any, Any] = {
 }
 _ACROSS = 3
 """Panels side by side, at most."""
+_TITLE_LETTERS = 46
+"""A line of a title, which is as wide as its panel."""
 
 
 def write_images(exhibit: Exhibit, stem: Path) -> list[Path]:
@@ -75,7 +78,7 @@ def _drawn(exhibit: Exhibit) -> Figure:
             maps.append(_heat_map(axes, panel))
         else:
             _plot(axes, panel)
-        axes.set_title(_plain(panel.title))
+        axes.set_title(fill(_plain(panel.title), _TITLE_LETTERS))
     for axes in list(places.flat)[len(panels) :]:
         axes.set_visible(False)
     if maps:

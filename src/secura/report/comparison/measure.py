@@ -58,9 +58,9 @@ class Measure:
     def span(self, found: Estimate) -> str:
         """A mean with its interval, or with the remark that it is a single run."""
         if found.low is None or found.high is None:
-            return f"{self.text(found.mean)} (one run)"
+            return f"{self.text(found.mean)} (n = 1)"
         ends = [self.text(end).removesuffix(" points").removesuffix(" nats") for end in (found.low, found.high)]
-        return f"{self.text(found.mean)} ({ends[0]} to {ends[1]}, {found.count} runs)"
+        return f"{self.text(found.mean)} ({ends[0]} to {ends[1]}, n = {found.count})"
 
     def short(self, found: Estimate) -> str:
         """A mean with half its interval, for a table's cell."""

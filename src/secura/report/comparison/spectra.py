@@ -8,7 +8,7 @@ from secura.experiments.comparison.record import RunRecord, Spectrum
 from secura.report.comparison.estimate import Estimate
 from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
 from secura.report.comparison.measure import Measure
-from secura.report.comparison.runs import GridRuns, Variant, over_seeds
+from secura.report.comparison.runs import GridRuns, Variant, over_tasks
 from secura.report.comparison.saying import each_place, leader_sentence
 from secura.report.comparison.style import BASE_STYLE, Style, of_rate
 
@@ -28,7 +28,7 @@ def _mean_distance(record: RunRecord) -> float | None:
     return statistics.fmean(abs(_moved(each)) for each in record.spectra) if record.spectra else None
 
 
-_MOVE = Measure(key="move", title="change of the norm, mean over layers, %", unit="change", of=_mean_move)
+_MOVE = Measure(key="move", title="mean change of the norm, %", unit="change", of=_mean_move)
 _DISTANCE = Measure(
     key="distance", title="size of the change, %", unit="distance", of=_mean_distance, lower_is_better=True, floor=0
 )
@@ -47,7 +47,8 @@ def spectra(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
         }
         if not by_variant:
             continue
-        moves = {variant: found for variant, own in by_variant.items() if (found := over_seeds(own, _MOVE))}
+        tasks = sorted({record.task for own in by_variant.values() for record in own})
+        moves = {variant: found for variant, own in by_variant.items() if (found := over_tasks(own, tasks, _MOVE))}
         layer, label, moved = _farthest(by_variant)
         where = f"{model}: " if len(grid.models) > 1 else ""
         panels.append(_moves_plot(f"{where}change of the norm", moves, styles))
@@ -55,7 +56,7 @@ def spectra(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
         panels.append(_ratio_plot(f"{where}{layer}, what changed", layer, grid, by_variant, styles))
         tables.append(_table(model, by_variant, moves))
         distances = {
-            variant.text: found for variant, own in by_variant.items() if (found := over_seeds(own, _DISTANCE))
+            variant.text: found for variant, own in by_variant.items() if (found := over_tasks(own, tasks, _DISTANCE))
         }
         leader = leader_sentence(distances, _DISTANCE, "changes the norm least, whatever the direction")
         sentences[model] = f"{leader} The farthest moved layer is {layer} under {label}, by {_MOVE.text(moved)}."
@@ -71,8 +72,8 @@ def spectra(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
         sentence=each_place(sentences),
         note=(
             "The norm is that of all singular values of a weight, after training relative to before; means over the "
-            "adapted layers, with 95% intervals over runs. Beside it the singular values of the layer that moved "
-            "farthest, largest first, as means over runs, and how far each has moved; the grey line is the base model."
+            "adapted layers and the tasks, with 95% intervals over seeds. Beside it the singular values of the layer that "
+            "moved farthest, largest first, as means over runs, and how far each has moved; the grey line is the base model."
         ),
         panels=panels,
         tables=tables,
@@ -183,8 +184,8 @@ def _line(label: str, group: str, style: Style, spectra_of_runs: Sequence[Sequen
 
 def _table(model: str, by_variant: Mapping[Variant, Sequence[RunRecord]], moves: Mapping[Variant, Estimate]) -> Table:
     rows = []
-    for variant, found in moves.items():
-        records = by_variant[variant]
+    for variant, records in by_variant.items():
+        found = moves.get(variant)
         layers = {
             layer: statistics.fmean(_moved(each) for each in spectra_of_runs)
             for layer, spectra_of_runs in _layers(records).items()
@@ -193,7 +194,9 @@ def _table(model: str, by_variant: Mapping[Variant, Sequence[RunRecord]], moves:
         rows.append(
             [
                 Cell(text=variant.text),
-                Cell(text=_MOVE.short(found)),
+                Cell(text=_MOVE.short(found))
+                if found
+                else Cell(text="missing", state="missing", detail="not every task"),
                 Cell(text=_MOVE.text(layers[farthest]), detail=farthest),
                 Cell(text=f"{_MOVE.text(min(layers.values()))} to {_MOVE.text(max(layers.values()))}"),
                 Cell(text=str(len(layers))),
