@@ -72,8 +72,9 @@ def spectra(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Absent:
         sentence=each_place(sentences),
         note=(
             "The norm is that of all singular values of a weight, after training relative to before; means over the "
-            "adapted layers and the tasks, with 95% intervals over seeds. Beside it the singular values of the layer that "
-            "moved farthest, largest first, as means over runs, and how far each has moved; the grey line is the base model."
+            "adapted layers and the tasks, with 95% intervals over seeds. Beside it the singular values of the layer "
+            "that moved farthest, largest first, as means over runs, and how far each has moved; the grey line is the "
+            "base model."
         ),
         panels=panels,
         tables=tables,
