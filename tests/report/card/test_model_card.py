@@ -147,6 +147,9 @@ def test_a_whole_model_is_loaded_by_transformers_alone(trained: Path) -> None:
     text = card_text(_changed(trained, is_adapter=False, peft_type="", method="full"))
     assert yaml.safe_load(text.split("---")[1])["library_name"] == "transformers"
     assert "PeftModel" not in text
+    assert "all its weights were trained" in text
+    merged = card_text(_changed(trained, is_adapter=False, peft_type=""))
+    assert "with what was trained merged in" in merged
 
 
 def test_names_with_bars_and_markup_stay_in_their_cells(trained: Path) -> None:
