@@ -143,6 +143,15 @@ def test_without_questions_the_card_says_that_forgetting_was_not_measured(traine
     assert "model-index" not in text
 
 
+def test_a_strategy_against_forgetting_is_named_with_its_settings(trained: Path) -> None:
+    found = _changed(trained, strategy="kl_anchor")
+    assert "strategy against forgetting" not in card_text(read_run(trained))
+    strategy = {"name": "kl_anchor", "settings": {"strength": 0.5}}
+    text = card_text(replace(found, config={**found.config, "strategy": strategy}))
+    assert "| strategy against forgetting | kl_anchor |" in text
+    assert "| strategy.strength | 0.5 |" in text
+
+
 def test_a_whole_model_is_loaded_by_transformers_alone(trained: Path) -> None:
     text = card_text(_changed(trained, is_adapter=False, peft_type="", method="full"))
     assert yaml.safe_load(text.split("---")[1])["library_name"] == "transformers"

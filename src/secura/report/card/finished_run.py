@@ -44,7 +44,7 @@ class FinishedRun:
     method: str
     """The method of `secura train`."""
     strategy: str
-    """The strategy of `secura sequence`; empty for a run of one task."""
+    """What was done against forgetting besides the adapter; empty for nothing."""
     base: str
     """The base model as the run named it: a hub id, a folder, or `bundled`."""
     fingerprint: str
@@ -135,7 +135,7 @@ def _train_run(folder: Path) -> FinishedRun:
     return FinishedRun(
         **_common(folder, report),
         method=report["method"],
-        strategy="",
+        strategy=_strategy(report["config"]),
         learned=[_group(report["task"], *_flags(new))] if new else [],
         tasks=[report["task"]],
         nats=(nats["before"], nats["after"]),
@@ -167,7 +167,7 @@ def _sequence_run(folder: Path) -> FinishedRun:
     return FinishedRun(
         **_common(folder, summary),
         method=config["method"]["name"],
-        strategy=config["strategy"]["name"],
+        strategy=_strategy(config),
         learned=[group for group in learned if group is not None],
         tasks=tasks,
         nats=(None, None),
@@ -178,6 +178,11 @@ def _sequence_run(folder: Path) -> FinishedRun:
         learning_rate=config["training"]["learning_rate"],
         seconds=None,
     )
+
+
+def _strategy(config: Mapping[str, Any]) -> str:
+    name = config.get("strategy", {}).get("name", "sequential")
+    return "" if name == "sequential" else name
 
 
 def _common(folder: Path, stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def _settings(run: FinishedRun) -> list[tuple[str, str]]:
         ("method", run.method),
         ("strategy against forgetting", run.strategy or None),
         ("weights trained", None if run.trained_weights is None else f"{run.trained_weights:,}"),
-        ("steps" if not run.strategy else "steps a task", run.steps),
+        ("steps" if len(run.tasks) == 1 else "steps a task", run.steps),
         ("peak learning rate", run.learning_rate),
         ("schedule", training["schedule"]),
         ("rows a step", training["batch_size"] * training["gradient_accumulation"]),
@@ -197,6 +197,7 @@ def _settings(run: FinishedRun) -> list[tuple[str, str]]:
         ("folds", method.get("fold_every") or method.get("boundary")),
         ("seed", run.seed),
         ("seconds", None if run.seconds is None else f"{run.seconds:,.0f}"),
+        *((f"strategy.{key}", value) for key, value in run.config.get("strategy", {}).get("settings", {}).items()),
         *((f"adapter.{key}", value) for key, value in method["adapter"].items()),
     ]
     return [(name, _plain(str(value))) for name, value in rows if value is not None]
