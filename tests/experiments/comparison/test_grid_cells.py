@@ -10,6 +10,7 @@ from secura.errors import ConfigError, DataError, InputError
 from secura.experiments.comparison.cell import Cell, read_cell, write_cell
 from secura.experiments.comparison.grid_cells import grid_cells
 from secura.experiments.comparison.grid_config import load_grid
+from secura.tasks.world import SEQUENCE
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -120,6 +121,13 @@ def test_a_grid_of_sequences_is_every_method_with_its_strategy_in_every_order(tm
     methods[0]["strategy"] = "replays"
     with pytest.raises(ConfigError, match="unknown strategy 'replays'; the nearest is replay"):
         grid_cells(load_grid(_file(tmp_path, methods=methods, base=base, **changes)))
+
+
+def test_a_sequence_without_tasks_has_the_bundled_ones_written_down(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"kind": "sequence", "tasks": None, "order_seeds": [3], "seeds": [0], "methods": ["lora"]}
+    (cell,) = grid_cells(load_grid(_file(tmp_path, **changes)))
+    assert cell.settings["tasks"] == list(SEQUENCE)
+    assert cell.steps == 3 * len(SEQUENCE)
 
 
 def test_a_name_is_made_of_what_decides_the_result_and_of_nothing_else(tmp_path: Path) -> None:

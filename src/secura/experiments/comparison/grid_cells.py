@@ -219,12 +219,13 @@ def _filled_in(grid: GridConfig, settings: Settings) -> RunConfig | SequenceConf
     if isinstance(config, SequenceConfig) and config.method.boundary == "method":
         method["boundary"] = habit.boundary
     rate = config.training.learning_rate or habit.learning_rate
-    return config.model_copy(
-        update={
-            "method": config.method.model_copy(update=method),
-            "training": config.training.model_copy(update={"learning_rate": rate}),
-        }
-    )
+    update: dict[str, Any] = {
+        "method": config.method.model_copy(update=method),
+        "training": config.training.model_copy(update={"learning_rate": rate}),
+    }
+    if isinstance(config, SequenceConfig):  # as written: their order is order_seed's
+        update["tasks"] = ordered_tasks(config.model_copy(update={"order_seed": None}))
+    return config.model_copy(update=update)
 
 
 def _check(config: RunConfig | SequenceConfig) -> None:
