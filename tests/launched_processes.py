@@ -19,6 +19,19 @@ FSDP2 = {
 }
 """What accelerate makes of examples/accelerate/fsdp2.yaml."""
 
+_ZERO = {
+    "ACCELERATE_USE_CPU": "false",
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+    "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "auto",
+    "DS_ACCELERATOR": "cpu",
+}
+ZERO2 = {**_ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}
+"""What accelerate makes of examples/accelerate/zero2.yaml."""
+ZERO3 = {**_ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+"""What accelerate makes of examples/accelerate/zero3.yaml."""
+
 _LAUNCHERS = ("ACCELERATE_", "FSDP_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
 
 
@@ -41,7 +54,6 @@ def start(
     clean = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCHERS)}
     shared = {
         **clean,
-        **(launcher or {}),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
@@ -50,7 +62,8 @@ def start(
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "ACCELERATE_USE_CPU": "true",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        **(launcher or {}),
     }
     return [
         subprocess.Popen(

@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from transformers.integrations import deepspeed as integration
 
 from secura.adapters.sharding import gathered, is_sharded
 from secura.evaluation.scoring import Model
@@ -50,13 +51,25 @@ def whole_model(run: PreparedRun, saved: Path | None) -> Iterator[PreparedRun]:
         yield run
         return
     device = torch.device("cpu" if computes_on_cpu() else "cuda")
-    if saved is not None and not isinstance(run.model, PeftModel):
-        model: Model = AutoModelForCausalLM.from_pretrained(saved)
-    else:
-        model, _ = load_model(run.config.model)
-        if saved is not None:
-            model = PeftModel.from_pretrained(model, str(saved))
-    yield replace(run, model=model.to(device))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
+    with _undivided():
+        if saved is not None and not isinstance(run.model, PeftModel):
+            model: Model = AutoModelForCausalLM.from_pretrained(saved)
+        else:
+            model, _ = load_model(run.config.model)
+            if saved is not None:
+                model = PeftModel.from_pretrained(model, str(saved))
+        yield replace(run, model=model.to(device))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
     del model
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def _undivided() -> Iterator[None]:
+    """Without ZeRO-3, under which every load would divide what it loads, by all processes together."""
+    config = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = config

@@ -70,6 +70,11 @@ def _check_fsdp(config: RunConfig, kind: Sharding) -> None:
 def _check_deepspeed(config: RunConfig, kind: Sharding) -> None:
     if find_spec("deepspeed") is None:
         raise ConfigError("the processes were launched for DeepSpeed, which is not installed; pip install deepspeed.")
+    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+        raise ConfigError(
+            "ACCELERATE_USE_CPU is true, with which accelerate passes DeepSpeed over; leave it out, and on a machine "
+            "without GPUs DeepSpeed uses the CPU."
+        )
     method = config.method
     every = HABITS[method.name].fold_every if method.fold_every == "method" else method.fold_every
     if every is not None:

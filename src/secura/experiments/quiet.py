@@ -11,8 +11,9 @@ def quiet() -> None:
     import huggingface_hub
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
-    # DDP's new name for it is not in accelerate yet.
-    warnings.filterwarnings("ignore", category=FutureWarning, message=".*broadcast_buffers")
+    # PyTorch's new names are not in accelerate and DeepSpeed yet.
+    for name in ("broadcast_buffers", r"torch\.distributed\."):
+        warnings.filterwarnings("ignore", category=FutureWarning, message=f".*{name}")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

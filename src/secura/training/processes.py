@@ -5,9 +5,11 @@ everything; the others wait for it where they must. A run of one process needs n
 and every function here then answers at once.
 """
 
+import json
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -142,9 +144,11 @@ def _is_set(name: str) -> bool:
 
 
 def _zero_stage() -> int:
-    from accelerate.utils import DeepSpeedPlugin
-
-    return int(DeepSpeedPlugin().zero_stage)
+    own_file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    if own_file is not None:
+        settings = json.loads(Path(own_file).read_text(encoding="utf-8"))
+        return int(settings.get("zero_optimization", {}).get("stage", 0))
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))  # accelerate's own default
 
 
 def let_fsdp_shard_on_cpu() -> None:
