@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check format test test-all tiny-model bench clean
+.PHONY: help venv demo check format test test-all paper-miniature tiny-model bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,10 @@ test: $(READY) ## the default tests: CPU, no network, under five minutes
 
 test-all: $(ENGINES) ## every test that a CPU can run, PEFT's own suite included
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not gpu and not network'
+
+paper-miniature: $(READY) ## the paper's five experiments on the bundled model (under an hour), and their report
+	@$(BIN)/secura compare run grids/miniature/*.yaml --out runs/paper-miniature
+	@$(BIN)/secura report runs/paper-miniature --open
 
 tiny-model: $(READY) ## pretrain the bundled model from scratch (30 to 60 minutes on 2 cores)
 	@$(BIN)/python -m secura.tasks.world.pretraining --out src/secura/tasks/world/model

@@ -1,5 +1,6 @@
 """`secura report`: a folder of results as one page and figure files."""
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, as of secura compare run.")],
     out: Annotated[Path | None, Option(help="The page; DIR/report.html if left out.")] = None,
     figures: Annotated[Path | None, Option(help="Folder for PNG and SVG files; DIR/figures if left out.")] = None,
+    show: Annotated[bool, Option("--open", help="Open the page in the browser, where there is one.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """Show a comparison: one self-contained HTML page, and every figure as PNG and SVG.
@@ -40,4 +42,6 @@ def report(
         console.print(f"note: {note}", highlight=False, markup=False)
     console.print(f"page: {written[0]}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"figures: {len(written) - 1} files", highlight=False, markup=False)
+    if show:
+        webbrowser.open(written[0].resolve().as_uri())
     return 0

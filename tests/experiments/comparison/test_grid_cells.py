@@ -40,7 +40,7 @@ def test_a_learning_rate_of_null_is_the_methods_own_and_a_method_may_have_its_ow
     methods = ["lora", {"name": "dora", "learning_rates": [2e-3]}]
     grid = load_grid(_file(tmp_path, methods=methods, learning_rates=[None, 5e-4], tasks=["own_things"], seeds=[0]))
     assert [(cell.label, cell.learning_rate) for cell in grid_cells(grid)] == [
-        ("lora", 7e-4),
+        ("lora", 1e-3),
         ("lora", 5e-4),
         ("dora", 2e-3),
     ]
@@ -142,12 +142,12 @@ def test_a_name_is_made_of_what_decides_the_result_and_of_nothing_else(tmp_path:
     assert sorted(names(seeds=[1, 0])) == sorted(plain)
     for changed in ({"measure": ["spectra"]}, {"base": {"training.steps": 5}}, {"base": {"scoring.batch_size": 7}}):
         assert not set(names(**changed)) & set(plain)
-    spelled_out = {**SMALL["base"], "training.learning_rate": 7e-4, "method.fold_every": None}
+    spelled_out = {**SMALL["base"], "training.learning_rate": 1e-3, "method.fold_every": None}
     assert names(base=spelled_out)[0] == plain[0]  # the habits of lora, written down
 
 
 def test_names_are_the_same_on_every_machine() -> None:
-    settings = {"training": {"steps": 3, "seed": 0, "learning_rate": 7e-4}}
+    settings = {"training": {"steps": 3, "seed": 0, "learning_rate": 1e-3}}
     cell = Cell(
         grid="g",
         kind="train",
