@@ -19,8 +19,8 @@ from typing import Any
 import typer
 
 from secura.cli import processes
-from secura.cli.compare import app as compare
 from secura.cli.card import card
+from secura.cli.compare import app as compare
 from secura.cli.evaluate import evaluate
 from secura.cli.forget import forget
 from secura.cli.report import report
