@@ -1,14 +1,17 @@
 """submitit's own local executor takes the queue's place by default; a real Slurm where one is installed."""
 
+import itertools
 import shutil
+import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_jobs import GOES_ON_WHEN_REQUEUED, SAVES_WHEN_STOPPED, appears, job
+from engine_jobs import GOES_ON_WHEN_REQUEUED, SAVES_WHEN_STOPPED, appears, becomes_true, job
 
 from secura.errors import ConfigError
-from secura.experiments.comparison.engines.slurm_engine import SlurmEngine, SlurmSettings
+from secura.experiments.comparison.engines.slurm_engine import SlurmEngine, SlurmSettings, queued_ids
 
 ON_CPU = SlurmSettings(gpus=0, cpus=1, minutes=5)
 
@@ -76,3 +79,76 @@ def test_a_node_that_cannot_start_the_command_ends_the_job_with_the_reason_in_it
     (ended,) = local.run([wanted])
     assert ended.exit_code == 1
     assert "No such file or directory: '/no/python'" in wanted.log.read_text()
+
+
+@pytest.fixture
+def slurm() -> None:
+    """Skips where no Slurm answers."""
+    pytest.importorskip("submitit", reason="submitit is not installed; `make test-all` installs it")
+    if shutil.which("sbatch") is None or queued_ids() is None:
+        pytest.skip("no Slurm on this machine")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_a_real_slurm_carries_out_an_array_with_its_throttle(tmp_path: Path) -> None:
+    code = "import sys, time; print(time.time()); time.sleep(1); print(time.time()); sys.exit(int(sys.argv[1]))"
+    jobs = [job(tmp_path, f"job-{number}", code, str(number)) for number in range(3)]
+    engine = SlurmEngine(folder=tmp_path / "slurm", settings=replace(ON_CPU, at_once=1))
+    assert {one.job.name: one.exit_code for one in engine.run(jobs)} == {"job-0": 0, "job-1": 1, "job-2": 2}
+    spans = sorted(tuple(map(float, one.log.read_text().split())) for one in jobs)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_a_real_slurm_cancels_what_runs_when_the_iterator_is_closed(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "short", "pass"), job(tmp_path, "long", SAVES_WHEN_STOPPED, str(tmp_path))]
+    results = SlurmEngine(folder=tmp_path / "slurm", settings=ON_CPU).run(jobs)
+    assert next(results).job.name == "short"
+    assert appears(tmp_path / "started")
+    results.close()  # type: ignore[attr-defined]
+    assert becomes_true(lambda: not queued_ids(), 60)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+@pytest.mark.timeout(600)
+def test_a_run_that_a_real_slurm_preempts_saves_and_goes_on_in_the_requeued_job(tmp_path: Path) -> None:
+    wanted = job(tmp_path, "one", GOES_ON_WHEN_REQUEUED, str(tmp_path))
+    results = SlurmEngine(folder=tmp_path / "slurm", settings=ON_CPU).run([wanted])
+
+    def preempt() -> None:
+        if appears(tmp_path / "started", 60):
+            (number,) = queued_ids() or {""}
+            subprocess.run(["scancel", "--signal=USR2", number], check=True)
+
+    threading.Thread(target=preempt).start()
+    assert [one.exit_code for one in results] == [0]
+    assert wanted.log.read_text() == "Slurm: stopped to be requeued\ngoing on from what was saved\n"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_a_run_that_is_still_queued_is_waited_for_by_the_next_start_and_not_queued_again(tmp_path: Path) -> None:
+    wanted = job(tmp_path, "one", "import time; print('once'); time.sleep(8)")
+    first = SlurmEngine(folder=tmp_path / "slurm", settings=ON_CPU)
+    first._write_down(first._submit([wanted]))  # as if its terminal had died here
+    assert [one.exit_code for one in SlurmEngine(folder=tmp_path / "slurm", settings=ON_CPU).run([wanted])] == [0]
+    assert wanted.log.read_text() == "once\n"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("slurm")
+def test_a_run_that_vanishes_from_a_real_slurm_ends_with_1(tmp_path: Path) -> None:
+    wanted = job(tmp_path, "one", SAVES_WHEN_STOPPED, str(tmp_path))
+    results = SlurmEngine(folder=tmp_path / "slurm", settings=ON_CPU).run([wanted])
+
+    def remove() -> None:
+        if appears(tmp_path / "started", 60):
+            (number,) = queued_ids() or {""}
+            subprocess.run(["scancel", "--signal=KILL", number], check=True)
+
+    threading.Thread(target=remove).start()
+    assert [one.exit_code for one in results] == [1]
+    assert "ended without an exit code" in wanted.log.read_text()

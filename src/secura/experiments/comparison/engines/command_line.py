@@ -25,12 +25,14 @@ _POLL_SECONDS = 0.1
 #    otherwise run beside it in the same folder. Linux only.
 #  - Ray's workers block SIGINT, and nohup ignores it; the command would inherit either and
 #    never learn that it is to save and end.
+#  - Slurm sends SIGUSR2 to every process of a job; it is for the engine, and would end the command.
 _BECOME_THE_COMMAND = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 signal.pthread_sigmask(signal.SIG_SETMASK, [])
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 try:
     os.execvp(sys.argv[1], sys.argv[1:])
 except OSError as problem:

@@ -4,8 +4,10 @@ What Slurm queued goes on when the terminal closes. The next start of the same g
 is still queued or running by `submitted.json` and waits for it, instead of queueing it twice.
 """
 
+import getpass
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ SUBMITTED_FILE = "submitted.json"
 """In the engine's folder: the Slurm job of each run that has not been seen to end."""
 
 _POLL_SECONDS = 1.0
+_LOOK_SECONDS = 20.0
+"""Between two questions to the scheduler, which many users share."""
 _LONGEST_ARRAY = 1000
 """Slurm's default MaxArraySize is 1001."""
 
@@ -90,6 +94,7 @@ class SlurmEngine:
         self.settings = settings or SlurmSettings()
         self.cluster = cluster
         self._executor = self._made_executor()
+        self._next_look = 0.0
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Ended]:
         """Carry out the jobs; yields each as it ends. Closing the iterator cancels what is left."""
@@ -104,7 +109,7 @@ class SlurmEngine:
                     self._write_down(running)
                 if not running:
                     break
-                for one in [pair for pair in running if pair[1].done()]:
+                for one in self._that_ended(running):
                     running.remove(one)
                     self._write_down(running)
                     yield _ended(*one)
@@ -115,6 +120,19 @@ class SlurmEngine:
                 for _, submitted in running:
                     submitted.cancel(check=False)
                 self._write_down([])
+
+    def _that_ended(self, running: Sequence[tuple[Job, Any]]) -> list[tuple[Job, Any]]:
+        """Those that left an exit code, and those that Slurm no longer knows."""
+        if self.cluster != "slurm":
+            return [pair for pair in running if pair[1].done()]
+        ended = [pair for pair in running if pair[1].paths.result_pickle.exists()]
+        if time.monotonic() < self._next_look:
+            return ended
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+        queued = queued_ids()
+        if queued is None:  # the scheduler is busy or restarts; what runs goes on without it
+            return ended
+        return [pair for pair in running if pair in ended or pair[1].job_id not in queued]
 
     def _made_executor(self) -> Any:
         try:
@@ -168,14 +186,28 @@ class SlurmEngine:
         from submitit import SlurmJob
 
         known = json.loads(path.read_text(encoding="utf-8"))
-        found = [(job, SlurmJob(self.folder / "%j", known[job.name])) for job in jobs if job.name in known]
-        return [(job, submitted) for job, submitted in found if submitted.state.split(" ")[0] in _UNDER_WAY]
+        queued = queued_ids()
+        if queued is None:
+            raise ConfigError(
+                f"{path} names runs that may still be queued, but squeue does not answer; wait for the scheduler, or "
+                "delete that file if none of them is left."
+            )
+        return [(job, SlurmJob(self.folder / "%j", known[job.name])) for job in jobs if known.get(job.name) in queued]
 
     def _write_down(self, running: Sequence[tuple[Job, Any]]) -> None:
         write_json(self.folder / SUBMITTED_FILE, {job.name: submitted.job_id for job, submitted in running})
 
 
-_UNDER_WAY = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "PREEMPTED", "SUSPENDED")
+def queued_ids() -> set[str] | None:
+    """Every job of this user that waits or runs, such as `17` or `17_3`; None where squeue gives no answer.
+
+    squeue and not submitit's sacct: a cluster may have no accounting.
+    """
+    asked = ["squeue", "--noheader", "--array", "--user", getpass.getuser(), "--format", "%i"]
+    try:
+        return set(subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout.split())
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 @dataclass
@@ -222,6 +254,9 @@ def _ended(job: Job, submitted: Any) -> Ended:
     """The exit code that came back; 1, and the reason in the log, where none did."""
     from submitit.core.utils import FailedJobError, UncompletedJobError
 
+    if not submitted.paths.result_pickle.exists():
+        append_to_log(job.log, f"Slurm: ended without an exit code; see {submitted.paths.stdout}")
+        return Ended(job=job, exit_code=1)
     try:
         return Ended(job=job, exit_code=submitted.result())
     except (FailedJobError, UncompletedJobError) as problem:
