@@ -263,7 +263,7 @@ def test_a_batch_that_two_processes_cannot_share_is_refused(
     with pytest.raises(ConfigError, match=rf"batch_size is {rows}, which 2 processes .* set it to {near}, or"):
         check_processes(config)
     check_processes(load_config(None, ["training.batch_size=4"], {}))
-    with pytest.raises(ConfigError, match="strategy.name is lwf, which several processes cannot share"):
+    with pytest.raises(ConfigError, match=r"strategy\.name is lwf, which several processes cannot share"):
         check_processes(load_config(None, ["strategy.name=lwf"], {}))
 
 
