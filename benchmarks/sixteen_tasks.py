@@ -65,6 +65,9 @@ CONTENDERS: dict[str, Contender] = {
         settings=("method.name=cabr-lora", "method.adapter.norm=paper"), rates=(1e-4, 3e-4, 1e-3, 3e-3)
     ),
     "SECURA M1, bounded": Contender(settings=("method.name=secura",), rates=(3e-3, 1e-2, 3e-2)),
+    "SECURA M1, bounded, tau 0.1": Contender(
+        settings=("method.name=secura", "method.adapter.tau=0.1"), rates=(3e-3, 1e-2, 3e-2)
+    ),
     "SECURA M2, bounded": Contender(
         settings=("method.name=secura", "method.adapter.reference=fixed"), rates=(3e-3, 1e-2, 3e-2)
     ),

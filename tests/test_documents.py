@@ -56,7 +56,7 @@ def test_a_make_target_exists(target: str) -> None:
 
 
 def test_every_option_in_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("train", "forget", "eval"):
+    for command in ("train", "forget", "eval", "report", "card"):
         run([command, "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
     assert set(re.findall(r"(?<=`)--[a-z-]+", README.read_text())) <= known
