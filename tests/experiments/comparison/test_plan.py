@@ -32,6 +32,14 @@ def test_a_backbone_has_as_many_weights_as_its_publisher_says(backbone: Backbone
     assert sum(weight.numel() for weight in model.parameters()) == backbone.weights
 
 
+def test_counting_leaves_the_config_and_its_attention_as_they_were() -> None:
+    config = LlamaConfig(**SIZES)
+    before = config.to_dict()
+    model_on_meta(config, "lora", {"r": 8}, torch.bfloat16)
+    assert config.to_dict() == before
+    assert AutoModelForCausalLM.from_config(config).config._attn_implementation == "sdpa"
+
+
 def test_a_model_whose_sizes_are_not_known_is_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match="google/gemma-2-2b"):
         config_of_model("./no/such/model")
@@ -82,6 +90,19 @@ def test_checkpointing_keeps_the_input_of_each_layer_and_one_layer_in_full() -> 
     kept = estimate_memory(model, step, checkpointing=True, folds=False, **sizes).activations  # type: ignore[arg-type]
     assert kept == step.saved_elsewhere + 3 * BATCH * TOKENS * 64 * 4 + step.saved_in_layers // 3
     assert len(decoder_layers(model)) == step.layers == 3
+
+
+def test_mixed_precision_keeps_a_copy_of_each_frozen_matrix_for_the_backward_pass() -> None:
+    config, adapter = LlamaConfig(**SIZES), {"r": 8}
+    held = model_on_meta(config, "lora", adapter, torch.float32)
+    step = count_step(model_on_meta(config, "lora", adapter, torch.bfloat16), batch=BATCH, tokens=TOKENS)
+    sizes = {"batch": BATCH, "tokens": TOKENS, "hidden": 64, "vocabulary": 96, "computed_in": torch.bfloat16}
+    memory = estimate_memory(held, step, checkpointing=False, folds=False, **sizes)  # type: ignore[arg-type]
+    real = attach_adapter(AutoModelForCausalLM.from_config(config), "lora", adapter).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        saved = _saved_on_a_cpu(real)
+    # A little is in float32 under autocast that is in bfloat16 without it: norms, and sums with them.
+    assert 0.8 * saved <= memory.activations + memory.copies <= 1.25 * saved
 
 
 def test_a_step_of_the_whole_model_takes_six_operations_a_weight_and_token_besides_attention() -> None:

@@ -5,6 +5,8 @@
     gradients     as many bytes as the trained weights
     optimizer     AdamW's two moments, in the type of the trained weights: exact
     activations   what autograd saves; with checkpointing, the input of each layer and one layer in full
+    copies        mixed precision only: each matrix once more in the type that is computed in, which
+                  autograd keeps until the backward pass; with checkpointing those of one layer and the head
     temporaries   the larger of the loss's, (2 b + 4) · rows · tokens · vocabulary for logits of b bytes
                   a number, their float32 gradient and its copy; and a weight norm's two (out, in)
                   float32 matrices of the largest adapted layer, three where the weight has 16 bits
@@ -19,12 +21,15 @@ Source:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from secura.adapters.secura.layer import SecuraLayer
-from secura.experiments.comparison.meta_model import StepCount
+from secura.experiments.comparison.meta_model import StepCount, decoder_layers
 
 OVERHEAD_BYTES = 1_000_000_000
 _FLOAT32_BYTES = 4
@@ -44,6 +49,8 @@ class MemoryEstimate:
     """AdamW's moments."""
     activations: int
     """What autograd saves."""
+    copies: int
+    """Of matrices, by mixed precision."""
     temporaries: int
     """The largest that come and go."""
     overhead: int = OVERHEAD_BYTES
@@ -58,13 +65,14 @@ class MemoryEstimate:
             + self.gradients
             + self.optimizer
             + self.activations
+            + self.copies
             + self.temporaries
             + self.overhead
         )
 
 
 def estimate_memory(
-    model: nn.Module,
+    model: PreTrainedModel | PeftModel,
     step: StepCount,
     *,
     batch: int,
@@ -97,6 +105,7 @@ def estimate_memory(
         gradients=trained_bytes,
         optimizer=2 * trained_bytes,
         activations=_activations(step, batch * tokens * hidden * computed_in.itemsize, checkpointing=checkpointing),
+        copies=_copies(model, computed_in, checkpointing=checkpointing),
         temporaries=max((2 * computed_in.itemsize + _FLOAT32_BYTES) * logits, _norm_temporaries(model)),
     )
 
@@ -105,6 +114,17 @@ def _activations(step: StepCount, layer_input: int, *, checkpointing: bool) -> i
     if not checkpointing:
         return step.saved_in_layers + step.saved_elsewhere
     return step.saved_elsewhere + step.layers * layer_input + step.saved_in_layers // step.layers
+
+
+def _copies(model: PreTrainedModel | PeftModel, computed_in: torch.dtype, *, checkpointing: bool) -> int:
+    """Autocast casts a matrix wherever it is multiplied with; what is looked up in, an embedding, stays as it is."""
+    if model.dtype == computed_in:
+        return 0
+    layers = decoder_layers(model)
+    in_layers = sum(weight.numel() for weight in layers.parameters() if weight.dim() > 1)
+    output: Any = model.get_output_embeddings()
+    head = 0 if output is None else output.weight.numel()
+    return computed_in.itemsize * (head + (in_layers // len(layers) if checkpointing else in_layers))
 
 
 def _norm_temporaries(model: nn.Module) -> int:

@@ -4,6 +4,7 @@ One step on it costs seconds whatever its size, and says exactly how many weight
 what autograd keeps for the backward pass, and how many operations the step takes.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,9 +53,9 @@ def model_on_meta(
     Raises:
         ConfigError: as `attach_adapter`, such as for a rank above a layer's smaller side.
     """
-    config._attn_implementation_internal = None
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        # A copy: the model keeps the config it is given, and the attention chosen below is for counting only.
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(_ATTENTION)
         model.requires_grad_(False)

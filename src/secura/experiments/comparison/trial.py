@@ -29,7 +29,7 @@ from secura.experiments.comparison.model_configs import config_of_model
 from secura.experiments.corda import adapter_state, save_as_lora
 from secura.experiments.methods import attach_adapter
 from secura.training.examples import Example
-from secura.training.trainer import make_trainer
+from secura.training.trainer import Precision, make_trainer
 
 DIVISOR = 8
 """Widths and ranks of a trial are this part of the real ones."""
@@ -131,6 +131,8 @@ def _tried(settings: Mapping[str, Any]) -> str:
         fold_every=method["fold_every"],
         learning_rate=settings["training"]["learning_rate"],
         gradient_checkpointing=settings["training"]["gradient_checkpointing"],
+        # A CPU has no mixed precision in float16; bfloat16 takes the same paths.
+        precision="as-stored" if settings["training"]["precision"] == "as-stored" else "bf16",
     )
 
 
@@ -142,6 +144,7 @@ def try_method(
     fold_every: int | str | None = None,
     learning_rate: float = 1e-3,
     gradient_checkpointing: bool = False,
+    precision: Precision = "as-stored",
 ) -> str:
     """Train a small model for two steps, save it, load it again; returns what was seen.
 
@@ -164,6 +167,7 @@ def try_method(
             callbacks=_folds(fold_every),
             learning_rate=learning_rate,
             gradient_checkpointing=gradient_checkpointing,
+            precision=precision,
         )
         if not all(math.isfinite(loss) for loss in losses):
             raise TrainingError(f"the losses are {losses}, not finite; lower the learning rate {learning_rate:g}.")
@@ -201,6 +205,7 @@ def _train(
     callbacks: Sequence[TrainerCallback],
     learning_rate: float,
     gradient_checkpointing: bool,
+    precision: Precision,
 ) -> list[float]:
     trainer = make_trainer(
         model,
@@ -217,12 +222,14 @@ def _train(
         seed=0,
         save_every=_STEPS + 1,
         gradient_checkpointing=gradient_checkpointing,
-        precision="as-stored",
+        precision=precision,
         cpu=True,
         pad_token=0,
         callbacks=callbacks,
     )
     trainer.train()
+    # accelerate leaves its mixed precision around the model's forward; the reloaded model has none.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 

@@ -87,11 +87,12 @@ def test_a_command_that_is_killed_gives_the_number_of_its_signal(cluster: str, t
 @pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_its_job_started_again(cluster: str, tmp_path: Path) -> None:
     code = (
-        "import os, pathlib, signal, sys\n"
+        "import os, pathlib, signal, sys, time\n"
         "first = pathlib.Path(sys.argv[1])\n"
         "if not first.exists():\n"
         "    first.write_text('tried')\n"
         "    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    time.sleep(60)  # until the death of its worker ends it\n"
         "print('second try')\n"
     )
     restarted = job(tmp_path, "restarted", code, str(tmp_path / "first"))
