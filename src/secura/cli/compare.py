@@ -1,28 +1,19 @@
 """`secura compare`: a grid of runs, carried out, looked at, and set beside PEFT's published ones."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from secura.cli.compare_plan import plan
+from secura.cli.run_by_default import RunByDefault
 from secura.errors import ConfigError
 
 Option = typer.Option
 
 
-class _FileOrCommand(TyperGroup):
-    """`secura compare GRID.yaml` is `secura compare run GRID.yaml`."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
-            args = ["run", *args]
-        return super().resolve_command(ctx, args)
-
-
 app = typer.Typer(
-    cls=_FileOrCommand,
+    cls=RunByDefault,
     help="Carry out a grid of runs, and look at it: secura compare GRID.yaml --out DIR",
     no_args_is_help=True,
     rich_markup_mode=None,

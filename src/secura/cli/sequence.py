@@ -1,25 +1,17 @@
 """`secura sequence`: tasks one after the other, and what can be asked of a finished sequence."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+
+from secura.cli.run_by_default import RunByDefault
 
 Option = typer.Option
 
 
-class _FileOrCommand(TyperGroup):
-    """`secura sequence SEQ.yaml` is `secura sequence run SEQ.yaml`."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.commands:
-            args = ["run", *args]
-        return super().resolve_command(ctx, args)
-
-
 app = typer.Typer(
-    cls=_FileOrCommand,
+    cls=RunByDefault,
     help="Learn tasks one after the other and score everything after each: secura sequence SEQ.yaml",
     no_args_is_help=True,
     rich_markup_mode=None,
