@@ -36,7 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "paper's norm": {"norm": "paper"},
     "CUR": {"change": "cur"},
     "low rank": {"change": "low_rank"},
-    "moving reference": {"reference": "moving"},
+    "fixed reference": {"reference": "fixed"},
 }
 FEWEST_PASSED = 700
 

@@ -44,7 +44,6 @@ NOT_DEFAULT: dict[str, Any] = {
 def test_a_config_needs_no_arguments() -> None:
     config = SecuraConfig()
     assert (config.change, config.norm, config.reference, config.fold) == ("cabr", "bounded", "moving", "keep")
-    assert config.target_modules == "all-linear"
     assert SecuraConfig(norm="released").reference == "fixed"
     assert config.peft_type == "SECURA"
     assert config.init_weights

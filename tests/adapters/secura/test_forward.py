@@ -263,8 +263,8 @@ def adapted_names(model: PeftModel) -> list[str]:
     return list(model.targeted_module_names)
 
 
-def test_every_linear_layer_but_the_last_is_adapted_by_default() -> None:
-    names = adapted_names(get_peft_model(llama(), SecuraConfig(r=4, task_type="CAUSAL_LM")))  # type: ignore[arg-type]
+def test_the_recommended_preset_adapts_every_linear_layer_but_the_last() -> None:
+    names = adapted_names(get_peft_model(llama(), SecuraConfig.preset("secura", r=4, task_type="CAUSAL_LM")))  # type: ignore[arg-type]
     assert len(names) == 2 * 7
     assert not any("lm_head" in name for name in names)
 

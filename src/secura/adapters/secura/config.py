@@ -23,14 +23,12 @@ Fold = Literal["keep", "undamped"]
 Selection = Literal["least", "sample"]
 Start = Literal["leading_block", "principal", "gaussian"]
 
-_QUERY_AND_VALUE: dict[str, Any] = {"reference": "fixed", "target_modules": None}
-
 PRESETS: dict[str, dict[str, Any]] = {
-    "secura": {},
-    "secura-paper": {**_QUERY_AND_VALUE, "norm": "paper", "reference": "moving", "fold": "undamped"},
-    "cabr-lora": {**_QUERY_AND_VALUE, "norm": "none"},
-    "cur-lora": {**_QUERY_AND_VALUE, "change": "cur", "norm": "none", "selection": "sample"},
-    "bounded-lora": {**_QUERY_AND_VALUE, "change": "low_rank", "r": 8, "tau": 0.2},
+    "secura": {"target_modules": "all-linear", "tau": 0.15},
+    "secura-paper": {"norm": "paper", "reference": "moving", "fold": "undamped"},
+    "cabr-lora": {"norm": "none", "reference": "fixed"},
+    "cur-lora": {"change": "cur", "norm": "none", "reference": "fixed", "selection": "sample"},
+    "bounded-lora": {"change": "low_rank", "reference": "fixed", "r": 8, "tau": 0.2},
 }
 """What each named method sets; everything else is a default of `SecuraConfig`."""
 
@@ -41,8 +39,10 @@ class SecuraConfig(PeftConfig):
 
     Three choices make the method: the change D, the norm that restrains it, and the
     reference it is measured against; `fold` says what a fold does to the model.
-    `SecuraConfig()` is secura's recommended method, and `SecuraConfig.preset(name)` gives
-    the published ones.
+    `SecuraConfig.preset("secura")` is the recommended method: a small bound on every linear
+    layer. `SecuraConfig()` is the same on what PEFT adapts where nothing is named, the query and
+    value projections, with the larger bound that fewer layers need. The other presets are the
+    published methods.
     """
 
     change: Change = field(
@@ -92,10 +92,10 @@ class SecuraConfig(PeftConfig):
         metadata={"help": "False starts B at random, so that the adapter changes the model at once; for debugging."},
     )
     tau: float = field(
-        default=0.15,
+        default=0.3,
         metadata={
-            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude. The fewer "
-            "layers are adapted, the larger it has to be: 0.3 taught as much to query and value projections alone."
+            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude. The more "
+            "layers are adapted, the smaller it may be: 0.15 where all are, as in the preset `secura`."
         },
     )
     floor: float = field(
@@ -111,7 +111,7 @@ class SecuraConfig(PeftConfig):
         default=0.0, metadata={"help": "Share of the inputs to D that are dropped in training, in 0..1."}
     )
     target_modules: list[str] | set[str] | str | None = field(
-        default="all-linear",
+        default=None,
         metadata={
             "help": "Names of the modules to adapt, a regular expression, or 'all-linear'. None is the query and "
             "value projections of known architectures."
@@ -226,7 +226,7 @@ class SecuraConfig(PeftConfig):
         if self.inner_r is not None and self.inner_r < (self.r or 1):
             raise ConfigError(f"inner_r is {self.inner_r}, but must be at least r, which is {self.r}.")
         if not self.tau > 0:
-            raise ConfigError(f"tau is {self.tau}, but must be above 0: a share of each weight, such as 0.15.")
+            raise ConfigError(f"tau is {self.tau}, but must be above 0: a share of each weight, such as 0.3.")
         if not self.floor >= 0:
             raise ConfigError(f"floor is {self.floor}, but must be at least 0: a share of the weight's rms.")
         if not 0 <= self.dropout < 1:
