@@ -130,7 +130,7 @@ class RayEngine:
         """Ask every node whether it sees what the jobs need."""
         if not jobs:
             return
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # pyright: ignore[reportMissingImports]  # an extra
 
         probe = self._ray.remote(num_cpus=0, max_retries=0)(missing_here)
         for log_folder in {job.log.absolute().parent for job in jobs}:
@@ -207,7 +207,7 @@ def _carry_out(command: Sequence[str], log: Path, folder: Path, grace_seconds: f
 
 def _ray() -> Any:  # a module, which pyright can only check where ray is installed
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as problem:
         raise ConfigError(
             f"engine ray needs the package ray, which this Python ({sys.executable}) lacks; pip install 'secura[ray]'."

@@ -136,7 +136,7 @@ class SlurmEngine:
 
     def _made_executor(self) -> Any:
         try:
-            import submitit
+            import submitit  # pyright: ignore[reportMissingImports]  # an extra
         except ImportError as problem:
             raise ConfigError("engine slurm needs the package submitit; pip install 'secura[slurm]'.") from problem
         settings = self.settings
@@ -183,7 +183,7 @@ class SlurmEngine:
         path = self.folder / SUBMITTED_FILE
         if self.cluster != "slurm" or not path.is_file():
             return []
-        from submitit import SlurmJob
+        from submitit import SlurmJob  # pyright: ignore[reportMissingImports]  # an extra
 
         known = json.loads(path.read_text(encoding="utf-8"))
         queued = queued_ids()
@@ -238,7 +238,7 @@ class RequeuedCommand:
 
     def checkpoint(self, job: Job) -> Any:
         """Let the command save and end; then the same again."""
-        from submitit.helpers import DelayedSubmission
+        from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]  # an extra
 
         if self._running is not None:
             self._running.stop()
@@ -252,7 +252,7 @@ def _absolute(job: Job) -> Job:
 
 def _ended(job: Job, submitted: Any) -> Ended:
     """The exit code that came back; 1, and the reason in the log, where none did."""
-    from submitit.core.utils import FailedJobError, UncompletedJobError
+    from submitit.core.utils import FailedJobError, UncompletedJobError  # pyright: ignore[reportMissingImports]  # an extra
 
     if not submitted.paths.result_pickle.exists():
         append_to_log(job.log, f"Slurm: ended without an exit code; see {submitted.paths.stdout}")
