@@ -206,7 +206,9 @@ def test_ctrl_c_in_one_process_stops_all_of_them_at_one_step(
         (["train", "--method", "lora", "--set", "method.adapter.r=4000"], {}, "r is 4000"),
         (["train", "--method", "dora"], FSDP2, "method dora needs each weight whole"),
         (["train", "--no-such-option"], {}, "No such option"),
-        (["train"], {**ZERO3, "ACCELERATE_USE_CPU": "true"}, "ACCELERATE_USE_CPU is true"),
+        pytest.param(
+            *(["train"], {**ZERO3, "ACCELERATE_USE_CPU": "true"}, "ACCELERATE_USE_CPU is true"), marks=needs_deepspeed
+        ),
         (["sequence", "run", "seq.yaml"], {}, "secura sequence runs in one process, but 2 were launched"),
     ],
 )
