@@ -64,12 +64,12 @@ CONTENDERS: dict[str, Contender] = {
     "SECURA M2, paper": Contender(
         settings=("method.name=cabr-lora", "method.adapter.norm=paper"), rates=(1e-4, 3e-4, 1e-3, 3e-3)
     ),
-    "SECURA M1, bounded": Contender(settings=("method.name=secura",), rates=(3e-3, 1e-2, 3e-2)),
+    "SECURA M1, bounded": Contender(settings=("method.name=secura",), rates=(3e-3, 1e-2, 3e-2, 1e-1)),
     "SECURA M1, bounded, tau 0.1": Contender(
         settings=("method.name=secura", "method.adapter.tau=0.1"), rates=(3e-3, 1e-2, 3e-2)
     ),
     "SECURA M2, bounded": Contender(
-        settings=("method.name=secura", "method.adapter.reference=fixed"), rates=(3e-3, 1e-2, 3e-2)
+        settings=("method.name=secura", "method.adapter.reference=fixed"), rates=(1e-3, 3e-3, 1e-2, 3e-2)
     ),
     "SECURA M1, bounded, q and v": Contender(
         settings=("method.name=secura", *QUERY_AND_VALUE), rates=(3e-3, 1e-2, 3e-2, 5e-2)

@@ -15,8 +15,9 @@ from secura.errors import ConfigError
 from secura.evaluation.scoring import Model, context_length
 from secura.experiments.before_dividing import get_ready_to_divide
 from secura.experiments.corda import CALIBRATION_TEXTS, adapter_state
+from secura.experiments.habits import with_habits
 from secura.experiments.method_names import CANNOT_FOLD
-from secura.experiments.methods import HABITS, attach_adapter, go_on_with_adapter
+from secura.experiments.methods import attach_adapter, go_on_with_adapter
 from secura.experiments.model_loading import (
     base_fingerprint,
     check_adapter_fits,
@@ -256,17 +257,10 @@ def calibration_texts(
 
 
 def _filled_in(config: RunConfig, folder: Path, steps: int) -> RunConfig:
-    """The configuration with the method's habits in place of what was left open, so that it stays true."""
-    habit = HABITS[config.method.name]
-    fold_every = habit.fold_every if config.method.fold_every == "method" else config.method.fold_every
-    rate = config.training.learning_rate or habit.learning_rate
-    return config.model_copy(
-        update={
-            "method": config.method.model_copy(update={"fold_every": fold_every}),
-            "training": config.training.model_copy(update={"steps": steps, "learning_rate": rate}),
-            "out": str(folder),
-        }
-    )
+    """The configuration with nothing left open, so that what is stored of it stays true."""
+    config = with_habits(config)
+    training = config.training.model_copy(update={"steps": steps})
+    return config.model_copy(update={"training": training, "out": str(folder)})
 
 
 def _steps(config: RunConfig, data: RunData, examples: int) -> int:

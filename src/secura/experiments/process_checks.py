@@ -4,7 +4,7 @@ import os
 from importlib.util import find_spec
 
 from secura.errors import ConfigError
-from secura.experiments.methods import HABITS
+from secura.experiments.habits import with_habits
 from secura.experiments.run_config import RunConfig
 from secura.training.processes import Sharding, computes_on_cpu, process_count, sharding
 
@@ -75,8 +75,7 @@ def _check_deepspeed(config: RunConfig, kind: Sharding) -> None:
             "ACCELERATE_USE_CPU is true, with which accelerate passes DeepSpeed over; leave it out, and on a machine "
             "without GPUs DeepSpeed uses the CPU."
         )
-    method = config.method
-    every = HABITS[method.name].fold_every if method.fold_every == "method" else method.fold_every
+    every = with_habits(config).method.fold_every
     if every is not None:
         raise ConfigError(
             f"method.fold_every is {every}, but DeepSpeed keeps a copy of its own of each trained weight, and the "

@@ -26,8 +26,9 @@ from secura.evaluation.answer_loss import mean_answer_loss
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.scoring import Model, context_length, score_questions
 from secura.experiments.config_layers import config_as_yaml, differences, load_config_of
+from secura.experiments.habits import with_habits
 from secura.experiments.method_names import Boundary
-from secura.experiments.methods import HABITS, attach_adapter, go_on_with_adapter
+from secura.experiments.methods import attach_adapter, go_on_with_adapter
 from secura.experiments.model_loading import (
     BASE_RECORD,
     base_fingerprint,
@@ -129,9 +130,11 @@ def prepare_sequence(config: SequenceConfig) -> PreparedSequence:
     """
     quiet()
     names = ordered_tasks(config)
-    method = config.method
-    habit = HABITS[method.name]
-    boundary = habit.boundary if method.boundary == "method" else method.boundary
+    config = with_habits(config)
+    method, boundary, fold_every = config.method, config.method.boundary, config.method.fold_every
+    assert boundary != "method"
+    assert fold_every != "method"
+    assert config.training.learning_rate is not None
     check_boundary(method.name, boundary)
     check_goes_together(config.strategy.name, config.strategy.settings, method.name, boundary)
     make_strategy(config.strategy.name, config.strategy.settings, seed=config.training.seed)
@@ -147,20 +150,10 @@ def prepare_sequence(config: SequenceConfig) -> PreparedSequence:
         task, retention = _read_task(config, name, tokenizer, max_tokens)
         tasks.append(task)
     fingerprint = base_fingerprint(model)
-    fold_every = habit.fold_every if method.fold_every == "method" else method.fold_every
-    rate = config.training.learning_rate or habit.learning_rate
     folder = (
         Path(config.out) if config.out is not None else Path("runs") / f"sequence-{method.name}-{config.strategy.name}"
     )
-    filled = config.model_copy(
-        update={
-            "tasks": names,
-            "order_seed": None,
-            "out": str(folder),
-            "method": method.model_copy(update={"boundary": boundary, "fold_every": fold_every}),
-            "training": config.training.model_copy(update={"learning_rate": rate}),
-        }
-    )
+    filled = config.model_copy(update={"tasks": names, "order_seed": None, "out": str(folder)})
     set_seed(config.training.seed)
     texts = calibration_texts(config, tokenizer, max_tokens)
     attach_adapter(model, method.name, method.adapter, texts)  # refuses settings that do not fit this model
@@ -173,7 +166,7 @@ def prepare_sequence(config: SequenceConfig) -> PreparedSequence:
         retention=retention,
         boundary=boundary,
         fold_every=fold_every,
-        learning_rate=rate,
+        learning_rate=config.training.learning_rate,
         fingerprint=fingerprint,
         max_tokens=max_tokens,
         first_stage=stage,

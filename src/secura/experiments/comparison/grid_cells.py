@@ -16,8 +16,9 @@ from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.comparison.cell import Cell
 from secura.experiments.comparison.grid_config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
 from secura.experiments.config_layers import config_from
+from secura.experiments.habits import with_habits
 from secura.experiments.method_names import StrategyName
-from secura.experiments.methods import HABITS, adapter_config
+from secura.experiments.methods import adapter_config
 from secura.experiments.run_config import RunConfig
 from secura.experiments.sequence_config import SequenceConfig
 from secura.experiments.sequence_run import ordered_tasks
@@ -212,20 +213,10 @@ def _filled_in(grid: GridConfig, settings: Settings) -> RunConfig | SequenceConf
             f"unknown strategy {strategy!r}; the nearest is {near}, all are {', '.join(get_args(StrategyName))}."
         )
     config = config_from(RunConfig if grid.kind == "train" else SequenceConfig, settings)
-    habit = HABITS[config.method.name]
-    method: dict[str, Any] = {}
-    if config.method.fold_every == "method":
-        method["fold_every"] = habit.fold_every
-    if isinstance(config, SequenceConfig) and config.method.boundary == "method":
-        method["boundary"] = habit.boundary
-    rate = config.training.learning_rate or habit.learning_rate
-    update: dict[str, Any] = {
-        "method": config.method.model_copy(update=method),
-        "training": config.training.model_copy(update={"learning_rate": rate}),
-    }
-    if isinstance(config, SequenceConfig):  # as written: their order is order_seed's
-        update["tasks"] = ordered_tasks(config.model_copy(update={"order_seed": None}))
-    return config.model_copy(update=update)
+    if isinstance(config, SequenceConfig):  # tasks as written: their order is order_seed's
+        as_written = ordered_tasks(config.model_copy(update={"order_seed": None}))
+        return with_habits(config.model_copy(update={"tasks": as_written}))
+    return with_habits(config)
 
 
 def _check(config: RunConfig | SequenceConfig) -> None:
@@ -247,7 +238,8 @@ def _check(config: RunConfig | SequenceConfig) -> None:
     for name in ordered_tasks(config):
         _check_task(name)
     strategy = config.strategy
-    boundary = HABITS[method.name].boundary if config.method.boundary == "method" else config.method.boundary
+    boundary = config.method.boundary
+    assert boundary != "method"
     check_boundary(method.name, boundary)
     check_goes_together(strategy.name, strategy.settings, method.name, boundary)
     make_strategy(strategy.name, strategy.settings, seed=config.training.seed)

@@ -1,0 +1,26 @@
+"""Putting a method's habits in place of what a configuration leaves open, so that what is stored stays true."""
+
+from typing import Any, TypeVar
+
+from secura.experiments.methods import HABITS
+from secura.experiments.run_config import RunConfig
+from secura.experiments.sequence_config import SequenceConfig
+
+Config = TypeVar("Config", RunConfig, SequenceConfig)
+
+
+def with_habits(config: Config) -> Config:
+    """The configuration with its method's own learning rate, fold schedule and, in a sequence, boundary filled in."""
+    habit = HABITS[config.method.name]
+    method: dict[str, Any] = {}
+    if config.method.fold_every == "method":
+        method["fold_every"] = habit.fold_every
+    if isinstance(config, SequenceConfig) and config.method.boundary == "method":
+        method["boundary"] = habit.boundary
+    rate = config.training.learning_rate or habit.learning_rate
+    return config.model_copy(
+        update={
+            "method": config.method.model_copy(update=method),
+            "training": config.training.model_copy(update={"learning_rate": rate}),
+        }
+    )
