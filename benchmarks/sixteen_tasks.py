@@ -59,7 +59,7 @@ CONTENDERS: dict[str, Contender] = {
     "OSF": Contender(settings=("method.name=osf",), rates=(3e-4, 1e-3, 3e-3)),
     "full": Contender(settings=("method.name=full",), rates=(5e-5, 1e-4, 2e-4)),
     "CUR-LoRA": Contender(settings=("method.name=cur-lora",), rates=(1e-3, 3e-3, 1e-2)),
-    "CABR": Contender(settings=("method.name=cabr-lora",), rates=(1e-4, 3e-4, 1e-3, 3e-3)),
+    "CABR": Contender(settings=("method.name=cabr-lora",), rates=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
     "SECURA M1, as published": Contender(settings=("method.name=secura-paper",), rates=(1e-3, 3e-3, 1e-2)),
     "SECURA M2, paper": Contender(
         settings=("method.name=cabr-lora", "method.adapter.norm=paper"), rates=(1e-4, 3e-4, 1e-3, 3e-3)
