@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from continual.two_parameter_model import TwoParameterModel, collate, row
+from peft import LoraConfig, get_peft_model
 from references import strategies as reference
 from torch.autograd import grad
 from torch.testing import assert_close
@@ -14,6 +15,7 @@ from secura.continual.ewc import EWC
 from secura.continual.ilora import ILoRA
 from secura.continual.kl_anchor import KLAnchor
 from secura.continual.lwf import LwF
+from secura.continual.o_lora import OLoRA
 from secura.continual.replay import Replay
 from secura.continual.reservoir import Reservoir
 from secura.continual.sequential import Sequential
@@ -151,6 +153,44 @@ def test_lwf_leaves_the_first_task_free() -> None:
     assert strategy.loss_term(step_on(model, rows(0))) is None
 
 
+def lora_of_rank_one(*factor: float) -> torch.nn.Module:
+    """A layer of two inputs whose LoRA has one row, so two parameters in A."""
+    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(2, 3)), LoraConfig(r=1, target_modules=["0"]))  # type: ignore[arg-type]
+    with torch.no_grad():
+        model.get_parameter("base_model.model.0.lora_A.default.weight").copy_(torch.tensor([factor]))
+    return model
+
+
+def test_o_lora_is_the_squared_inner_product_with_every_earlier_tasks_directions(tmp_path: Path) -> None:
+    earlier, now = [(0.3, -0.2), (0.9, 0.4)], (0.5, 0.1)
+    strategy = OLoRA(strength=0.7)
+    for index, factor in enumerate(earlier):
+        strategy.end_task(lora_of_rank_one(*factor), index, [], collate)
+    strategy.save(tmp_path)
+    resumed = OLoRA(strength=0.7)
+    resumed.load(tmp_path)
+
+    def wanted(at: tuple[float, float]) -> float:
+        return reference.o_lora_term([at], [[one] for one in earlier], 0.7)
+
+    for one in (strategy, resumed):
+        model: Any = lora_of_rank_one(*now)
+        one.begin_task(model, 2)
+        term = one.loss_term(Step(model=model, inputs={}, logits=None, collate=collate, number=0))
+        assert term is not None
+        factor = model.get_parameter("base_model.model.0.lora_A.default.weight")
+        assert term.item() == pytest.approx(wanted(now), rel=1e-6)
+        assert grad(term, factor)[0][0].tolist() == pytest.approx(numeric_gradient(wanted, now), rel=1e-5)
+
+
+def test_o_lora_leaves_the_first_task_free_and_refuses_a_model_without_lora() -> None:
+    strategy, model = OLoRA(), lora_of_rank_one(0.1, 0.2)
+    strategy.begin_task(model, 0)
+    assert strategy.loss_term(Step(model=model, inputs={}, logits=None, collate=collate, number=0)) is None
+    with pytest.raises(ConfigError, match="this model trains none"):
+        strategy.begin_task(torch.nn.Linear(2, 2), 0)
+
+
 def test_ilora_replays_and_holds_the_hidden_states_near_the_slow_ones() -> None:
     slow, fast = (0.3, -0.2), (0.8, 0.1)
     strategy, model = ILoRA(keep=0.9, consistency=0.7, replayed_rows=5, buffer_examples=5), TwoParameterModel(*slow)
@@ -256,6 +296,7 @@ def test_a_saved_state_goes_on_as_the_one_that_was_never_saved(build: Any, tmp_p
         (lambda: ILoRA(replayed_rows=0), "replayed_rows is 0"),
         (lambda: KLAnchor(strength=-1.0), "strength is -1.0"),
         (lambda: LwF(temperature=0.0), "temperature 0.0"),
+        (lambda: OLoRA(strength=0.0), "strength is 0.0"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(build: Any, message: str) -> None:

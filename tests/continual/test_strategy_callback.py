@@ -16,6 +16,7 @@ from secura.continual.ewc import EWC
 from secura.continual.ilora import ILoRA
 from secura.continual.kl_anchor import KLAnchor
 from secura.continual.lwf import LwF
+from secura.continual.o_lora import OLoRA
 from secura.continual.replay import Replay
 from secura.continual.sequential import Sequential
 from secura.continual.strategy import Step, Strategy
@@ -196,6 +197,27 @@ def test_a_strong_penalty_holds_the_model_where_it_was(build: Any, tmp_path: Pat
         after = copied_values(model)
         moved.append(sum((after[name] - before[name]).square().sum().item() for name in before))
     assert moved[1] < moved[0] / 2
+
+
+def test_o_lora_turns_a_new_adapter_away_from_earlier_directions(tmp_path: Path) -> None:
+    def overlap(model: nn.Module, earlier: dict[str, Tensor]) -> float:
+        return sum((earlier[name] @ value.T).square().sum().item() for name, value in factors(model).items())
+
+    def factors(model: nn.Module) -> dict[str, Tensor]:
+        return {name: value for name, value in copied_values(model).items() if "lora_A" in name}
+
+    left = []
+    for strategy in (Sequential(), OLoRA(strength=100.0)):
+        model = adapted()
+        earlier = factors(model)
+        in_its_second_task(strategy, model)
+        for name, value in factors(adapted()).items():  # the next task's adapter begins near the earlier one
+            model.get_parameter(name).data.copy_(value + 0.1)
+        with_trainer(
+            tmp_path, strategy, task_index=1, model=model, max_steps=60, optim="adamw_torch", learning_rate=3e-2
+        ).train()
+        left.append(overlap(model, earlier))
+    assert left[1] < left[0] / 100
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ SLOW_SETTINGS = [
             "strategy.settings.fisher_examples=10",
         ],
         ["method.name=dora", "strategy.name=kl_anchor"],
-        ["method.name=lora", "method.boundary=anew"],
+        ["method.name=lora", "method.boundary=anew", "strategy.name=o_lora"],
         ["method.name=full", "strategy.name=replay"],
         ["method.name=osf"],
     )
@@ -215,6 +215,8 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
         (["method.name=full", "strategy.name=kl_anchor"], "method full has none; use lwf"),
         (["strategy.name=ewc"], "set method.boundary to keep"),
         (["strategy.name=ilora"], "set method.boundary to keep"),
+        (["strategy.name=o_lora"], "set method.name to lora and method.boundary to anew"),
+        (["method.name=lora", "strategy.name=o_lora"], "set method.name to lora and method.boundary to anew"),
         (["strategy.name=replay", "strategy.settings.shore=2"], r"the nearest is strategy.settings.share"),
         (["strategy.settings.share=2"], "sequential has no settings"),
         (["strategy.name=replay", "strategy.settings.share=2"], "share is 2"),

@@ -81,3 +81,15 @@ def mean_squared_score_distance(first: Parameters, second: Parameters, rows: Row
             total += ((first[0] - second[0]) * (token + 1) + first[1] - second[1]) ** 2
             count += 1
     return total / count
+
+
+def o_lora_term(
+    factor: Sequence[Parameters], earlier_factors: Sequence[Sequence[Parameters]], strength: float
+) -> float:
+    """Squared inner products of the rows of A with those of every earlier task's."""
+    total = 0.0
+    for earlier in earlier_factors:
+        for old in earlier:
+            for row in factor:
+                total += (old[0] * row[0] + old[1] * row[1]) ** 2
+    return strength * total

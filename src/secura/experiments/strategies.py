@@ -9,6 +9,7 @@ from secura.continual.ewc import EWC
 from secura.continual.ilora import ILoRA
 from secura.continual.kl_anchor import KLAnchor
 from secura.continual.lwf import LwF
+from secura.continual.o_lora import OLoRA
 from secura.continual.replay import Replay
 from secura.continual.sequential import Sequential
 from secura.continual.strategy import Strategy
@@ -23,6 +24,7 @@ STRATEGIES: Mapping[StrategyName, Callable[..., Strategy]] = {
     "ilora": ILoRA,
     "kl_anchor": KLAnchor,
     "lwf": LwF,
+    "o_lora": OLoRA,
 }
 
 _NOT_SETTINGS = ("self", "read_row", "seed")
@@ -84,6 +86,11 @@ def check_goes_together(
             f"strategy ilora averages the adapter over all tasks, but at method.boundary {boundary} it begins again; "
             "set method.boundary to keep."
         )
+    if strategy == "o_lora" and (method != "lora" or boundary != "anew"):
+        raise ConfigError(
+            f"strategy o_lora gives each task a LoRA of its own, but the method is {method} and method.boundary "
+            f"{boundary}; set method.name to lora and method.boundary to anew."
+        )
 
 
 def check_single_run(strategy: StrategyName, settings: Mapping[str, Any], method: MethodName) -> None:
@@ -92,7 +99,7 @@ def check_single_run(strategy: StrategyName, settings: Mapping[str, Any], method
     Raises:
         ConfigError: with the way out.
     """
-    if strategy in ("replay", "ewc"):
+    if strategy in ("replay", "ewc", "o_lora"):
         raise ConfigError(
             f"strategy {strategy} protects earlier tasks, and a run learns one; use kl_anchor or lwf, or learn "
             "several with secura sequence."
