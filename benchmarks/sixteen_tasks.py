@@ -74,6 +74,15 @@ CONTENDERS: dict[str, Contender] = {
     "SECURA M2, bounded": Contender(
         settings=("method.name=secura", "method.adapter.reference=fixed"), rates=(1e-3, 3e-3, 1e-2, 3e-2)
     ),
+    "SECURA M1, bounded, tau 0.1, ER": Contender(
+        settings=("method.name=secura", "method.adapter.tau=0.1", "strategy.name=replay"), rates=(3e-3, 1e-2, 3e-2)
+    ),
+    "SECURA M1, bounded, tau 0.1, KL anchor": Contender(
+        settings=("method.name=secura", "method.adapter.tau=0.1", "strategy.name=kl_anchor"), rates=(3e-3, 1e-2, 3e-2)
+    ),
+    "SECURA, bounded, I-LoRA": Contender(
+        settings=("method.name=secura", "method.boundary=keep", "strategy.name=ilora"), rates=(3e-3, 1e-2, 3e-2)
+    ),
     "SECURA M1, bounded, q and v": Contender(
         settings=("method.name=secura", *QUERY_AND_VALUE), rates=(3e-3, 1e-2, 3e-2, 5e-2)
     ),
