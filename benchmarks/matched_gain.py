@@ -39,7 +39,12 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "CUR-LoRA": {"method.name": "cur-lora"},
     "CABR": {"method.name": "cabr-lora"},
     "SECURA M1, as published": {"method.name": "secura-paper"},
-    "SECURA M2, paper": {"method.name": "cabr-lora", "method.adapter.norm": "paper"},
+    "SECURA M1, as published, at 1e-2": {"method.name": "secura-paper", "training.learning_rate": 1e-2},
+    "SECURA M2, paper, at 3e-3": {
+        "method.name": "cabr-lora",
+        "method.adapter.norm": "paper",
+        "training.learning_rate": 3e-3,
+    },
     "SECURA, bounded, q and v": {
         "method.name": "secura",
         "method.adapter.target_modules": ["q_proj", "v_proj"],
@@ -51,7 +56,7 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "LoRA, all linear": {
         "method.name": "lora",
         "method.adapter.target_modules": "all-linear",
-        "training.learning_rate": 3e-4,
+        "training.learning_rate": 5e-4,
     },
 }
 

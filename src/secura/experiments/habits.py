@@ -10,13 +10,15 @@ Config = TypeVar("Config", RunConfig, SequenceConfig)
 
 
 def with_habits(config: Config) -> Config:
-    """The configuration with its method's own learning rate, fold schedule and, in a sequence, boundary filled in."""
+    """The configuration with its method's own learning rate and fold schedule filled in, and what a sequence needs."""
     habit = HABITS[config.method.name]
     method: dict[str, Any] = {}
     if config.method.fold_every == "method":
         method["fold_every"] = habit.fold_every
-    if isinstance(config, SequenceConfig) and config.method.boundary == "method":
-        method["boundary"] = habit.boundary
+    if isinstance(config, SequenceConfig):
+        method["adapter"] = {**habit.in_sequence, **config.method.adapter}
+        if config.method.boundary == "method":
+            method["boundary"] = habit.boundary
     rate = config.training.learning_rate or habit.learning_rate
     return config.model_copy(
         update={

@@ -6,7 +6,7 @@ docs/log.md has the table. For another model they are starting points.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ class Habit:
     """Steps between folds; None for no folding."""
     boundary: Boundary = "fold"
     """What becomes of the adapter, in a sequence of tasks, when the next one begins."""
+    in_sequence: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the adapter that a sequence of tasks needs otherwise than one task does."""
 
 
 HABITS: Mapping[MethodName, Habit] = {
-    "secura": Habit(learning_rate=1e-2),
+    "secura": Habit(learning_rate=1e-2, in_sequence={"tau": 0.1}),  # what a task may move adds up over tasks
     "secura-paper": Habit(learning_rate=3e-3, fold_every=1),  # as published
     "cabr-lora": Habit(learning_rate=1e-3),
     "cur-lora": Habit(learning_rate=3e-3),
