@@ -95,6 +95,15 @@ CONTENDERS: dict[str, Contender] = {
     "LoRA, all linear": Contender(
         settings=(*LORA, "method.adapter.target_modules=all-linear"), rates=(1e-4, 3e-4, 7e-4)
     ),
+    "bounded LoRA, all linear, moving": Contender(
+        settings=(
+            "method.name=bounded-lora",
+            "method.adapter.target_modules=all-linear",
+            "method.adapter.reference=moving",
+            "method.adapter.tau=0.1",
+        ),
+        rates=(5e-4, 1e-3, 2e-3),
+    ),
     "bounded LoRA": Contender(settings=("method.name=bounded-lora",), rates=(5e-4, 1e-3, 2e-3, 3e-3)),
 }
 
