@@ -52,7 +52,7 @@ CONTENDERS: dict[str, Contender] = {
     "EWC": Contender(settings=(*LORA, "strategy.name=ewc"), rates=(3e-4, 7e-4, 1e-3, 2e-3)),
     "I-LoRA": Contender(settings=(*LORA, "strategy.name=ilora"), rates=(3e-4, 7e-4, 1e-3, 2e-3)),
     "O-LoRA": Contender(
-        settings=(*LORA, "method.boundary=anew", "strategy.name=o_lora"), rates=(1e-4, 3e-4, 7e-4, 1e-3)
+        settings=(*LORA, "method.boundary=anew", "strategy.name=o_lora"), rates=(1e-4, 3e-4, 7e-4, 1e-3, 2e-3)
     ),
     "KL anchor": Contender(settings=(*LORA, "strategy.name=kl_anchor"), rates=(3e-4, 7e-4, 1e-3)),
     "LwF": Contender(settings=(*LORA, "strategy.name=lwf"), rates=(1e-4, 3e-4, 7e-4)),

@@ -184,7 +184,7 @@ def _shown_label(row: dict[str, Any], differ: Sequence[str]) -> str:
     more = {
         "model": row["model"],
         "learning_rate": f"lr {row['learning_rate']:.1e}" if row["learning_rate"] is not None else "lr unknown",
-        "order_seed": f"order {row['order_seed']}",
+        "order_seed": "order as written" if row["order_seed"] is None else f"order seed {row['order_seed']}",
     }
     return ", ".join([row["label"], *(more[key] for key in differ)])
 
