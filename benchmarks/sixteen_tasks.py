@@ -46,6 +46,12 @@ class Contender:
 
 LORA = ("method.name=lora",)
 QUERY_AND_VALUE = ("method.adapter.target_modules=[q_proj, v_proj]", "method.adapter.tau=0.3")
+MOVING_BOUNDED_LORA = (
+    "method.name=bounded-lora",
+    "method.adapter.target_modules=all-linear",
+    "method.adapter.reference=moving",
+    "method.adapter.tau=0.1",
+)
 CONTENDERS: dict[str, Contender] = {
     "SEQ, LoRA": Contender(settings=LORA, rates=(1e-4, 3e-4, 7e-4, 1e-3)),
     "ER": Contender(settings=(*LORA, "strategy.name=replay"), rates=(1e-4, 3e-4, 7e-4, 1e-3)),
@@ -96,14 +102,9 @@ CONTENDERS: dict[str, Contender] = {
     "LoRA, all linear": Contender(
         settings=(*LORA, "method.adapter.target_modules=all-linear"), rates=(1e-4, 3e-4, 7e-4)
     ),
-    "bounded LoRA, all linear, moving": Contender(
-        settings=(
-            "method.name=bounded-lora",
-            "method.adapter.target_modules=all-linear",
-            "method.adapter.reference=moving",
-            "method.adapter.tau=0.1",
-        ),
-        rates=(5e-4, 1e-3, 2e-3),
+    "bounded LoRA, all linear, moving": Contender(settings=MOVING_BOUNDED_LORA, rates=(5e-4, 1e-3, 2e-3)),
+    "bounded LoRA, all linear, moving, r = 18": Contender(
+        settings=(*MOVING_BOUNDED_LORA, "method.adapter.r=18"), rates=(3e-4, 1e-3, 2e-3)
     ),
     "bounded LoRA": Contender(settings=("method.name=bounded-lora",), rates=(5e-4, 1e-3, 2e-3, 3e-3)),
 }
