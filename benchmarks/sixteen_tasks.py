@@ -68,6 +68,7 @@ CONTENDERS: dict[str, Contender] = {
     "CorDA": Contender(settings=("method.name=corda",), rates=(3e-4, 7e-4, 1e-3)),
     "OSF": Contender(settings=("method.name=osf",), rates=(3e-4, 1e-3, 3e-3)),
     "full": Contender(settings=("method.name=full",), rates=(5e-5, 1e-4, 2e-4)),
+    "full, ER": Contender(settings=("method.name=full", "strategy.name=replay"), rates=(5e-5, 1e-4, 2e-4, 4e-4)),
     "CUR-LoRA": Contender(settings=("method.name=cur-lora",), rates=(1e-3, 3e-3, 1e-2)),
     "CABR": Contender(settings=("method.name=cabr-lora",), rates=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
     "SECURA M1, as published": Contender(settings=("method.name=secura-paper",), rates=(1e-3, 3e-3, 1e-2)),
@@ -86,7 +87,7 @@ CONTENDERS: dict[str, Contender] = {
         settings=("method.name=secura", "strategy.name=replay"), rates=(3e-3, 1e-2, 3e-2)
     ),
     "SECURA M1, bounded, tau 0.1, KL anchor": Contender(
-        settings=("method.name=secura", "strategy.name=kl_anchor"), rates=(3e-3, 1e-2, 3e-2)
+        settings=("method.name=secura", "strategy.name=kl_anchor"), rates=(1e-3, 3e-3, 1e-2, 3e-2)
     ),
     "SECURA, bounded, I-LoRA": Contender(
         settings=("method.name=secura", "method.adapter.tau=0.15", "method.boundary=keep", "strategy.name=ilora"),
