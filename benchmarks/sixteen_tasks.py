@@ -83,6 +83,9 @@ CONTENDERS: dict[str, Contender] = {
         settings=("method.name=secura", "method.adapter.tau=0.15", "method.adapter.reference=fixed"),
         rates=(1e-3, 3e-3, 1e-2, 3e-2),
     ),
+    "SECURA, bounded, tau 0.1, begun anew": Contender(
+        settings=("method.name=secura", "method.boundary=anew"), rates=(3e-3, 1e-2, 3e-2)
+    ),
     "SECURA M1, bounded, tau 0.1, ER": Contender(
         settings=("method.name=secura", "strategy.name=replay"), rates=(3e-3, 1e-2, 3e-2)
     ),
