@@ -84,7 +84,7 @@ CONTENDERS: dict[str, Contender] = {
         rates=(1e-3, 3e-3, 1e-2, 3e-2),
     ),
     "SECURA, bounded, tau 0.1, begun anew": Contender(
-        settings=("method.name=secura", "method.boundary=anew"), rates=(3e-3, 1e-2, 3e-2)
+        settings=("method.name=secura", "method.boundary=anew"), rates=(3e-3, 1e-2, 3e-2, 1e-1)
     ),
     "SECURA M1, bounded, tau 0.1, ER": Contender(
         settings=("method.name=secura", "strategy.name=replay"), rates=(3e-3, 1e-2, 3e-2)
@@ -108,7 +108,7 @@ CONTENDERS: dict[str, Contender] = {
     ),
     "bounded LoRA, all linear, moving": Contender(settings=MOVING_BOUNDED_LORA, rates=(5e-4, 1e-3, 2e-3)),
     "bounded LoRA, all linear, moving, r = 18": Contender(
-        settings=(*MOVING_BOUNDED_LORA, "method.adapter.r=18"), rates=(3e-4, 1e-3, 2e-3)
+        settings=(*MOVING_BOUNDED_LORA, "method.adapter.r=18"), rates=(3e-4, 1e-3, 2e-3, 3e-3, 5e-3)
     ),
     "bounded LoRA": Contender(settings=("method.name=bounded-lora",), rates=(5e-4, 1e-3, 2e-3, 3e-3)),
 }
