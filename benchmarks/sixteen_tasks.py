@@ -108,7 +108,8 @@ CONTENDERS: dict[str, Contender] = {
     ),
     "bounded LoRA, all linear, moving": Contender(settings=MOVING_BOUNDED_LORA, rates=(5e-4, 1e-3, 2e-3)),
     "bounded LoRA, all linear, moving, r = 18": Contender(
-        settings=(*MOVING_BOUNDED_LORA, "method.adapter.r=18"), rates=(3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2)
+        settings=(*MOVING_BOUNDED_LORA, "method.adapter.r=18"),
+        rates=(3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 5e-2),
     ),
     "bounded LoRA": Contender(settings=("method.name=bounded-lora",), rates=(5e-4, 1e-3, 2e-3, 3e-3)),
 }
