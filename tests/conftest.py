@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ install_import_hook("secura.numerics", "beartype.beartype")
 
 # Tests share their cores with each other; see `secura/__init__.py`. Here in time for torch's import.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A shell that runs tests in the background may have SIGINT ignored, which their processes would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tiny_models import save_tiny_model  # noqa: E402
 

@@ -107,14 +107,12 @@ def test_ctrl_c_in_a_terminal_saves_and_says_how_to_resume(llama_folder: Path, r
         *("--set", "training.steps=100000", "--set", "training.save_every=100000"),
     ]
     command = [sys.executable, "-c", "from secura.cli.app import main; main()", "train", *options]
-    # A shell that runs tests in the background may have SIGINT ignored, which children inherit.
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     log = out / "log.jsonl"
     until = time.monotonic() + 90
