@@ -114,7 +114,8 @@ def test_two_processes_train_as_one_does(name: str, alone: Path, together: Path)
     assert one.keys() == other.keys()
     for key, tensor in one.items():
         if tensor.is_floating_point():
-            # By norm: Adam makes whole steps of a few gradients that are next to zero.
+            # Adam makes larger steps of the few gradients that are next to zero, so most of it is held by norm.
+            assert_close(other[key], tensor, rtol=1e-2, atol=2e-3)
             assert (other[key] - tensor).norm() <= 1e-3 * tensor.norm()
         else:  # indices of C and R, and fingerprints
             assert torch.equal(other[key], tensor)

@@ -167,7 +167,7 @@ def test_what_lies_in_one_adapter_cannot_be_undone(tmp_path: Path) -> None:
 def test_bisection_names_the_task_that_broke_a_family(tmp_path: Path) -> None:
     matrix = learn(
         tmp_path / "out",
-        "tasks=[different_homes, two_places_north, younger, long_phrase]",
+        "tasks=[different_homes, younger, two_places_north, long_phrase]",
         "method.name=lora",
         "training.steps=60",
         "training.batch_size=16",
@@ -175,8 +175,8 @@ def test_bisection_names_the_task_that_broke_a_family(tmp_path: Path) -> None:
         "retention.per_family=30",
     )
     scores = [matrix.share(stage, "knowledge:older") or 0.0 for stage in range(5)]
-    assert scores[2] > 0.7 > scores[3]
-    found = bisect_family(tmp_path / "out", "older", below=0.7, questions=60)
+    assert scores[1] > 0.9 > scores[2]
+    found = bisect_family(tmp_path / "out", "older", questions=60)
     assert found.task == "younger"
     assert found.models_asked <= 4
 
