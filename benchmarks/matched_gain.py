@@ -65,11 +65,11 @@ def learn(name: str, task: str, seed: int, results: Path) -> None:
     """One run, questioned as it goes; its curve becomes one small file."""
     from secura.evaluation.merged import merged_for_scoring
     from secura.evaluation.scoring import score_questions
-    from secura.experiments import run_steps
-    from secura.experiments.config_layers import load_config
-    from secura.experiments.prepare_run import prepare_run
     from secura.experiments.provenance import provenance
-    from secura.experiments.questioning import matchable
+    from secura.experiments.run import steps as run_steps
+    from secura.experiments.run.prepare import prepare_run
+    from secura.experiments.run.questions import matchable
+    from secura.experiments.settings.layers import load_config
 
     with tempfile.TemporaryDirectory() as place:
         flags = {**CONTENDERS[name], "data.path": task, "training.seed": seed, "out": f"{place}/run"}

@@ -31,7 +31,7 @@ from typing import Any
 from scipy.stats import t as students_t
 
 from secura.evaluation.retention_metrics import average_accuracy, forgetting_best_minus_last
-from secura.experiments.sequence_scores import read_matrix
+from secura.experiments.sequence.matrix import read_matrix
 
 STEPS = 100
 VALIDATION_ORDER, VALIDATION_SEED, VALIDATION_TASKS = 99, 99, 6

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from secura.experiments.comparison.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
-from secura.experiments.comparison.record_files import write_record
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.experiments.comparison.runs.record_files import write_record
 
 LABELS = ("LoRA", "DoRA", "CUR-LoRA", "I-LoRA", "CABR", "SECURA M1", "SECURA M2")
 TASKS = ("own_things", "two_steps", "different_homes", "younger", "ask_in_ulvish")
@@ -83,7 +83,7 @@ def _knowledge(kept: float, draw: random.Random) -> dict[str, Tally]:
 
 
 def made_grids(*, seeds: int = 3, labels: Sequence[str] = LABELS) -> list[RunRecord]:
-    """Five grids as of the paper's experiments, with a failed run, a diverged method and a cell that is missing."""
+    """Five grids as of the paper's experiments, with a failed run, a diverged method and a grid_run that is missing."""
     draw = random.Random(0)
     records = []
     for label in labels:

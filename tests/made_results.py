@@ -6,7 +6,7 @@ from pathlib import Path
 from secura.evaluation.retention_gate import knowledge_kept
 from secura.evaluation.significance import compare_paired
 from secura.evaluation.task_score import ItemScore, TaskScore
-from secura.experiments.forget_result import ForgetResult, TaskChange, by_clearest_loss
+from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
 from secura.tasks.data_rows import item_from_row
 from secura.tasks.question import Item, PlainText, Question
 from secura.tasks.task import Metric, Task

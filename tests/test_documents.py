@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secura.cli.app import run
-from secura.experiments.config_layers import load_config
+from secura.experiments.settings.layers import load_config
 from secura.tasks.data_rows import item_from_row
 
 ROOT = Path(__file__).parents[1]

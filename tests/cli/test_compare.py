@@ -13,7 +13,7 @@ from peft_results import peft_result
 
 from secura.cli.app import DONE, FAILED, USAGE, run
 from secura.experiments.comparison.engines import choice
-from secura.experiments.comparison.record_files import read_records
+from secura.experiments.comparison.runs.record_files import read_records
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_trying_a_grid_says_how_each_method_did(grid: str, capsys: pytest.Captur
 def test_a_method_that_fails_its_trial_ends_the_command_with_1(
     grid: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from secura.experiments.comparison import trial
+    from secura.experiments.comparison.plan import trial
 
     monkeypatch.setattr(trial, "_reloaded", lambda config, saved, trained: trial._drawn(config))
     assert run(["compare", "plan", "--try", grid]) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from secura.cli.app import DONE, FAILED, USAGE, run
-from secura.experiments import eval_run
+from secura.experiments import evaluate as eval_run
 
 
 def test_help_answers_without_importing_torch(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from secura.evaluation.retention import Comparison, comparison_as_json
+from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import ScoredAnswer
 from secura.tasks.question import Question
 
@@ -19,7 +19,7 @@ def _answers(pattern: str, family: str) -> list[ScoredAnswer]:
     ]
 
 
-COMPARISON = Comparison(
+COMPARISON = BeforeAndAfter(
     before=[*_answers("rrrr", "ages"), *_answers("rx", "sums"), *_answers("xx", "words")],
     after=[*_answers("rrxr", "ages"), *_answers("yr", "sums"), *_answers("xx", "words")],
 )
@@ -37,7 +37,7 @@ def test_flips_are_what_was_right_and_is_wrong_with_both_answers() -> None:
 
 
 def test_the_report_is_json_with_every_answer() -> None:
-    report = json.loads(json.dumps(comparison_as_json(COMPARISON)))
+    report = json.loads(json.dumps(before_and_after_as_json(COMPARISON)))
     assert report["total"] == {"family": "all", "asked": 8, "right_before": 5, "right_after": 4, "kept": 0.8}
     assert [flip["prompt"] for flip in report["flips"]] == ["ages 2?", "sums 0?"]
     assert len(report["answers"]) == 8
@@ -45,4 +45,4 @@ def test_the_report_is_json_with_every_answer() -> None:
 
 def test_answers_to_different_questions_are_not_compared() -> None:
     with pytest.raises(ValueError, match="different questions"):
-        Comparison(before=_answers("r", "ages"), after=_answers("r", "sums"))
+        BeforeAndAfter(before=_answers("r", "ages"), after=_answers("r", "sums"))

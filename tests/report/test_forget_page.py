@@ -8,7 +8,7 @@ import pytest
 from browser import needs_browser, opened
 from made_results import made_change, made_result, some
 
-from secura.experiments.forget_result import ForgetResult, TokenView
+from secura.experiments.forget.result import ForgetResult, TokenView
 from secura.report.forget_page import forget_page
 
 NASTY = "</script><script>document.title='taken'</script><b>bold</b> & {{ 7*7 }} \"quoted\" 'single' \u2028 <!--"

@@ -50,21 +50,21 @@ def run(
     """
     del debug
     from secura.experiments.comparison.engines.choice import make_engine
-    from secura.experiments.comparison.grid_config import load_grid
-    from secura.experiments.comparison.running import planned_runs
+    from secura.experiments.comparison.grid.config import load_grid
+    from secura.experiments.comparison.runs.running import planned_runs
 
     grids = [load_grid(file, assign or ()) for file in files]
     runs = planned_runs(grids, out)
     from rich.console import Console
 
-    from secura.cli.compare_view import carry_out_and_show, show_runs
+    from secura.cli.compare_view import run_and_show, show_runs
 
     console = Console()
     if dry_run:
         show_runs(console, runs)
         return 0
     place = make_engine(engine, folder=out, workers=workers, assignments=engine_set or ())
-    return carry_out_and_show(console, runs, out, place, retry_failed=retry_failed)
+    return run_and_show(console, runs, out, place, retry_failed=retry_failed)
 
 
 @app.command()
@@ -81,7 +81,7 @@ def table(
     from rich.console import Console
 
     from secura.cli.compare_view import show_answer, show_means
-    from secura.experiments.comparison.query import Tables
+    from secura.experiments.comparison.query.query import Tables
 
     for path, ending in ((csv, ".csv"), (parquet, ".parquet")):
         if path is not None and path.suffix != ending:
@@ -106,7 +106,7 @@ def import_(
     """Set the published results of PEFT's method comparison beside one's own."""
     from rich.console import Console
 
-    from secura.experiments.comparison.peft_import import import_results
+    from secura.experiments.comparison.query.peft_import import import_results
 
     imported = import_results(source, into)
     earlier = f"; {len(imported.skipped)} earlier runs of the same are left out" if imported.skipped else ""

@@ -28,16 +28,16 @@ def plan(
     from rich.console import Console
 
     from secura.cli.plan_view import show_plan, show_trials
-    from secura.experiments.comparison.plan import cells_of_files
-    from secura.experiments.comparison.plan import plan as planned
-    from secura.experiments.quiet import quiet
+    from secura.experiments.comparison.plan.plan import plan as planned
+    from secura.experiments.comparison.plan.plan import runs_of_files
+    from secura.experiments.library_output import quiet
 
     quiet()
     console = Console()
-    cells = cells_of_files(files, assign or ())
-    show_plan(console, planned(cells, tokens=tokens))
+    grid_runs = runs_of_files(files, assign or ())
+    show_plan(console, planned(grid_runs, tokens=tokens))
     if not try_out:
         return 0
-    from secura.experiments.comparison.trial import try_cells
+    from secura.experiments.comparison.plan.trial import try_grid_runs
 
-    return 0 if show_trials(console, try_cells(cells)) else 1
+    return 0 if show_trials(console, try_grid_runs(grid_runs)) else 1

@@ -13,17 +13,17 @@ from rich.text import Text
 
 from secura.errors import StoppedError
 from secura.experiments.comparison.engines.engine import Engine
-from secura.experiments.comparison.query import Answer, Tables
-from secura.experiments.comparison.running import (
+from secura.experiments.comparison.query.query import Answer, Tables
+from secura.experiments.comparison.query.seed_means import mean_over_seeds
+from secura.experiments.comparison.runs.running import (
     Finished,
     PlannedRun,
-    carry_out,
     due_runs,
+    run_all,
     share_results,
     under_way,
     write_plan,
 )
-from secura.experiments.comparison.seed_means import mean_over_seeds
 
 _SHOWN_RUNS = 8
 """At most this many runs are named while they run."""
@@ -33,7 +33,7 @@ def show_runs(console: Console, runs: Sequence[PlannedRun]) -> None:
     """Every run with how far it is."""
     for run in runs:
         console.print(
-            f"{run.state:7} {run.cell.grid}/{run.cell.name}  learning rate {run.cell.learning_rate:.1e}",
+            f"{run.state:7} {run.grid_run.grid}/{run.grid_run.name}  learning rate {run.grid_run.learning_rate:.1e}",
             highlight=False,
             soft_wrap=True,
         )
@@ -45,7 +45,7 @@ def show_runs(console: Console, runs: Sequence[PlannedRun]) -> None:
 # ---------------------------------------------------------------------- while it runs
 
 
-def carry_out_and_show(
+def run_and_show(
     console: Console, runs: Sequence[PlannedRun], folder: Path, engine: Engine, *, retry_failed: bool
 ) -> int:
     """Carry out what is due, with a line for each run that ends; returns the exit code.
@@ -61,7 +61,7 @@ def carry_out_and_show(
     standing = _Standing(runs=runs, due=due)
     try:
         with Live(standing, console=console, refresh_per_second=2, transient=True):
-            for finished in carry_out(due, engine):
+            for finished in run_all(due, engine):
                 standing.note(finished)
                 _say(console, _line(finished, standing))
     except KeyboardInterrupt:
@@ -81,7 +81,7 @@ class _Standing:
 
     def note(self, finished: Finished) -> None:
         """Count a run that has ended."""
-        self.ended.add(finished.run.cell.name)
+        self.ended.add(finished.run.grid_run.name)
         if finished.state == "done":
             self.done += 1
         else:
@@ -94,7 +94,7 @@ class _Standing:
         said = f"{self.done} done, {self.failed} failed, {len(running)} running, {left} left, {minutes}:{seconds:02d}"
         head = Table.grid(padding=(0, 1))
         head.add_row(ProgressBar(total=max(1, self.total), completed=self.done + self.failed, width=30), said)
-        names = [Text(f"  {run.cell.grid}/{run.cell.name}", style="dim") for run in running[:_SHOWN_RUNS]]
+        names = [Text(f"  {run.grid_run.grid}/{run.grid_run.name}", style="dim") for run in running[:_SHOWN_RUNS]]
         return Group(head, *names)
 
 
@@ -102,7 +102,7 @@ def _line(finished: Finished, standing: _Standing) -> str:
     run = finished.run
     how = "done  " if finished.state == "done" else "failed"
     reason = f": {finished.reason}" if finished.reason else ""
-    return f"{standing.done + standing.failed}/{standing.total} {how} {run.cell.grid}/{run.cell.name}{reason}"
+    return f"{standing.done + standing.failed}/{standing.total} {how} {run.grid_run.grid}/{run.grid_run.name}{reason}"
 
 
 def _say_how_it_ended(console: Console, runs: Sequence[PlannedRun], folder: Path) -> int:

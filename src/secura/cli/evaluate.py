@@ -8,7 +8,7 @@ import typer
 from secura.errors import ConfigError
 
 if TYPE_CHECKING:
-    from secura.experiments.eval_run import EvalSettings
+    from secura.experiments.evaluate import EvalSettings
 
 Option = typer.Option
 
@@ -41,7 +41,7 @@ def evaluate(
     Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from secura.experiments.eval_run import EvalSettings
+    from secura.experiments.evaluate import EvalSettings
 
     settings = EvalSettings(
         model=model,
@@ -55,7 +55,7 @@ def evaluate(
         batch_size=_batch_size(batch_size),
         out=out,
     )
-    return _carry_out(settings) if export_lm_eval is None else _export(settings, export_lm_eval)
+    return _evaluate(settings) if export_lm_eval is None else _export(settings, export_lm_eval)
 
 
 def _names(given: list[str] | None) -> tuple[str, ...]:
@@ -71,11 +71,11 @@ def _batch_size(given: str) -> int | Literal["auto"]:
         raise ConfigError(f"--batch-size is {given!r}; it counts rows, from 1, or is auto.") from None
 
 
-def _carry_out(settings: "EvalSettings") -> int:
+def _evaluate(settings: "EvalSettings") -> int:
     from rich.console import Console
 
     from secura.cli.evaluate_view import show_scores
-    from secura.experiments.eval_run import evaluate as score_model
+    from secura.experiments.evaluate import evaluate as score_model
 
     console = Console()
     show_scores(console, score_model(settings, console))
@@ -83,7 +83,7 @@ def _carry_out(settings: "EvalSettings") -> int:
 
 
 def _export(settings: "EvalSettings", folder: Path) -> int:
-    from secura.experiments.eval_run import export
+    from secura.experiments.evaluate import export
 
     names = export(settings, folder)
     print(f"{len(names)} tasks are in {folder}; run them with")

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 
 from secura.evaluation.lm_eval_bridge import HarnessScore
 from secura.evaluation.task_score import TaskScore
-from secura.experiments.eval_run import EvalResult
+from secura.experiments.evaluate import EvalResult
 
 _CALLED = {
     "accuracy": "right",

@@ -9,7 +9,7 @@ import typer
 from secura.errors import ConfigError
 
 if TYPE_CHECKING:
-    from secura.experiments.forget_run import ForgetSettings
+    from secura.experiments.forget.run import ForgetSettings
 
 Option = typer.Option
 
@@ -40,7 +40,7 @@ def forget(
     --min-retention or too little to tell, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from secura.experiments.forget_run import ForgetSettings
+    from secura.experiments.forget.run import ForgetSettings
 
     settings = ForgetSettings(
         base=base,
@@ -55,7 +55,7 @@ def forget(
         token_views=token_views,
         fresh=fresh,
     )
-    return _carry_out(settings, _report_folder(out, tuned))
+    return _forget(settings, _report_folder(out, tuned))
 
 
 def _report_folder(out: Path | None, tuned: str) -> Path:
@@ -70,13 +70,13 @@ def _report_folder(out: Path | None, tuned: str) -> Path:
     return next(folder for folder in itertools.chain([first], free) if not folder.exists())
 
 
-def _carry_out(settings: "ForgetSettings", folder: Path) -> int:
+def _forget(settings: "ForgetSettings", folder: Path) -> int:
     from rich.console import Console
 
     from secura.cli.forget_view import show_forgetting
-    from secura.experiments.forget_json import JSON_FILE, result_as_json
-    from secura.experiments.forget_run import forget as compare_models
-    from secura.experiments.run_files import write_json, write_text
+    from secura.experiments.files import write_json, write_text
+    from secura.experiments.forget.result_json import JSON_FILE, result_as_json
+    from secura.experiments.forget.run import forget as compare_models
     from secura.report.forget_page import PAGE_FILE, forget_page
 
     console = Console()

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secura.experiments.forget_result import ANSWER_KINDS, Flip, ForgetResult, TaskChange
+from secura.experiments.forget.result import ANSWER_KINDS, Flip, ForgetResult, TaskChange
 from secura.report.wording import (
     details,
     difference_text,

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secura.experiments.comparison.gpus import UTILISATION, Gpu
-from secura.experiments.comparison.plan import Plan, PlanRow
-from secura.experiments.comparison.trial import Trial
+from secura.experiments.comparison.plan.gpus import UTILISATION, Gpu
+from secura.experiments.comparison.plan.plan import Plan, PlanRow
+from secura.experiments.comparison.plan.trial import Trial
 
 _MISSING = "–"
 

@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secura.evaluation.retention import Flip, Tally
-from secura.experiments.train_run import Losses, RunResult
+from secura.evaluation.retention import LostAnswer, Tally
+from secura.experiments.run.train import Losses, RunResult
 
 _FLIPS_SHOWN = 10
 _CHARACTERS_SHOWN = 90
@@ -72,7 +72,7 @@ def _show_flips(console: Console, result: RunResult) -> None:
         console.print(f"  also in {result.report}", highlight=False)
 
 
-def _spread(flips: list[Flip]) -> list[Flip]:
+def _spread(flips: list[LostAnswer]) -> list[LostAnswer]:
     """One of each family in turn, so that the first few show every kind of loss."""
     seen: dict[str, int] = {}
     rank = []

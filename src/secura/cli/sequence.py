@@ -37,8 +37,8 @@ def run(
     retention.min_retention, 3 wrong usage.
     """
     del debug
-    from secura.experiments.config_layers import config_as_yaml, load_config_of
-    from secura.experiments.sequence_config import SequenceConfig
+    from secura.experiments.settings.layers import config_as_yaml, load_config_of
+    from secura.experiments.settings.sequence import SequenceConfig
 
     flags = {"out": out, "method.name": method, "strategy.name": strategy}
     config = load_config_of(SequenceConfig, str(file), assign or (), flags)
@@ -48,7 +48,7 @@ def run(
     from rich.console import Console
 
     from secura.cli.sequence_view import show_plan, show_sequence, stage_shower
-    from secura.experiments.sequence_run import prepare_sequence, run_sequence
+    from secura.experiments.sequence.run import prepare_sequence, run_sequence
 
     console = Console()
     prepared = prepare_sequence(config)
@@ -72,7 +72,7 @@ def log(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a 
     from rich.console import Console
 
     from secura.cli.sequence_view import show_sequence
-    from secura.experiments.sequence_tools import ledger, open_sequence
+    from secura.experiments.sequence.tools import ledger, open_sequence
 
     console = Console()
     prepared, matrix = open_sequence(folder)
@@ -91,7 +91,7 @@ def undo_(
     from rich.console import Console
 
     from secura.cli.sequence_view import show_undone
-    from secura.experiments.sequence_tools import undo_task
+    from secura.experiments.sequence.tools import undo_task
 
     show_undone(Console(), undo_task(folder, task))
     return 0
@@ -107,7 +107,7 @@ def bisect(
     """Find the task that broke a family of knowledge."""
     from rich.console import Console
 
-    from secura.experiments.sequence_tools import bisect_family
+    from secura.experiments.sequence.tools import bisect_family
 
     found = bisect_family(folder, family, below=below, questions=questions)
     console = Console()

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from secura.evaluation.retention_metrics import average_accuracy, backward_transfer, forgetting_best_minus_last
-from secura.experiments.sequence_run import OnStage, PreparedSequence
-from secura.experiments.sequence_scores import Cell, SequenceScores
-from secura.experiments.sequence_tools import Undone
+from secura.experiments.sequence.matrix import GroupScore, SequenceScores
+from secura.experiments.sequence.run import OnStage, PreparedSequence
+from secura.experiments.sequence.tools import Undone
 
 
 def show_plan(console: Console, run: PreparedSequence) -> None:
@@ -83,7 +83,7 @@ def show_undone(console: Console, undone: Undone) -> None:
         table.add_column(heading, justify="left" if heading == "asked" else "right")
     same = 0
     for group, after in undone.after.items():
-        before = undone.before.get(group, Cell())
+        before = undone.before.get(group, GroupScore())
         if before.right == after.right and group != f"task:{undone.task}":
             same += 1
             continue

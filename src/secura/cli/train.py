@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from secura.experiments.run_config import RunConfig
+    from secura.experiments.settings.run import RunConfig
 
 Option = typer.Option
 
@@ -41,7 +41,7 @@ def train(
     failed or stopped by Ctrl-C, 2 retention below --min-retention, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from secura.experiments.config_layers import config_as_yaml, load_config
+    from secura.experiments.settings.layers import config_as_yaml, load_config
     from secura.training.processes import is_main_process
 
     file = str(run) if run is not None else None
@@ -61,7 +61,7 @@ def train(
         print(config_as_yaml(config), end="")
     if print_config:
         return 0
-    return _carry_out(config, resume=resume, dry_run=dry_run)
+    return _train(config, resume=resume, dry_run=dry_run)
 
 
 def _saved_config(out: str | None) -> str | None:
@@ -70,14 +70,14 @@ def _saved_config(out: str | None) -> str | None:
     return str(saved) if saved is not None and saved.is_file() else None
 
 
-def _carry_out(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
+def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     from rich.console import Console
 
     from secura.cli.batch_view import show_batch
     from secura.cli.result_view import show_result
-    from secura.experiments.prepare_run import prepare_run
-    from secura.experiments.run_steps import first_batch
-    from secura.experiments.train_run import carry_out
+    from secura.experiments.run.prepare import prepare_run
+    from secura.experiments.run.steps import first_batch
+    from secura.experiments.run.train import train_and_report
     from secura.training.processes import is_main_process
 
     console = Console(quiet=not is_main_process())
@@ -98,7 +98,7 @@ def _carry_out(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     if dry_run:
         console.print("dry run: all checks passed, nothing was trained")
         return 0
-    result = carry_out(prepared, console)
+    result = train_and_report(prepared, console)
     show_result(console, result)
     wanted, kept = config.retention.min_retention, result.retention.total.kept
     if wanted is not None and (kept is None or kept < wanted):

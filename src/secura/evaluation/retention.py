@@ -33,7 +33,7 @@ class Tally:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flip:
+class LostAnswer:
     """A question that was answered right before training and wrong after it."""
 
     before: ScoredAnswer
@@ -43,7 +43,7 @@ class Flip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class BeforeAndAfter:
     """Scores of the same questions before and after training."""
 
     before: Sequence[ScoredAnswer]
@@ -69,10 +69,10 @@ class Comparison:
         return [self._tally(family, indices) for family, indices in members.items()]
 
     @property
-    def flips(self) -> list[Flip]:
+    def flips(self) -> list[LostAnswer]:
         """What flipped from right to wrong, in the order asked."""
         pairs = zip(self.before, self.after, strict=True)
-        return [Flip(before=old, after=new) for old, new in pairs if old.correct and not new.correct]
+        return [LostAnswer(before=old, after=new) for old, new in pairs if old.correct and not new.correct]
 
     def _tally(self, family: str, indices: Sequence[int]) -> Tally:
         return Tally(
@@ -83,7 +83,7 @@ class Comparison:
         )
 
 
-def comparison_as_json(comparison: Comparison) -> dict[str, Any]:
+def before_and_after_as_json(comparison: BeforeAndAfter) -> dict[str, Any]:
     """All of a comparison as JSON: totals, families, flips, and every answer."""
     return {
         "total": _tally_as_json(comparison.total),

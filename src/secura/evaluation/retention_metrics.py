@@ -152,7 +152,7 @@ def knowledge_kept(matrix: ScoreMatrix, tasks: Sequence[str] | None = None) -> P
     """The last score as a share of the first, R[T, i] / R[0, i]: 0.975 for 97.5 % of base kept.
 
     The mean is over tasks, each counting once, so a task of which the base knew little weighs
-    as much as any: `secura.evaluation.retention.Comparison` counts every question once. For
+    as much as any: `secura.evaluation.retention.BeforeAndAfter` counts every question once. For
     scores of which more is better; a perplexity is not kept.
 
     Args:

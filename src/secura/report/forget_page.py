@@ -8,8 +8,8 @@ every request.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from secura.experiments.forget_json import JSON_FILE, answer_likelihoods
-from secura.experiments.forget_result import ANSWER_KINDS, Flip, ForgetResult, TaskChange, TokenView
+from secura.experiments.forget.result import ANSWER_KINDS, Flip, ForgetResult, TaskChange, TokenView
+from secura.experiments.forget.result_json import JSON_FILE, answer_likelihoods
 from secura.report.matrix_figure import difference_figure, drawn, score_matrix
 from secura.report.page_parts import for_script, own_file, page_templates, plotly_script
 from secura.report.wording import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from secura.experiments.forget_result import TaskChange
+from secura.experiments.forget.result import TaskChange
 from secura.report.wording import difference_text, interval_text, value_text
 
 LOST, GAINED, UNCHANGED = "#d65a1e", "#2878dc", "#8d8a83"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from secura.experiments.comparison.record import RunRecord
-from secura.experiments.run_files import write_text
+from secura.experiments.comparison.runs.record import RunRecord
+from secura.experiments.files import write_text
 from secura.report.comparison.cost import cost
-from secura.report.comparison.exhibit import Absent, Cell, Exhibit, HeatMap, Panel, Table
+from secura.report.comparison.exhibit import Absent, Exhibit, HeatMap, Panel, Table, TableCell
 from secura.report.comparison.gradient_norms import gradient_norms
 from secura.report.comparison.grids import Comparison
 from secura.report.comparison.image_files import write_images
@@ -237,7 +237,7 @@ def _alt(panel: Panel) -> str:
 
 
 def _table(table: Table, files: Mapping[str, str], runs: Mapping[str, RunRecord], all_runs: str) -> dict[str, Any]:
-    def cell_of(cell: Cell) -> dict[str, Any]:
+    def cell_of(cell: TableCell) -> dict[str, Any]:
         known = [name for name in cell.runs if name in runs]
         seeds = [runs[name].seed for name in known]
         by_seed = len(set(seeds)) == len(seeds)

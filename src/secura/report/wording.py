@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from secura.evaluation.retention_gate import percent
-from secura.experiments.forget_result import ForgetResult, TaskChange
+from secura.experiments.forget.result import ForgetResult, TaskChange
 
 _NAMED = 3
 """Tasks named one by one in a sentence; the rest are counted."""

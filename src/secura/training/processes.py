@@ -86,6 +86,11 @@ def sharding() -> Sharding:
     return "none"
 
 
+def divides_weights() -> bool:
+    """Whether a process holds a part of each weight only, while it trains."""
+    return process_count() > 1 and sharding() in ("fsdp2", "zero3")
+
+
 def wait_for_everyone() -> None:
     """Go on once every process has come this far."""
     if _groups:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from made_records import made_record
 
-from secura.experiments.comparison.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
 from secura.report.comparison.cost import cost, size_text
 from secura.report.comparison.exhibit import Absent, Exhibit, HeatMap, Plot, Table
 from secura.report.comparison.gradient_norms import gradient_norms

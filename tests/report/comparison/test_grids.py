@@ -2,7 +2,7 @@ from pathlib import Path
 
 from made_records import made_record, write_peft_results, write_records
 
-from secura.experiments.comparison.record_files import record_path, write_record
+from secura.experiments.comparison.runs.record_files import record_path, write_record
 from secura.report.comparison.grids import read_comparison
 
 

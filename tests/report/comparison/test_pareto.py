@@ -3,8 +3,8 @@ from pathlib import Path
 
 from made_records import made_grids, made_record, write_peft_results
 
-from secura.experiments.comparison.record import Tally
-from secura.experiments.comparison.record_files import read_records
+from secura.experiments.comparison.runs.record import Tally
+from secura.experiments.comparison.runs.record_files import read_records
 from secura.report.comparison.exhibit import Absent, Exhibit, Plot
 from secura.report.comparison.pareto import pareto, published
 from secura.report.comparison.runs import GridRuns

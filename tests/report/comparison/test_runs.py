@@ -1,7 +1,7 @@
 import pytest
 from made_records import made_record
 
-from secura.experiments.comparison.record import Tally
+from secura.experiments.comparison.runs.record import Tally
 from secura.report.comparison.measure import KEPT
 from secura.report.comparison.runs import (
     GridRuns,

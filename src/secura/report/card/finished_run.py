@@ -9,10 +9,10 @@ from typing import Any
 
 from secura.errors import DataError
 from secura.evaluation.retention_gate import Kept, knowledge_kept
-from secura.experiments.model_loading import BASE_RECORD
-from secura.experiments.run_files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
-from secura.experiments.sequence_run import SUMMARY_FILE
-from secura.experiments.sequence_scores import SequenceScores, read_matrix
+from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
+from secura.experiments.models.loading import BASE_RECORD
+from secura.experiments.sequence.matrix import SequenceScores, read_matrix
+from secura.experiments.sequence.run import SUMMARY_FILE
 
 CONFIDENCE = 0.95
 

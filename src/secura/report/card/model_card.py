@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from secura.errors import ConfigError
 from secura.evaluation.retention_gate import Kept, percent
-from secura.experiments.run_files import write_text
+from secura.experiments.files import write_text
 from secura.report.card.finished_run import CONFIDENCE, FinishedRun, Group
 
 CARD_FILE = "README.md"

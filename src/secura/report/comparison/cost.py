@@ -4,8 +4,8 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 
-from secura.experiments.comparison.record import RunRecord
-from secura.report.comparison.exhibit import Absent, Cell, Exhibit, Table
+from secura.experiments.comparison.runs.record import RunRecord
+from secura.report.comparison.exhibit import Absent, Exhibit, Table, TableCell
 from secura.report.comparison.runs import GridRuns
 from secura.report.comparison.saying import each_place
 from secura.report.wording import listed
@@ -74,15 +74,15 @@ def _memory(record: RunRecord) -> float | None:
     return record.cost.peak_memory_mb
 
 
-def _row(label: str, records: Sequence[RunRecord]) -> list[Cell]:
+def _row(label: str, records: Sequence[RunRecord]) -> list[TableCell]:
     return [
-        Cell(text=label),
+        TableCell(text=label),
         _cell(records, _trained, lambda value: f"{value:,.0f}"),
         _cell(records, _share, lambda value: f"{100 * value:.3g}%"),
         _cell(records, _saved, size_text),
         _cell(records, _seconds, _seconds_text),
         _cell(records, _memory, lambda value: f"{value:,.0f}"),
-        Cell(text=str(len(records)), runs=[record.name for record in records]),
+        TableCell(text=str(len(records)), runs=[record.name for record in records]),
     ]
 
 
@@ -107,12 +107,12 @@ def _median(records: Sequence[RunRecord], number: Number) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _cell(records: Sequence[RunRecord], number: Number, text: Callable[[float], str]) -> Cell:
+def _cell(records: Sequence[RunRecord], number: Number, text: Callable[[float], str]) -> TableCell:
     values = _numbers(records, number)
     if not values:
-        return Cell(text="missing", state="missing")
+        return TableCell(text="missing", state="missing")
     least, most = text(min(values)), text(max(values))
-    return Cell(text=text(statistics.median(values)), detail="" if least == most else f"{least} to {most}")
+    return TableCell(text=text(statistics.median(values)), detail="" if least == most else f"{least} to {most}")
 
 
 def _sentence(weights: dict[str, float | None], seconds: dict[str, float | None]) -> str:

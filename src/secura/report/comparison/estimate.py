@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from secura.experiments.comparison.seed_means import mean_over_seeds
+from secura.experiments.comparison.query.seed_means import mean_over_seeds
 
 
 @dataclass(frozen=True, kw_only=True)

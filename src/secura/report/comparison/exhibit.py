@@ -111,7 +111,7 @@ Panel = Plot | HeatMap
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class TableCell:
     """One cell of a table."""
 
     text: str
@@ -132,7 +132,7 @@ class Table:
     """What it holds."""
     head: Sequence[str]
     """Names of the columns."""
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     """As many cells as the head has names."""
     folded: bool = False
     """Whether a reader must open it, since it is long and few will."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from secura.experiments.comparison.record import RunRecord
+from secura.experiments.comparison.runs.record import RunRecord
 from secura.report.comparison.estimate import Estimate
-from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
+from secura.report.comparison.exhibit import Absent, Axis, Exhibit, Plot, Point, Series, Table, TableCell
 from secura.report.comparison.measure import Measure
 from secura.report.comparison.runs import GridRuns, Variant, over_tasks
 from secura.report.comparison.saying import each_place, leader_sentence
@@ -43,7 +43,7 @@ def gradient_norms(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Abs
     if len(places) > _MOST_PANELS:
         places = sorted({(record.model, "") for record in measured})
     panels: list[Plot] = []
-    rows: list[list[Cell]] = []
+    rows: list[list[TableCell]] = []
     sentences: dict[str, str] = {}
     for model, task in places:
         own = [record for record in measured if record.model == model and task in ("", record.task)]
@@ -112,12 +112,12 @@ def _plot(
     return Plot(title=title, x=Axis(title="step"), y=Axis(title="norm of the gradient", log=True), series=series)
 
 
-def _row(where: str, variant: Variant, records: Sequence[RunRecord], found: Estimate | None) -> list[Cell]:
+def _row(where: str, variant: Variant, records: Sequence[RunRecord], found: Estimate | None) -> list[TableCell]:
     low, high = np.quantile([norm for record in records for _, norm in record.gradient_norms], (0.1, 0.9))
     return [
-        Cell(text=variant.text),
-        Cell(text=where),
-        Cell(text="missing", state="missing") if found is None else Cell(text=_NORM.short(found)),
-        Cell(text=f"{low:.3g} to {high:.3g}"),
-        Cell(text=str(len(records)), runs=[record.name for record in records]),
+        TableCell(text=variant.text),
+        TableCell(text=where),
+        TableCell(text="missing", state="missing") if found is None else TableCell(text=_NORM.short(found)),
+        TableCell(text=f"{low:.3g} to {high:.3g}"),
+        TableCell(text=str(len(records)), runs=[record.name for record in records]),
     ]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secura.errors import DataError
-from secura.experiments.comparison.cell import stored_cells
-from secura.experiments.comparison.record import RunRecord
-from secura.experiments.comparison.record_files import RESULTS_FOLDER, read_records
+from secura.experiments.comparison.runs.grid_run import stored_grid_runs
+from secura.experiments.comparison.runs.record import RunRecord
+from secura.experiments.comparison.runs.record_files import RESULTS_FOLDER, read_records
 from secura.report.comparison.runs import GridRuns, Missing, newest_of_each_cell
 
 
@@ -52,7 +52,7 @@ def read_comparison(folder: Path) -> Comparison:
         GridRuns(
             name=name,
             records=[record for record in own if record.grid == name],
-            missing=[cell for grid, cell in missing if grid == name],
+            missing=[grid_run for grid, grid_run in missing if grid == name],
         )
         for name in names
     ]
@@ -73,7 +73,7 @@ def _file(files: Mapping[str, Path], record: RunRecord) -> Path | None:
 def _missing(folder: Path, records: Sequence[RunRecord]) -> tuple[list[tuple[str, Missing]], str]:
     """Planned runs without a record, each with its grid, and why that cannot be told, if so."""
     try:
-        cells = [cell for cell, _ in stored_cells(folder)]
+        grid_runs = [grid_run for grid_run, _ in stored_grid_runs(folder)]
     except DataError as problem:
         return [], str(problem)
     carried_out = {
@@ -81,13 +81,17 @@ def _missing(folder: Path, records: Sequence[RunRecord]) -> tuple[list[tuple[str
     }
     names = {record.name for record in records}
     missing: dict[tuple[str, Missing], None] = {}
-    for cell in cells:
-        place = (cell.grid, cell.label, cell.model, cell.task, cell.seed, cell.learning_rate)
+    for grid_run in grid_runs:
+        place = (grid_run.grid, grid_run.label, grid_run.model, grid_run.task, grid_run.seed, grid_run.learning_rate)
         # A sequence in another order is another run at the same place.
-        if cell.name in names or (cell.kind == "train" and place in carried_out):
+        if grid_run.name in names or (grid_run.kind == "train" and place in carried_out):
             continue
         planned = Missing(
-            label=cell.label, model=cell.model, task=cell.task, seed=cell.seed, learning_rate=cell.learning_rate
+            label=grid_run.label,
+            model=grid_run.model,
+            task=grid_run.task,
+            seed=grid_run.seed,
+            learning_rate=grid_run.learning_rate,
         )
-        missing[cell.grid, planned] = None
+        missing[grid_run.grid, planned] = None
     return list(missing), ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
+from secura.report.comparison.exhibit import Absent, Axis, Exhibit, Plot, Point, Series, Table, TableCell
 from secura.report.comparison.measure import ACCURACY, KEPT, Measure
 from secura.report.comparison.performance import cell_of, leader_of
 from secura.report.comparison.runs import GridRuns, Variant, over_tasks, rate_text
@@ -93,10 +93,10 @@ def _table(
     }
     best = {rate: leader_of(column, measure) for rate, column in found.items()}
 
-    def cell(label: str, rate: float) -> Cell:
+    def cell(label: str, rate: float) -> TableCell:
         variant = Variant(label=label, rate=rate)
         if variant not in swept:
-            return Cell(text="not tried", state="missing")
+            return TableCell(text="not tried", state="missing")
         records = grid.of(model=model, variant=variant)
         if len(tasks) == 1:
             return cell_of(records, measure, planned=grid.repeats(model, variant, tasks[0]), best=best[rate] == variant)
@@ -104,10 +104,10 @@ def _table(
         if mean is None:
             return cell_of([record for record in records if record.status != "success"], measure, planned=0)
         names = [record.name for record in records]
-        return Cell(text=measure.short(mean), state="best" if best[rate] == variant else "", runs=names)
+        return TableCell(text=measure.short(mean), state="best" if best[rate] == variant else "", runs=names)
 
     labels = dict.fromkeys(variant.label for variant in swept)
-    rows = [[Cell(text=label), *(cell(label, rate) for rate in rates)] for label in labels]
+    rows = [[TableCell(text=label), *(cell(label, rate) for rate in rates)] for label in labels]
     return Table(caption=caption, head=["label", *map(rate_text, rates)], rows=rows)
 
 

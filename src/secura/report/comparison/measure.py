@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import exp, inf
 from typing import Literal
 
-from secura.experiments.comparison.record import RunRecord
+from secura.experiments.comparison.runs.record import RunRecord
 from secura.report.comparison.estimate import Estimate
 
 Unit = Literal["percent", "points", "change", "distance", "nats", "factor"]

@@ -7,9 +7,9 @@ are knowledge kept and forgetting in nats: each pair of axes has a panel of its 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from secura.experiments.comparison.record import RunRecord
+from secura.experiments.comparison.runs.record import RunRecord
 from secura.report.comparison.estimate import Estimate
-from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
+from secura.report.comparison.exhibit import Absent, Axis, Exhibit, Plot, Point, Series, Table, TableCell
 from secura.report.comparison.measure import (
     ACCURACY,
     FORGETTING,
@@ -266,17 +266,17 @@ def _table(
     best_first = sorted(placed, key=lambda each: -each.y.mean if not up.lower_is_better else each.y.mean)
     rows = [
         [
-            Cell(text=each.variant.text),
-            Cell(text=up.short(each.y)),
-            Cell(text=across.short(each.x)),
-            Cell(text="on it" if each in front else ""),
-            Cell(text=str(each.x.count), runs=each.runs),
+            TableCell(text=each.variant.text),
+            TableCell(text=up.short(each.y)),
+            TableCell(text=across.short(each.x)),
+            TableCell(text="on it" if each in front else ""),
+            TableCell(text=str(each.x.count), runs=each.runs),
         ]
         for each in best_first
     ]
     for variant, count in incomplete:
-        missing = Cell(text="missing", state="missing", detail=f"{count} of the tasks have it")
-        rows.append([Cell(text=variant.text), missing, missing, Cell(text=""), Cell(text="0")])
+        missing = TableCell(text="missing", state="missing", detail=f"{count} of the tasks have it")
+        rows.append([TableCell(text=variant.text), missing, missing, TableCell(text=""), TableCell(text="0")])
     return Table(caption=title, head=["label", up.title, across.title, "Pareto front", "seeds"], rows=rows)
 
 

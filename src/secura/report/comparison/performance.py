@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from secura.experiments.comparison.record import RunRecord
+from secura.experiments.comparison.runs.record import RunRecord
 from secura.report.comparison.estimate import Estimate, standing
-from secura.report.comparison.exhibit import Absent, Cell, Exhibit, Table
+from secura.report.comparison.exhibit import Absent, Exhibit, Table, TableCell
 from secura.report.comparison.measure import ACCURACY, KEPT, NEW_TASK_NATS, Measure
 from secura.report.comparison.runs import GridRuns, Variant, over_seeds, over_tasks
 from secura.report.comparison.saying import each_place, leader_sentence
@@ -64,21 +64,21 @@ def failure_text(records: Sequence[RunRecord]) -> str:
     return short if len(reasons) == 1 else f"{short} (and {len(reasons) - 1} other reasons)"
 
 
-def cell_of(records: Sequence[RunRecord], measure: Measure, *, planned: int, best: bool = False) -> Cell:
+def cell_of(records: Sequence[RunRecord], measure: Measure, *, planned: int, best: bool = False) -> TableCell:
     """A table's cell: the mean over runs, or that it is missing or failed and why."""
     failed = [record for record in records if record.status != "success"]
     found = over_seeds(records, measure)
     names = [record.name for record in records]
     if found is None:
         if failed:
-            return Cell(text="failed", state="failed", detail=failure_text(failed), runs=names)
-        return Cell(text="missing", state="missing", runs=names)
+            return TableCell(text="failed", state="failed", detail=failure_text(failed), runs=names)
+        return TableCell(text="missing", state="missing", runs=names)
     remarks = []
     if failed:
         remarks.append(f"{len(failed)} of {len(records)} failed: {failure_text(failed)}")
     if (absent := planned - len(records)) > 0:
         remarks.append(f"{absent} of {planned} runs missing")
-    return Cell(text=measure.short(found), state="best" if best else "", detail="; ".join(remarks), runs=names)
+    return TableCell(text=measure.short(found), state="best" if best else "", detail="; ".join(remarks), runs=names)
 
 
 def leader_of(estimates: Mapping[Variant, Estimate | None], measure: Measure) -> Variant | None:
@@ -111,7 +111,7 @@ def _by_task(caption: str, grid: GridRuns, model: str, tasks: Sequence[str], mea
     best_mean = leader_of(means, measure)
     several = len(tasks) > 1
 
-    def row(variant: Variant) -> list[Cell]:
+    def row(variant: Variant) -> list[TableCell]:
         cells = [
             cell_of(
                 grid.cell(model, variant, task),
@@ -123,10 +123,10 @@ def _by_task(caption: str, grid: GridRuns, model: str, tasks: Sequence[str], mea
         ]
         mean = means[variant]
         if mean is None:
-            last = Cell(text="missing", state="missing", detail="not every task is there")
+            last = TableCell(text="missing", state="missing", detail="not every task is there")
         else:
-            last = Cell(text=measure.short(mean), state="best" if best_mean == variant else "")
-        return [Cell(text=variant.text), *cells, *([last] if several else [])]
+            last = TableCell(text=measure.short(mean), state="best" if best_mean == variant else "")
+        return [TableCell(text=variant.text), *cells, *([last] if several else [])]
 
     base = _base_row(grid, model, tasks, measure, several=several)
     head = ["label", *tasks, *([f"mean of {len(tasks)}"] if several else [])]
@@ -135,7 +135,7 @@ def _by_task(caption: str, grid: GridRuns, model: str, tasks: Sequence[str], mea
 
 def _base_row(
     grid: GridRuns, model: str, tasks: Sequence[str], measure: Measure, *, several: bool
-) -> list[Cell] | None:
+) -> list[TableCell] | None:
     """The base model's own scores, where runs hold them."""
 
     def before(record: RunRecord) -> float | None:
@@ -152,9 +152,9 @@ def _base_row(
     known = [value for value in shown if value is not None]
     mean = sum(known) / len(known) if len(known) == len(shown) else None
     return [
-        Cell(text="base model"),
-        *(Cell(text="–") if value is None else Cell(text=measure.text(value)) for value in shown),
-        *([Cell(text="–") if mean is None else Cell(text=measure.text(mean))] if several else []),
+        TableCell(text="base model"),
+        *(TableCell(text="–") if value is None else TableCell(text=measure.text(value)) for value in shown),
+        *([TableCell(text="–") if mean is None else TableCell(text=measure.text(mean))] if several else []),
     ]
 
 
@@ -182,7 +182,9 @@ def _by_family(caption: str, grid: GridRuns, model: str) -> Table | None:
         own = [record for record in grid.of(model=model, variant=variant) if record.status == "success"]
         if own:
             cells = [cell_of(own, _kept_of(family), planned=0) for family in families]
-            rows.append([Cell(text=variant.text), *(Cell(text=cell.text, state=cell.state) for cell in cells)])
+            rows.append(
+                [TableCell(text=variant.text), *(TableCell(text=cell.text, state=cell.state) for cell in cells)]
+            )
     return Table(caption=caption, head=["label", *families], rows=rows, folded=True)
 
 

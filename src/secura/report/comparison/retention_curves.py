@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from secura.evaluation.retention_metrics import PerTask, ScoreMatrix, average_accuracy, backward_transfer
-from secura.experiments.comparison.record import RunRecord, SequenceRecord
+from secura.experiments.comparison.runs.record import RunRecord, SequenceRecord
 from secura.report.comparison.estimate import Estimate, estimate
-from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
+from secura.report.comparison.exhibit import Absent, Axis, Exhibit, Plot, Point, Series, Table, TableCell
 from secura.report.comparison.measure import KEPT, Measure
 from secura.report.comparison.runs import GridRuns, Variant
 from secura.report.comparison.saying import each_place, leader_sentence
@@ -139,18 +139,18 @@ def _over_runs(records: Sequence[RunRecord], measure: Measure) -> Estimate | Non
 
 
 def _table(caption: str, sequences: Mapping[Variant, Sequence[RunRecord]]) -> Table:
-    def cell(records: Sequence[RunRecord], measure: Measure) -> Cell:
+    def cell(records: Sequence[RunRecord], measure: Measure) -> TableCell:
         found = _over_runs(records, measure)
-        return Cell(text="missing", state="missing") if found is None else Cell(text=measure.short(found))
+        return TableCell(text="missing", state="missing") if found is None else TableCell(text=measure.short(found))
 
     rows = [
         [
-            Cell(text=variant.text),
+            TableCell(text=variant.text),
             cell(records, KEPT),
             cell(records, _KNOWN),
             cell(records, _LEARNED),
             cell(records, _TRANSFER),
-            Cell(text=str(len(records)), runs=[record.name for record in records]),
+            TableCell(text=str(len(records)), runs=[record.name for record in records]),
         ]
         for variant, records in sequences.items()
     ]

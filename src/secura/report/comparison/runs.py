@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from secura.experiments.comparison.record import RunRecord
+from secura.experiments.comparison.runs.record import RunRecord
 from secura.report.comparison.estimate import Estimate, estimate
 from secura.report.comparison.measure import Measure
 

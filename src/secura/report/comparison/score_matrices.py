@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from secura.experiments.comparison.record import RunRecord, SequenceRecord
-from secura.report.comparison.exhibit import Absent, Cell, Exhibit, HeatMap, Table
+from secura.experiments.comparison.runs.record import RunRecord, SequenceRecord
+from secura.report.comparison.exhibit import Absent, Exhibit, HeatMap, Table, TableCell
 from secura.report.comparison.runs import GridRuns
 
 _TITLE = "Score matrices"
@@ -118,13 +118,13 @@ def _map(title: str, names: Sequence[str], cells: Cells) -> HeatMap:
 
 
 def _table(title: str, names: Sequence[str], cells: Cells, runs: Sequence[str]) -> Table:
-    def row(stage: int) -> list[Cell]:
+    def row(stage: int) -> list[TableCell]:
         name = "base" if not stage else f"after {stage}: {names[stage - 1]}"
         values = [
-            Cell(text="missing", state="missing") if value is None else Cell(text=f"{100 * value:.0f}")
+            TableCell(text="missing", state="missing") if value is None else TableCell(text=f"{100 * value:.0f}")
             for value in cells[stage]
         ]
-        return [Cell(text=name, runs=runs if not stage else ()), *values]
+        return [TableCell(text=name, runs=runs if not stage else ()), *values]
 
     head = ["right answers, %", *(f"{place} {name}" for place, name in enumerate(names, start=1))]
     return Table(caption=title, head=head, rows=[row(stage) for stage in range(len(cells))])

@@ -4,9 +4,9 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from secura.experiments.comparison.record import RunRecord, Spectrum
+from secura.experiments.comparison.runs.record import RunRecord, Spectrum
 from secura.report.comparison.estimate import Estimate
-from secura.report.comparison.exhibit import Absent, Axis, Cell, Exhibit, Plot, Point, Series, Table
+from secura.report.comparison.exhibit import Absent, Axis, Exhibit, Plot, Point, Series, Table, TableCell
 from secura.report.comparison.measure import Measure
 from secura.report.comparison.runs import GridRuns, Variant, over_tasks
 from secura.report.comparison.saying import each_place, leader_sentence
@@ -194,14 +194,14 @@ def _table(model: str, by_variant: Mapping[Variant, Sequence[RunRecord]], moves:
         farthest = max(layers, key=lambda layer: abs(layers[layer]))
         rows.append(
             [
-                Cell(text=variant.text),
-                Cell(text=_MOVE.short(found))
+                TableCell(text=variant.text),
+                TableCell(text=_MOVE.short(found))
                 if found
-                else Cell(text="missing", state="missing", detail="not every task"),
-                Cell(text=_MOVE.text(layers[farthest]), detail=farthest),
-                Cell(text=f"{_MOVE.text(min(layers.values()))} to {_MOVE.text(max(layers.values()))}"),
-                Cell(text=str(len(layers))),
-                Cell(text=str(len(records)), runs=[record.name for record in records]),
+                else TableCell(text="missing", state="missing", detail="not every task"),
+                TableCell(text=_MOVE.text(layers[farthest]), detail=farthest),
+                TableCell(text=f"{_MOVE.text(min(layers.values()))} to {_MOVE.text(max(layers.values()))}"),
+                TableCell(text=str(len(layers))),
+                TableCell(text=str(len(records)), runs=[record.name for record in records]),
             ]
         )
     head = ["label", "change of the norm", "farthest layer", "all layers", "layers", "runs"]

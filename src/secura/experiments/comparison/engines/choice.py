@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from secura.errors import ConfigError
 from secura.experiments.comparison.engines.engine import Engine
 from secura.experiments.comparison.engines.slurm_engine import SlurmEngine, SlurmSettings
-from secura.experiments.config_layers import yaml_assignment
+from secura.experiments.settings.layers import yaml_assignment
 
 EngineName = Literal["local", "ray", "slurm"]
 Settings = TypeVar("Settings")

@@ -90,7 +90,7 @@ class LocalEngine:
         if not self.gpus and self.workers > 1:
             environment["OMP_NUM_THREADS"] = "1"
         process = getattr(context, "Process")(  # noqa: B009 - typeshed gives it to the contexts below alone
-            target=carry_out, args=(job.command, job.log.absolute(), environment), name=job.name
+            target=run_command, args=(job.command, job.log.absolute(), environment), name=job.name
         )
         process.start()
         return process
@@ -112,7 +112,7 @@ class LocalEngine:
                 process.join()
 
 
-def carry_out(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+def run_command(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
     """What a process does that was started for a job: become the job."""
     # A session of its own: Ctrl-C at the terminal reaches it through the engine, once.
     os.setsid()

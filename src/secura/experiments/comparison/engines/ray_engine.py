@@ -85,7 +85,7 @@ class RayEngine:
         try:
             resources = self._resources()
             self._check_nodes(jobs)
-            yield from self._carry_out(jobs, resources)
+            yield from self._run_jobs(jobs, resources)
         finally:
             if ours:
                 self._ray.shutdown()
@@ -160,8 +160,8 @@ class RayEngine:
                     "environment on storage that all nodes share, under the same path."
                 )
 
-    def _carry_out(self, jobs: Sequence[Job], resources: dict[str, Any]) -> Iterator[Ended]:
-        task = self._ray.remote(max_retries=_LOST_WORKERS, **resources)(_carry_out)
+    def _run_jobs(self, jobs: Sequence[Job], resources: dict[str, Any]) -> Iterator[Ended]:
+        task = self._ray.remote(max_retries=_LOST_WORKERS, **resources)(_run_command)
         waiting, running = list(reversed(jobs)), {}
         try:
             while waiting or running:
@@ -196,7 +196,7 @@ class RayEngine:
             self._ray.cancel(reference, force=True)
 
 
-def _carry_out(command: Sequence[str], log: Path, folder: Path, grace_seconds: float) -> int:
+def _run_command(command: Sequence[str], log: Path, folder: Path, grace_seconds: float) -> int:
     """What a worker does. A cancelled task gets a KeyboardInterrupt here, and stops its command."""
     missing = missing_here(folder, log.parent, command[0])
     if missing is not None:  # a node that joined after the nodes were asked

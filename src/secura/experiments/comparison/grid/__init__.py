@@ -1,0 +1,1 @@
+"""A declared grid, and the runs it stands for."""

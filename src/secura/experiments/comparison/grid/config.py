@@ -1,0 +1,178 @@
+"""A declared grid: methods × models × tasks × seeds × learning rates, with what they share.
+
+name: performance
+include: [../shared/bundled.yaml]            # laid under this file, relative to it
+base: {training: {steps: 150}}               # as in secura train; dotted keys work too
+methods:
+  - lora
+  - {label: SECURA M1, name: secura-paper, settings: {method.adapter.r: 8}, learning_rates: [1e-2]}
+tasks: [own_things, {name: two_steps, settings: {training.steps: 300}}]
+seeds: [0, 1, 2]
+overrides: [{where: {task: two_steps, label: lora}, set: {training.batch_size: 8}}]
+exclude: [{label: lora, seed: 2}]
+measure: [spectra, gradient_norms]
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from secura.errors import ConfigError
+from secura.experiments.settings.layers import assign, config_from, read_yaml, yaml_assignment
+from secura.experiments.settings.run import Section
+
+Kind = Literal["train", "sequence"]
+Measure = Literal["spectra", "gradient_norms", "forgetting_text"]
+Settings = dict[str, Any]
+
+
+class GridMethod(Section):
+    """One way to learn; a bare name stands for a method with its own settings."""
+
+    name: str = "secura"
+    """A method of `secura train`."""
+    label: str | None = None
+    """What tables and figures call it; null is its name, and its strategy's where it has one."""
+    strategy: str | None = None
+    """A strategy of `secura sequence`; for kind train, one that `secura train` takes."""
+    settings: Settings = Field(default_factory=dict)
+    """What it does differently from `base`."""
+    learning_rates: list[float | None] | None = None
+    """Its own learning rates in place of the grid's."""
+
+    @property
+    def shown(self) -> str:
+        """What tables and figures call it."""
+        return self.label or " + ".join(filter(None, (self.name, self.strategy)))
+
+
+class GridModel(Section):
+    """One base model; a bare name stands for its folder or hub id, or is `bundled`."""
+
+    path: str = "bundled"
+    """Folder or hub id, or bundled."""
+    label: str | None = None
+    """What tables and figures call it; null is the path."""
+    settings: Settings = Field(default_factory=dict)
+    """What runs on it do differently from `base`."""
+
+    @property
+    def shown(self) -> str:
+        """What tables and figures call it."""
+        return self.label or self.path
+
+
+class GridTask(Section):
+    """One thing to learn; a bare name stands for it with the settings of `base`."""
+
+    name: str
+    """A bundled or catalogue task, a group of tasks, a file, or a hub data set."""
+    label: str | None = None
+    """What tables and figures call it; null is the name."""
+    settings: Settings = Field(default_factory=dict)
+    """What runs on it do differently from `base`."""
+
+
+class Override(Section):
+    """Settings of some of the runs."""
+
+    where: Settings
+    """Which runs: label, method, strategy, model, task, seed, learning_rate, order_seed; a value or a list."""
+    set: Settings
+    """What they do differently."""
+
+
+class GridConfig(Section):
+    """A grid of runs."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    """Name of the grid, and of its folder."""
+    kind: Kind = "train"
+    """train for one task a run, sequence for tasks one after the other."""
+    base: Settings = Field(default_factory=dict)
+    """Settings of all runs, as in the files of `secura train` or `secura sequence`; dotted keys work too."""
+    methods: list[GridMethod] = Field(min_length=1)
+    """Ways to learn."""
+    models: list[GridModel] = Field(default_factory=lambda: [GridModel()], min_length=1)
+    """Base models."""
+    tasks: list[GridTask] = Field(default_factory=list)
+    """For kind train, what to learn; a sequence has its tasks under base."""
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
+    """Seeds of the runs."""
+    learning_rates: list[float | None] = Field(default_factory=lambda: [None], min_length=1)
+    """Peak learning rates; null is that of the settings, or the method's own."""
+    order_seeds: list[int | None] = Field(default_factory=lambda: [None], min_length=1)
+    """For sequences, seeds of the order of the tasks; null keeps the order as written."""
+    overrides: list[Override] = Field(default_factory=list)
+    """Settings of some of the runs; later ones win."""
+    exclude: list[Settings] = Field(default_factory=list)
+    """Runs to leave out, named as in `where`."""
+    measure: list[Measure] = Field(default_factory=list)
+    """What is measured besides the questions: spectra, gradient_norms, forgetting_text."""
+    forgetting_text: str | None = None
+    """File or hub data set of the fixed text; null is plain sentences of the bundled model's world."""
+
+    @field_validator("methods", "tasks", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        return _with_bare_names(given, "name")
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _by_path(cls, given: Any) -> Any:
+        return _with_bare_names(given, "path")
+
+
+def _with_bare_names(given: Any, key: str) -> Any:
+    return [{key: each} if isinstance(each, str) else each for each in given] if isinstance(given, list) else given
+
+
+def load_grid(file: Path, assignments: Sequence[str] = ()) -> GridConfig:
+    """Read a grid with what it includes.
+
+    Args:
+        file: a YAML file.
+        assignments: texts such as `base.training.steps=10`, laid over it.
+
+    Raises:
+        ConfigError: for a file that cannot be read or includes itself, an unknown key or a wrong value.
+    """
+    values = _read_with_includes(file, ())
+    for assignment in assignments:
+        assign(values, *yaml_assignment(assignment))
+    try:
+        return config_from(GridConfig, values)
+    except ConfigError as problem:
+        raise ConfigError(f"{file}: {problem}") from problem
+
+
+def _read_with_includes(file: Path, includers: tuple[Path, ...]) -> Settings:
+    place = file.resolve()
+    if place in includers:
+        chain = " includes ".join(path.name for path in (*includers[includers.index(place) :], place))
+        raise ConfigError(f"{chain}: files cannot include each other in a circle.")
+    values = read_yaml(file)
+    included = values.pop("include", [])
+    included = [included] if isinstance(included, str) else included
+    if not isinstance(included, list) or not all(isinstance(each, str) for each in included):
+        raise ConfigError(f"{file}: include is {included!r}; it is a list of YAML files.")
+    under: Settings = {}
+    for each in included:
+        lay_over(under, _read_with_includes(file.parent / each, (*includers, place)))
+    lay_over(under, values)
+    return under
+
+
+def lay_over(values: Settings, more: Settings) -> None:
+    """Put settings over others: sections are merged, anything else is replaced; keys may be dotted."""
+    for key, value in more.items():
+        for path, inner in _leaves(str(key), value):
+            assign(values, path, inner)
+
+
+def _leaves(path: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        return [leaf for key, inner in value.items() for leaf in _leaves(f"{path}.{key}", inner)]
+    return [(path, value)]

@@ -1,0 +1,332 @@
+"""From a grid to its runs: every setting filled in, and everything checked that costs no compute."""
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+from peft import PeftConfig
+
+from secura.errors import ConfigError, InputError
+from secura.evaluation.scoring import SCORING_VERSION
+from secura.experiments.comparison.grid.config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
+from secura.experiments.comparison.runs.grid_run import GridRun
+from secura.experiments.methods.adapters import adapter_config
+from secura.experiments.methods.defaults import with_habits
+from secura.experiments.methods.strategies import check_boundary, check_goes_together, check_single_run, make_strategy
+from secura.experiments.sequence.run import ordered_tasks
+from secura.experiments.settings.layers import config_from
+from secura.experiments.settings.names import StrategyName
+from secura.experiments.settings.run import RunConfig
+from secura.experiments.settings.sequence import SequenceConfig
+from secura.tasks.finding import GROUPS, find_tasks, is_user_task
+from secura.tasks.task_items import task_version_key
+
+_WHERE = ("label", "method", "strategy", "model", "task", "seed", "learning_rate", "order_seed")
+_GIVEN_BY_THE_GRID = ("out", "data.path", "method.name", "strategy.name", "model.path", "training.seed", "order_seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """One place of the grid, before settings are chosen."""
+
+    method: GridMethod
+    model: GridModel
+    task: GridTask | None
+    seed: int
+    learning_rate: float | None
+    order_seed: int | None
+
+    @property
+    def label(self) -> str:
+        return self.method.shown
+
+    @property
+    def task_label(self) -> str:
+        return "sequence" if self.task is None else _task_label(self.task)
+
+
+def runs_of_grid(grid: GridConfig) -> list[GridRun]:
+    """Every run of a grid.
+
+    Raises:
+        InputError: for a setting, method, strategy, task or file that cannot be used, a run that
+            is declared twice, or an override or exclusion that no run matches; the message
+            names the run.
+    """
+    _check_shape(grid)
+    grid_runs: dict[str, GridRun] = {}
+    used = [0] * (len(grid.overrides) + len(grid.exclude))
+    for place in _places(grid):
+        where = f"grid {grid.name}, {place.label} on {place.task_label}, seed {place.seed}"
+        try:
+            grid_run = _grid_run(grid, place, used)
+        except InputError as problem:
+            raise type(problem)(f"{where}: {problem}") from problem
+        if grid_run is None:
+            continue
+        if grid_run.name in grid_runs:
+            raise ConfigError(f"{where} is there twice with the same settings; take one out or give it another label.")
+        grid_runs[grid_run.name] = grid_run
+    sections = [*(("overrides", each.where) for each in grid.overrides), *(("exclude", each) for each in grid.exclude)]
+    for (section, condition), count in zip(sections, used, strict=True):
+        if not count:
+            raise ConfigError(f"grid {grid.name}: {section} {condition} matches no run; mend it or take it out.")
+    if not grid_runs:
+        raise ConfigError(f"grid {grid.name}: exclude leaves no run at all.")
+    return list(grid_runs.values())
+
+
+def _check_shape(grid: GridConfig) -> None:
+    if grid.kind == "train" and not grid.tasks:
+        raise ConfigError(f"grid {grid.name}: tasks is empty; list at least one task, or set kind to sequence.")
+    if grid.kind == "sequence" and grid.tasks:
+        raise ConfigError(f"grid {grid.name}: a sequence has its tasks under base.tasks; move them there.")
+    if grid.kind == "train" and grid.order_seeds != [None]:
+        raise ConfigError(f"grid {grid.name}: order_seeds belong to kind sequence; leave them out.")
+    listed: dict[str, list[Any]] = {"methods": [each.shown for each in grid.methods], "seeds": [*grid.seeds]}
+    for kind, names in listed.items():
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ConfigError(f"grid {grid.name}: {kind} names {twice[0]!r} twice; give each a label of its own.")
+    for condition in (*(each.where for each in grid.overrides), *grid.exclude):
+        for key in condition:
+            if key not in _WHERE:
+                near = get_close_matches(key, _WHERE, n=1, cutoff=0.0)[0]
+                raise ConfigError(
+                    f"grid {grid.name}: runs are not told apart by {key!r}; the nearest is {near}, all are "
+                    f"{', '.join(_WHERE)}."
+                )
+
+
+def _places(grid: GridConfig) -> Iterator[_Place]:
+    tasks = [None] if grid.kind == "sequence" else [each for task in grid.tasks for each in _expanded(task, grid)]
+    for model, task, method in itertools.product(grid.models, tasks, grid.methods):
+        rates = grid.learning_rates if method.learning_rates is None else method.learning_rates
+        for rate, order_seed, seed in itertools.product(rates, grid.order_seeds, grid.seeds):
+            yield _Place(method=method, model=model, task=task, seed=seed, learning_rate=rate, order_seed=order_seed)
+
+
+def _expanded(task: GridTask, grid: GridConfig) -> list[GridTask]:
+    """A task; or the tasks of a group."""
+    if task.name not in GROUPS or os.path.exists(task.name):
+        return [task]
+    if task.label is not None:
+        raise ConfigError(f"grid {grid.name}: {task.name} is a group of tasks and cannot have the label {task.label}.")
+    return [task.model_copy(update={"name": name}) for name in GROUPS[task.name]]
+
+
+# ---------------------------------------------------------------------- one run
+
+
+def _grid_run(grid: GridConfig, place: _Place, used: list[int]) -> GridRun | None:
+    settings = _laid_over(grid, place)
+    config = _filled_in(grid, settings)
+    rate = config.training.learning_rate
+    coordinates = {
+        "label": place.label,
+        "method": place.method.name,
+        "strategy": place.method.strategy,
+        "model": place.model.shown,
+        "task": place.task_label,
+        "seed": place.seed,
+        "learning_rate": rate,
+        "order_seed": place.order_seed,
+    }
+    changed = False
+    for number, override in enumerate(grid.overrides):
+        if _matches(override.where, coordinates):
+            used[number] += 1
+            lay_over(settings, _checked(override.set))
+            changed = True
+    left_out = [number for number, where in enumerate(grid.exclude) if _matches(where, coordinates)]
+    for number in left_out:
+        used[len(grid.overrides) + number] += 1
+    if left_out:
+        return None
+    if changed:
+        config = _filled_in(grid, settings)
+    _check(config)
+    return GridRun(
+        grid=grid.name,
+        kind=grid.kind,
+        label=place.label,
+        model=place.model.shown,
+        task=place.task_label,
+        settings=config.model_dump(mode="json", exclude={"out"}),
+        measure=tuple(sorted(set(grid.measure))),
+        forgetting_text=_forgetting_text(grid, config),
+        versions=_versions(grid, config),
+    )
+
+
+def _laid_over(grid: GridConfig, place: _Place) -> Settings:
+    """The settings of a place: base, then the model's, the task's and the method's, then what the grid varies."""
+    settings: Settings = {}
+    for more in (grid.base, place.model.settings, {} if place.task is None else place.task.settings):
+        lay_over(settings, _checked(more))
+    lay_over(settings, _checked(place.method.settings))
+    lay_over(settings, {"method.name": place.method.name, "training.seed": place.seed})
+    if place.model.path != "bundled":
+        lay_over(settings, {"model.path": place.model.path})
+    if place.task is not None:
+        lay_over(settings, {"data.path": place.task.name})
+    if place.method.strategy is not None:
+        lay_over(settings, {"strategy.name": place.method.strategy})
+    if place.order_seed is not None:
+        lay_over(settings, {"order_seed": place.order_seed})
+    if place.learning_rate is not None:
+        lay_over(settings, {"training.learning_rate": place.learning_rate})
+    return settings
+
+
+def _checked(settings: Settings) -> Settings:
+    """Settings that do not name what the grid itself varies."""
+    flat: Settings = {}
+    lay_over(flat, settings)
+    for path in _GIVEN_BY_THE_GRID:
+        value: Any = flat
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            raise ConfigError(
+                f"settings name {path}, which the grid gives each run; leave it out (methods, models, tasks and "
+                "seeds are lists of the grid)."
+            )
+    return settings
+
+
+def _matches(where: Mapping[str, Any], coordinates: Mapping[str, Any]) -> bool:
+    return all(coordinates[key] in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in where.items())
+
+
+def _filled_in(grid: GridConfig, settings: Settings) -> RunConfig | SequenceConfig:
+    """The configuration with the method's habits in place of what was left open."""
+    strategy = settings.get("strategy", {}).get("name")
+    if strategy is not None and strategy not in get_args(StrategyName):
+        near = get_close_matches(str(strategy), get_args(StrategyName), n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"unknown strategy {strategy!r}; the nearest is {near}, all are {', '.join(get_args(StrategyName))}."
+        )
+    config = config_from(RunConfig if grid.kind == "train" else SequenceConfig, settings)
+    if isinstance(config, SequenceConfig):  # tasks as written: their order is order_seed's
+        as_written = ordered_tasks(config.model_copy(update={"order_seed": None}))
+        return with_habits(config.model_copy(update={"tasks": as_written}))
+    return with_habits(config)
+
+
+def _check(config: RunConfig | SequenceConfig) -> None:
+    """Refuse what a run would refuse, as far as that is known without loading the model."""
+    method = config.method
+    if method.name != "full":
+        adapter_config(method.name, method.adapter)
+    for path in _files(config):
+        if _looks_like_a_file(path) and not Path(path).exists():
+            raise ConfigError(f"{path}: no such file.")
+    if isinstance(config, RunConfig):
+        assert config.data.path is not None
+        _check_task(config.data.path)
+        if config.model.path is not None and config.data.path is None:
+            raise ConfigError("a model of your own needs data of your own.")
+        check_single_run(config.strategy.name, config.strategy.settings, method.name)
+        make_strategy(config.strategy.name, config.strategy.settings, seed=config.training.seed)
+        return
+    for name in ordered_tasks(config):
+        _check_task(name)
+    strategy = config.strategy
+    boundary = config.method.boundary
+    assert boundary != "method"
+    check_boundary(method.name, boundary)
+    check_goes_together(strategy.name, strategy.settings, method.name, boundary)
+    make_strategy(strategy.name, strategy.settings, seed=config.training.seed)
+
+
+def _check_task(name: str) -> None:
+    """Refuse a name that can be neither a task, nor a file, nor a data set of the hub."""
+    if os.path.exists(name) or ("/" in name and not is_user_task(name)):
+        return
+    found = find_tasks([name])
+    if name in GROUPS and len(found) > 1:
+        raise ConfigError(f"{name} is a group of {len(found)} tasks; name them one by one.")
+
+
+def _looks_like_a_file(path: str) -> bool:
+    return path.startswith((".", "/", "~")) or path.endswith((".jsonl", ".json", ".gz", ".yaml", ".py", ".txt"))
+
+
+def _task_label(task: GridTask) -> str:
+    if task.label is not None:
+        return task.label
+    return Path(task.name).stem if os.path.exists(task.name) else task.name
+
+
+# ---------------------------------------------------------------------- what else decides a result
+
+
+def _forgetting_text(grid: GridConfig, config: RunConfig | SequenceConfig) -> str | None:
+    """The fixed text of a run; refused where it is asked for and there is none."""
+    if "forgetting_text" not in grid.measure:
+        return None
+    if grid.forgetting_text is None and config.model.path is not None:
+        raise ConfigError(
+            "measure names forgetting_text, and a model of your own needs a text of your own; set forgetting_text to "
+            "a file or hub data set, such as HuggingFaceFW/finewiki."
+        )
+    if grid.forgetting_text is not None and _looks_like_a_file(grid.forgetting_text):
+        _existing(grid.forgetting_text)
+    return grid.forgetting_text
+
+
+def _existing(path: str) -> str:
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such file.")
+    return path
+
+
+def _versions(grid: GridConfig, config: RunConfig | SequenceConfig) -> dict[str, Any]:
+    """Versions of the scorer and the tasks, checksums of files, and what our own adapters do by default."""
+    names = [config.data.path] if isinstance(config, RunConfig) else ordered_tasks(config)
+    bundled = config.model.path is None and config.retention.path is None
+    known = [name for name in names if name is not None and not os.path.exists(name) and "/" not in name]
+    tasks = [*find_tasks(known), *(find_tasks(["knowledge"]) if bundled else [])]
+    files = [*_files(config), *filter(None, [grid.forgetting_text if "forgetting_text" in grid.measure else None])]
+    return {
+        "scoring": SCORING_VERSION,
+        "tasks": sorted(task_version_key(task) for task in tasks),
+        "files": {path: _checksum(path) for path in sorted(files) if os.path.isfile(path)},
+        "adapter": _own_adapter_settings(config),
+    }
+
+
+def _own_adapter_settings(config: RunConfig | SequenceConfig) -> dict[str, Any]:
+    """Every setting of one of our adapters, since its presets may change; PEFT's own ones are PEFT's."""
+    from secura.adapters import SecuraConfig
+
+    adapter = None if config.method.name == "full" else adapter_config(config.method.name, config.method.adapter)
+    if not isinstance(adapter, SecuraConfig):
+        return {}
+    of_peft = {each.name for each in fields(PeftConfig)}
+    return {key: _plain(value) for key, value in adapter.to_dict().items() if key not in of_peft}
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set | frozenset) else value
+
+
+def _files(config: RunConfig | SequenceConfig) -> Sequence[str]:
+    """What a configuration names that may be a file."""
+    names: list[str | None] = [config.retention.path, config.method.calibration]
+    if isinstance(config, RunConfig):
+        names += [config.data.path, config.data.test_path]
+    else:
+        names += config.tasks or []
+    return [name for name in names if name is not None]
+
+
+def _checksum(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,242 @@
+"""What a grid would cost before any of it runs: runs, steps, trained weights, GPU memory and hours.
+
+Operations are counted on the meta device, forward and backward; with checkpointing the forward
+pass counts twice. Hours are those of the steps alone: loading a model and asking it questions
+come on top, as do extra forward passes of a strategy such as LwF. Every row of data is taken to
+be as long as the longest, so both memory and hours are those of a grid without short rows.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig
+
+from secura.errors import ConfigError, InputError
+from secura.experiments.comparison.grid.config import load_grid
+from secura.experiments.comparison.grid.expand import runs_of_grid
+from secura.experiments.comparison.plan.gpus import GPUS, Gpu
+from secura.experiments.comparison.plan.memory_estimate import MemoryEstimate, estimate_memory
+from secura.experiments.comparison.plan.meta_model import count_step, model_on_meta
+from secura.experiments.comparison.plan.model_configs import config_of_model
+from secura.experiments.comparison.runs.grid_run import GridRun
+
+DEFAULT_TOKENS = 512
+"""Tokens a row where the grid sets no data.max_length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCost:
+    """What one run takes."""
+
+    trained_weights: int
+    """Weights that are trained."""
+    total_weights: int
+    """All weights, adapter included."""
+    memory: MemoryEstimate
+    """As the grid sets gradient checkpointing."""
+    memory_with_checkpointing: MemoryEstimate
+    """With gradient checkpointing."""
+    flops_per_step: int
+    """Operations of one optimizer step."""
+    tokens: int
+    """Tokens a row that were counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRow:
+    """What all runs of a method on a model take."""
+
+    grid: str
+    """Name of the grid."""
+    model: str
+    """The model as the grid calls it."""
+    label: str
+    """The method as the grid calls it."""
+    runs: int
+    """How many runs there are."""
+    steps: int | None
+    """Optimizer steps of all of them; None where a run counts epochs instead."""
+    largest: RunCost
+    """The run that holds most memory."""
+    flops: float | None
+    """Operations of all of them; None where the steps are not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the runs of one or more grids take."""
+
+    rows: Sequence[PlanRow]
+    """By grid, model and method, in the order of the grids."""
+    gpus: Sequence[Gpu] = GPUS
+    """What hours are counted on."""
+    notes: Sequence[str] = field(default_factory=tuple)
+    """What the numbers leave out."""
+
+    @property
+    def runs(self) -> int:
+        """All runs."""
+        return sum(row.runs for row in self.rows)
+
+    @property
+    def steps(self) -> int | None:
+        """All optimizer steps; None where some are not known."""
+        steps = [row.steps for row in self.rows if row.steps is not None]
+        return sum(steps) if len(steps) == len(self.rows) else None
+
+    @property
+    def flops(self) -> float | None:
+        """All operations; None where some are not known."""
+        flops = [row.flops for row in self.rows if row.flops is not None]
+        return sum(flops) if len(flops) == len(self.rows) else None
+
+
+def runs_of_files(files: Sequence[Path], assignments: Sequence[str] = ()) -> list[GridRun]:
+    """Every run that the files declare.
+
+    Raises:
+        InputError: for a file or a setting that cannot be used.
+    """
+    return [grid_run for file in files for grid_run in runs_of_grid(load_grid(file, assignments))]
+
+
+def plan(grid_runs: Sequence[GridRun], *, tokens: int = DEFAULT_TOKENS) -> Plan:
+    """Work out what runs would take, without loading a weight.
+
+    Args:
+        grid_runs: the runs.
+        tokens: tokens a row where the grid sets no data.max_length.
+
+    Raises:
+        ConfigError: if the sizes of a model are not known, or a method does not fit its
+            layers; the message names the run.
+    """
+    if tokens < 2:
+        raise ConfigError(f"tokens is {tokens}; a row has at least 2.")
+    groups: dict[tuple[str, str, str], list[tuple[GridRun, RunCost]]] = defaultdict(list)
+    for grid_run in grid_runs:
+        groups[grid_run.grid, grid_run.model, grid_run.label].append((grid_run, _cost(grid_run, tokens)))
+    rows = [_row(grid, model, label, members) for (grid, model, label), members in groups.items()]
+    return Plan(rows=rows, notes=_notes(grid_runs, tokens))
+
+
+def _row(grid: str, model: str, label: str, members: Sequence[tuple[GridRun, RunCost]]) -> PlanRow:
+    steps = [grid_run.steps for grid_run, _ in members]
+    known = [each for each in steps if each is not None]
+    whole = len(known) == len(steps)
+    return PlanRow(
+        grid=grid,
+        model=model,
+        label=label,
+        runs=len(members),
+        steps=sum(known) if whole else None,
+        largest=max((cost for _, cost in members), key=lambda cost: cost.memory.total),
+        flops=float(sum(each * cost.flops_per_step for each, (_, cost) in zip(known, members, strict=True)))
+        if whole
+        else None,
+    )
+
+
+def _notes(grid_runs: Sequence[GridRun], tokens: int) -> list[str]:
+    notes = []
+    if any(grid_run.settings["data"].get("max_length") is None for grid_run in grid_runs):
+        notes.append(f"rows are taken to have {tokens} tokens where the grid sets no data.max_length")
+    if any(grid_run.steps is None for grid_run in grid_runs):
+        notes.append("runs that count epochs have no known steps until their data is read; set training.steps")
+    strategies = {grid_run.settings.get("strategy", {}).get("name", "sequential") for grid_run in grid_runs}
+    extra = sorted(strategies & {"replay", "ilora", "kl_anchor", "lwf", "ewc"})
+    if extra:
+        notes.append(f"what {', '.join(extra)} compute or hold besides the step is not counted")
+    return notes
+
+
+# ---------------------------------------------------------------------- one run
+
+
+def _cost(grid_run: GridRun, tokens: int) -> RunCost:
+    settings = grid_run.settings
+    method, training = settings["method"], settings["training"]
+    try:
+        return _counted(
+            settings["model"]["path"],
+            settings["model"]["dtype"],
+            method["name"],
+            _Frozen(method["adapter"]),
+            method["fold_every"] is not None,
+            training["batch_size"],
+            training["gradient_accumulation"],
+            training["gradient_checkpointing"],
+            training["precision"],
+            settings["data"].get("max_length") or tokens,
+        )
+    except InputError as problem:
+        raise type(problem)(f"grid {grid_run.grid}, {grid_run.label} on {grid_run.model}: {problem}") from problem
+
+
+class _Frozen(dict[str, Any]):
+    """Settings that a cache can tell apart."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(sorted(self.items(), key=lambda item: item[0])))
+
+
+@cache
+def _counted(
+    source: str | None,
+    dtype: str,
+    method: Any,
+    adapter: Mapping[str, Any],
+    folds: bool,
+    batch: int,
+    accumulation: int,
+    checkpointing: bool,
+    precision: str,
+    tokens: int,
+) -> RunCost:
+    config = _config(source)
+    held_in = _held_in(config, dtype)
+    computed_in = {"as-stored": held_in, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    held = model_on_meta(config, method, adapter, held_in)
+    computed = held if computed_in == held_in else model_on_meta(config, method, adapter, computed_in)
+    context = getattr(config, "max_position_embeddings", None)
+    tokens = min(tokens, context) if context else tokens
+    step = count_step(computed, batch=batch, tokens=tokens)
+    sizes: dict[str, Any] = {
+        "batch": batch,
+        "tokens": tokens,
+        "hidden": config.hidden_size,
+        "vocabulary": config.vocab_size,
+        "computed_in": computed_in,
+        "folds": folds,
+    }
+    forwards = 2 if checkpointing else 1
+    return RunCost(
+        trained_weights=sum(weight.numel() for weight in held.parameters() if weight.requires_grad),
+        total_weights=sum(weight.numel() for weight in held.parameters()),
+        memory=estimate_memory(held, step, checkpointing=checkpointing, **sizes),
+        memory_with_checkpointing=estimate_memory(held, step, checkpointing=True, **sizes),
+        flops_per_step=accumulation * (forwards * step.forward_flops + step.backward_flops),
+        tokens=tokens,
+    )
+
+
+def _config(source: str | None) -> PretrainedConfig:
+    if source is None:
+        from secura.tasks.world import bundled_model_path
+
+        source = str(bundled_model_path())
+    return config_of_model(source)
+
+
+def _held_in(config: PretrainedConfig, dtype: str) -> torch.dtype:
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    stored = config.dtype
+    if stored is None:
+        return torch.float32
+    return getattr(torch, stored) if isinstance(stored, str) else stored

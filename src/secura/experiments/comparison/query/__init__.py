@@ -1,0 +1,1 @@
+"""Records as tables: means over seeds, SQL, and published results beside them."""

@@ -1,0 +1,227 @@
+"""Carrying out one run of a grid, and what its record says."""
+
+import json
+import math
+import shutil
+import statistics
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from rich.console import Console
+from transformers import PreTrainedTokenizerBase
+
+from secura.evaluation.forgetting_loss import mean_token_cross_entropy
+from secura.evaluation.merged import merged_for_scoring
+from secura.evaluation.scoring import Model
+from secura.experiments.comparison.runs.grid_run import GridRun, GridRunFiles
+from secura.experiments.comparison.runs.forgetting_text import fixed_text
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.experiments.comparison.runs.spectra import spectra
+from secura.experiments.comparison.runs.step_lines import StepLines, read_step_lines
+from secura.experiments.models.loading import load_model
+from secura.experiments.run.prepare import PreparedRun, prepare_run
+from secura.experiments.provenance import provenance
+from secura.experiments.settings.run import ModelConfig
+from secura.experiments.files import ADAPTER_FOLDER, CONFIG_FILE, LOG_FILE, MODEL_FOLDER
+from secura.experiments.sequence.run import PreparedSequence, load_stage, prepare_sequence, run_sequence
+from secura.experiments.sequence.matrix import SequenceScores
+from secura.experiments.sequence.stages import task_folder
+from secura.experiments.run.train import RunResult, train_and_report
+from secura.training.examples import Example
+
+
+def blank_record(grid_run: GridRun) -> RunRecord:
+    """What is known of a run before it is carried out; a failure until it has succeeded."""
+    return RunRecord(
+        name=grid_run.name,
+        grid=grid_run.grid,
+        label=grid_run.label,
+        model=grid_run.model,
+        task=grid_run.task,
+        seed=grid_run.seed,
+        learning_rate=grid_run.learning_rate,
+        status="failed",
+        settings={"kind": grid_run.kind, "measure": list(grid_run.measure), **grid_run.settings},
+        provenance={**provenance(), "decided_by": dict(grid_run.versions)},
+    )
+
+
+def measured_run(grid_run: GridRun, files: GridRunFiles, console: Console) -> RunRecord:
+    """Carry out a run, going on with what an earlier attempt left in its folder; returns its record.
+
+    Raises:
+        SecuraError: if it cannot be carried out, or Ctrl-C stopped it.
+    """
+    begun = (files.run / CONFIG_FILE).is_file()
+    if not begun:
+        shutil.rmtree(files.run, ignore_errors=True)  # killed before it wrote what it is
+    record = _train(grid_run, files, console, begun) if grid_run.kind == "train" else _sequence(grid_run, files, console)
+    for checkpoint in files.run.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    return replace(record, status="success", provenance={**record.provenance, "resumed": begun})
+
+
+# ---------------------------------------------------------------------- one task
+
+
+def _train(grid_run: GridRun, files: GridRunFiles, console: Console, begun: bool) -> RunRecord:
+    run = prepare_run(grid_run.run_config(files.run), resume=begun)
+    for note in run.notes:
+        console.print(f"note: {note}", highlight=False)
+    before = _text_loss(grid_run, run.model, run.tokenizer, trained=False)
+    total = sum(weight.numel() for weight in run.model.parameters())
+    result = train_and_report(run, console)
+    after = _text_loss(grid_run, run.model, run.tokenizer, trained=True)
+    lines = read_step_lines(files.run / LOG_FILE)
+    rows = _rows(run)
+    return replace(
+        blank_record(grid_run),
+        gain=_gain(result),
+        gain_nats=(result.new_task_loss.before, result.new_task_loss.after),
+        knowledge={
+            tally.family: Tally(asked=tally.asked, before=tally.before, after=tally.after)
+            for tally in result.retention.families
+        },
+        forgetting_nats=_difference(before, after),
+        gradient_norms=lines.gradient_norms if "gradient_norms" in grid_run.measure else (),
+        spectra=_spectra(grid_run, run.config.model, run.model),
+        train_loss=lines.train_loss,
+        cost=_cost(
+            lines,
+            files.run,
+            trainable_weights=run.trainable_weights,
+            total_weights=total,
+            training_seconds=result.training_seconds,
+            rows=rows,
+            tokens=_tokens(run.examples, rows),
+        ),
+        adapter=_adapter(grid_run, files.run),
+    )
+
+
+def _gain(result: RunResult) -> Tally | None:
+    total = result.new_task.total
+    return Tally(asked=total.asked, before=total.before, after=total.after) if total.asked else None
+
+
+def _rows(run: PreparedRun) -> int:
+    """Rows of all steps; the last batch of a pass over the data may be a smaller one."""
+    training, count = run.config.training, len(run.examples)
+    passes, batches = divmod(run.steps * training.gradient_accumulation, math.ceil(count / training.batch_size))
+    return passes * count + batches * training.batch_size
+
+
+def _tokens(examples: Sequence[Example], rows: int) -> int:
+    return round(rows * statistics.fmean(len(example.tokens) for example in examples))
+
+
+# ---------------------------------------------------------------------- tasks one after the other
+
+
+def _sequence(grid_run: GridRun, files: GridRunFiles, console: Console) -> RunRecord:
+    run = prepare_sequence(grid_run.sequence_config(files.run))
+    for note in run.notes:
+        console.print(f"note: {note}", highlight=False)
+    matrix = run_sequence(run, console, _say_stage(console))
+    logs = [task_folder(run.folder, stage, name) / LOG_FILE for stage, name in enumerate(run.names, start=1)]
+    lines = read_step_lines(*logs)
+    model, tokenizer, strategy = load_stage(run, 0)
+    before = _text_loss(grid_run, model, tokenizer, trained=False)
+    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    total = sum(weight.numel() for weight in model.parameters())
+    model, tokenizer, strategy = load_stage(run, len(run.tasks))
+    strategy.prepare_to_serve(model)
+    return replace(
+        blank_record(grid_run),
+        knowledge=_knowledge(matrix, len(run.tasks)),
+        forgetting_nats=_difference(before, _text_loss(grid_run, model, tokenizer, trained=True)),
+        sequence=SequenceRecord(
+            tasks=run.names,
+            scores=[list(row) for row in matrix.task_matrix().scores],
+            knowledge=[matrix.knowledge(stage) for stage in range(len(run.tasks) + 1)],
+        ),
+        gradient_norms=lines.gradient_norms if "gradient_norms" in grid_run.measure else (),
+        spectra=_spectra(grid_run, run.config.model, model),
+        train_loss=lines.train_loss,
+        cost=_cost(lines, files.run, trainable_weights=trainable, total_weights=total),
+        adapter=_adapter(grid_run, files.run),
+    )
+
+
+def _say_stage(console: Console) -> Any:
+    def say(run: PreparedSequence, matrix: SequenceScores, stage: int, seconds: float) -> None:
+        name = run.names[stage - 1] if stage else "the base model"
+        known = matrix.knowledge(stage)
+        kept = "" if known is None else f", {known:.1%} of the knowledge questions right"
+        console.print(f"{stage}/{len(run.tasks)} {name}: {seconds:.0f} s{kept}", highlight=False)
+
+    return say
+
+
+def _knowledge(matrix: SequenceScores, last: int) -> dict[str, Tally]:
+    """The retention questions by family, of the base model and after the last task."""
+    families = {}
+    for group, cell in matrix.cells[0].items():
+        end = matrix.cells[last].get(group)
+        if group.startswith("knowledge:") and cell.asked and end is not None:
+            right = cell.right.count("1"), end.right.count("1")
+            families[group.removeprefix("knowledge:")] = Tally(asked=cell.asked, before=right[0], after=right[1])
+    return families
+
+
+# ---------------------------------------------------------------------- what is measured besides
+
+
+def _text_loss(grid_run: GridRun, model: Model, tokenizer: PreTrainedTokenizerBase, *, trained: bool) -> float | None:
+    """What the fixed text costs the base model, or the trained one as it would be exported."""
+    if "forgetting_text" not in grid_run.measure:
+        return None
+    with merged_for_scoring(model) if trained else _base_alone(model):
+        return mean_token_cross_entropy(model, tokenizer, fixed_text(grid_run.forgetting_text))
+
+
+def _base_alone(model: Model) -> AbstractContextManager[Any]:
+    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    """None where either is not known; or where training broke the model so far that it is infinite."""
+    if before is None or after is None or not math.isfinite(after - before):
+        return None
+    return after - before
+
+
+def _spectra(grid_run: GridRun, config: ModelConfig, trained: Model) -> Sequence[Spectrum]:
+    if "spectra" not in grid_run.measure:
+        return ()
+    base, _ = load_model(config.model_copy(update={"device": "cpu"}))  # the GPU holds the trained one
+    return spectra(base, trained)
+
+
+def _cost(lines: StepLines, folder: Path, **known: Any) -> Cost:
+    memory = lines.memory_mb
+    sizes = [path.stat().st_size for path in (_saved(folder) or folder).glob("*.safetensors")]
+    return Cost(
+        adapter_bytes=sum(sizes) if sizes else None,
+        peak_memory_mb=max(memory, default=None),
+        mean_memory_mb=statistics.fmean(memory) if memory else None,
+        high_memory_mb=sorted(memory)[math.ceil(0.99 * len(memory)) - 1] if memory else None,
+        **known,
+    )
+
+
+def _saved(folder: Path) -> Path | None:
+    """The adapter, or the model, of a finished run."""
+    return next((folder / name for name in (ADAPTER_FOLDER, MODEL_FOLDER) if (folder / name).is_dir()), None)
+
+
+def _adapter(grid_run: GridRun, folder: Path) -> dict[str, Any] | None:
+    settings = folder / ADAPTER_FOLDER / "adapter_config.json"
+    if not settings.is_file():
+        return None
+    # PEFT writes down where this machine keeps the model; a record is read on others too.
+    return {**json.loads(settings.read_text(encoding="utf-8")), "base_model_name_or_path": grid_run.model}

@@ -1,0 +1,286 @@
+"""One run of `secura eval`: one model, scored on tasks of ours, of the user's, or of lm-evaluation-harness.
+
+Tasks and rows are read before the model is, so that a wrong name costs nothing. The file of
+scores is written anew, whole, after every task: a run that is stopped keeps what it finished.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from secura.errors import ConfigError, SecuraError
+from secura.evaluation.batch_size import BatchSize
+from secura.evaluation.lm_eval_bridge import HarnessScore, export_tasks, harness_scores, harness_tasks
+from secura.evaluation.score_task import score_task
+from secura.evaluation.scoring import SCORING_VERSION
+from secura.evaluation.task_score import TaskScore, as_json
+from secura.experiments.files import write_json
+from secura.experiments.library_output import quiet
+from secura.experiments.models.pair import BUNDLED, ReadyModel, model_pair
+from secura.experiments.provenance import provenance
+from secura.tasks.finding import find_tasks
+from secura.tasks.question import Item, PlainText
+from secura.tasks.task import Task
+from secura.tasks.task_items import chance_level, task_items, task_version_key
+
+SCORES_FILE = "evaluation.json"
+
+_KNOWLEDGE = "knowledge"
+"""What the bundled model is asked where no task is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalSettings:
+    """What to score, and on what."""
+
+    model: str | None = None
+    """Folder or hub id of the model; None is the bundled one."""
+    adapter: str | None = None
+    """Folder of an adapter of any PEFT method, or of a run of `secura train`."""
+    tasks: tuple[str, ...] = ()
+    """Tasks, groups or task files."""
+    harness_tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness."""
+    harness_chat: bool = False
+    """Whether the harness puts its prompts through the chat template."""
+    data: Path | None = None
+    """Folder with the rows of tasks; None for the environment's, or the hub."""
+    count: int | None = None
+    """Items of each task at most; None is all."""
+    seed: int = 0
+    """Draws the items of our tasks; the harness takes the first ones."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Rows at once."""
+    out: Path | None = None
+    """Folder for the file of scores; None is a new one in runs/."""
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise ConfigError(f"--count is {self.count}; it counts items of a task, from 1.")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ConfigError(f"--batch-size is {self.batch_size}; it counts rows, from 1, or is auto.")
+        if self.seed < 0:
+            raise ConfigError(f"--seed is {self.seed}; it is a whole number from 0.")
+
+
+@dataclass(kw_only=True)
+class EvalResult:
+    """What has been scored so far."""
+
+    file: Path
+    """Where it is written."""
+    scores: list[TaskScore] = field(default_factory=list)
+    """Of our tasks, in the order asked."""
+    chances: list[float | None] = field(default_factory=list)
+    """What blind guessing scores on each; None where nothing is chosen."""
+    harness: list[HarnessScore] = field(default_factory=list)
+    """Of the harness's tasks."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know, such as prompts that were cut."""
+
+
+def evaluate(settings: EvalSettings, console: Console) -> EvalResult:
+    """Score a model.
+
+    Raises:
+        InputError: for a task, a file, a model or an adapter that cannot be used.
+        SecuraError: if Ctrl-C stopped the run, naming what was finished; or for a model that
+            answers NaN.
+    """
+    quiet()
+    asked = asked_items(settings)
+    of_harness = harness_tasks(settings.harness_tasks) if settings.harness_tasks else []
+    result = EvalResult(file=_scores_file(settings))
+    with _ready_model(settings, result.notes) as ready:
+        record = _record(settings, ready)
+        size = BatchSize(settings.batch_size, ready.model.device)
+        done = 0
+        try:
+            for task, items in asked:
+                result.scores.append(_ask(ready, task, items, size, console))
+                result.chances.append(chance_level(items))
+                result.notes.extend(_remarks(result.scores[-1]))
+                done += 1
+                _write(result, record, asked, complete=done == len(asked) and not of_harness)
+            if of_harness:
+                result.harness = _ask_harness(ready, of_harness, settings, console)
+                _write(result, record, asked, complete=True)
+        except KeyboardInterrupt:
+            kept = f"; {done} finished, their scores are in {result.file}" if done else "; nothing is kept"
+            total = len(asked) + len(settings.harness_tasks)
+            raise SecuraError(f"stopped by Ctrl-C at task {done + 1} of {total}{kept}.") from None
+    return result
+
+
+def export(settings: EvalSettings, folder: Path) -> list[str]:
+    """Write the tasks with their items for lm-evaluation-harness; no model is loaded.
+
+    Returns:
+        What the tasks are called there.
+    """
+    if settings.harness_tasks:
+        raise ConfigError("--lm-eval names the harness's own tasks, which need no export; leave it out.")
+    if folder.is_file():
+        raise ConfigError(f"--export-lm-eval {folder} is a file; name a folder.")
+    quiet()
+    return export_tasks(asked_items(settings), folder)
+
+
+def asked_items(settings: EvalSettings) -> list[tuple[Task, list[Item]]]:
+    """Every task with its items.
+
+    Raises:
+        ConfigError: for an unknown task, or none at all for a model that is not the bundled one.
+        DataError: for rows that cannot be found or read.
+    """
+    names: Sequence[str] = settings.tasks
+    if not names and not settings.harness_tasks:
+        if settings.model is not None:
+            raise ConfigError(
+                "nothing to score: name tasks with --tasks, such as gsm8k,logiqa or the groups mc and bbh, "
+                "or tasks of lm-evaluation-harness with --lm-eval."
+            )
+        names = (_KNOWLEDGE,)
+    tasks = find_tasks(names) if names else []
+    return [(task, task_items(task, data=settings.data, count=settings.count, seed=settings.seed)) for task in tasks]
+
+
+def _scores_file(settings: EvalSettings) -> Path:
+    if settings.out is not None:
+        if settings.out.is_file():
+            raise ConfigError(f"--out {settings.out} is a file; name a folder.")
+        file = settings.out / SCORES_FILE
+        if file.exists():
+            raise ConfigError(f"--out {settings.out} holds scores already; name another folder.")
+        return file
+    scored = Path(settings.adapter or settings.model or BUNDLED)
+    parts = [part for part in scored.parts if part not in ("adapter", "model", "runs", ".", "..", "/")]
+    first = Path("runs") / "-".join(["eval", *parts[-1:]])
+    free = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], free) if not folder.exists()) / SCORES_FILE
+
+
+@contextmanager
+def _ready_model(settings: EvalSettings, notes: list[str]) -> Iterator[ReadyModel]:
+    """The model to score, its adapter merged where it can be."""
+    base = settings.model or BUNDLED
+    if settings.adapter is None:
+        with model_pair(base, base).base() as ready:
+            yield ready
+        return
+    pair = model_pair(base, settings.adapter)
+    if not pair.is_adapter:
+        raise ConfigError(f"--adapter {settings.adapter} holds no adapter but a model; name it with --model.")
+    with pair.tuned() as ready:
+        notes.extend(pair.notes)
+        if not ready.merged:
+            notes.append("the adapter's method cannot be merged into the weights, so it was scored beside them")
+        yield ready
+
+
+def _ask(ready: ReadyModel, task: Task, items: Sequence[Item], size: BatchSize, console: Console) -> TaskScore:
+    began, done = time.monotonic(), 0
+    with console.status(f"{task.name}: 0 of {len(items):,}") as status:
+
+        def progress(count: int) -> None:
+            nonlocal done
+            done += count
+            status.update(f"{task.name}: {done:,} of {len(items):,}")
+
+        score = score_task(ready.model, ready.tokenizer, task, items, batch_size=size, on_progress=progress)
+    console.print(f"{task.name}: {len(items):,} items in {time.monotonic() - began:.0f} s", highlight=False)
+    return score
+
+
+def _ask_harness(
+    ready: ReadyModel, tasks: Sequence[Any], settings: EvalSettings, console: Console
+) -> list[HarnessScore]:
+    began, names = time.monotonic(), settings.harness_tasks
+    console.print(f"lm-evaluation-harness: {', '.join(names)}", highlight=False, markup=False)
+    scores = harness_scores(
+        ready.model,
+        ready.tokenizer,
+        tasks,
+        batch_size=settings.batch_size,
+        count=settings.count,
+        chat_template=settings.harness_chat,
+    )
+    console.print(f"lm-evaluation-harness: done in {time.monotonic() - began:.0f} s", highlight=False)
+    return scores
+
+
+def _remarks(score: TaskScore) -> list[str]:
+    remarks = []
+    if score.truncated:
+        remarks.append(f"{score.task}: {score.truncated} of {len(score.items)} answers were cut at the limit of tokens")
+    if score.prompts_cut:
+        remarks.append(
+            f"{score.task}: {score.prompts_cut} of {len(score.items)} prompts lost their beginning, for want of context"
+        )
+    return remarks
+
+
+def _record(settings: EvalSettings, ready: ReadyModel) -> dict[str, Any]:
+    """What the scores were made with."""
+    made_with = provenance()
+    if settings.harness_tasks:
+        made_with["versions"]["lm_eval"] = _harness_version()
+    return {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": settings.model or BUNDLED,
+        "adapter": settings.adapter,
+        "merged": ready.merged,
+        "base_fingerprint": ready.fingerprint,
+        "arithmetic": ready.arithmetic,
+        "settings": {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()},
+        "scoring_version": SCORING_VERSION,
+        "provenance": made_with,
+    }
+
+
+def _harness_version() -> str | None:
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return version("lm_eval")
+    except PackageNotFoundError:
+        return None
+
+
+def _write(
+    result: EvalResult, record: dict[str, Any], asked: Sequence[tuple[Task, Sequence[Item]]], *, complete: bool
+) -> None:
+    tasks = [
+        _task_as_json(task, items, score, chance)
+        for (task, items), score, chance in zip(asked, result.scores, result.chances, strict=False)
+    ]
+    harness = [{**vars(each), "per_item": dict(each.per_item)} for each in result.harness]
+    write_json(
+        result.file,
+        {"complete": complete, **record, "tasks": tasks, "lm_eval": harness, "notes": result.notes},
+    )
+
+
+def _task_as_json(task: Task, items: Sequence[Item], score: TaskScore, chance: float | None) -> dict[str, Any]:
+    stored = as_json(score)
+    return {
+        **{name: value for name, value in stored.items() if name != "items"},
+        "key": task_version_key(task),
+        "chance": chance,
+        "items": [{**_question(item), **answer} for item, answer in zip(items, stored["items"], strict=True)],
+    }
+
+
+def _question(item: Item) -> dict[str, Any]:
+    if isinstance(item, PlainText):
+        return {"family": item.family, "text": item.text}
+    choices = {"choices": list(item.choices)} if item.choices else {}
+    return {"family": item.family, "prompt": item.prompt, "right": item.answer, **choices}

@@ -1,0 +1,1 @@
+"""What a fine-tune broke: two models asked the same, and what differs."""

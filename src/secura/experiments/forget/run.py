@@ -1,0 +1,319 @@
+"""One run of `secura forget`: the same questions asked of a base model and of what was made of it.
+
+Settings and questions are checked before a model answers anything. The base's scores come
+from the cache where they can; the tuned model is always asked.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from secura.errors import ConfigError, SecuraError
+from secura.evaluation.batch_size import BatchSize
+from secura.evaluation.retention_gate import Kept, Verdict, judge, knowledge_kept, questions_needed
+from secura.evaluation.score_cache import ScoreCache, cache_folder, score_key
+from secura.evaluation.score_task import score_task
+from secura.evaluation.scoring import SCORING_VERSION
+from secura.evaluation.significance import PairedComparison, compare_paired, holm
+from secura.evaluation.task_score import TaskScore
+from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
+from secura.experiments.forget.tasks import AskedTask, asked_tasks
+from secura.experiments.forget.token_views import with_token_views
+from secura.experiments.library_output import quiet
+from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
+from secura.experiments.provenance import provenance
+from secura.tasks.task_items import task_version_key
+
+DEFAULT_COUNT = 200
+"""Questions a task: a loss of 4 points is seen, and the bundled model answers in seconds."""
+
+_RIGHT_OR_WRONG = ("accuracy", "accuracy_by_length", "exact_match", "number_match")
+"""Metrics by which an answer can flip and be kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetSettings:
+    """What to compare, and how."""
+
+    base: str
+    """Folder or hub id of the base model, or the word `bundled`."""
+    tuned: str
+    """Folder of an adapter, of a model, or of a run; or hub id of a model."""
+    tasks: tuple[str, ...] = ()
+    """Tasks, groups or task files; empty for the default."""
+    retain: str | None = None
+    """File of rows, each of its families a task."""
+    data: Path | None = None
+    """Folder with the rows of tasks."""
+    count: int = DEFAULT_COUNT
+    """Questions of each task, at most."""
+    min_retention: float | None = None
+    """Share of the base's knowledge that must be kept; None for no gate."""
+    confidence: float = 0.95
+    """Of every interval; 1 − confidence is the level of significance."""
+    seed: int = 0
+    """Draws the questions and the resamples."""
+    token_views: int = 20
+    """Flips that are looked at token by token."""
+    fresh: bool = False
+    """Ask the base anew, whatever the cache holds."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"--count is {self.count}; it counts questions of a task, from 1.")
+        if not 0 < self.confidence < 1:
+            raise ConfigError(f"--confidence is {self.confidence}; it is a share between 0 and 1, such as 0.95.")
+        if self.min_retention is not None and not 0 <= self.min_retention < 1:
+            raise ConfigError(
+                f"--min-retention is {self.min_retention}; it is a share from 0 and below 1, such as 0.98: "
+                "no number of questions shows that all is kept."
+            )
+        if self.token_views < 0:
+            raise ConfigError(f"--token-views is {self.token_views}; it counts flips, from 0.")
+        if self.seed < 0:
+            raise ConfigError(f"--seed is {self.seed}; it is a whole number from 0.")
+
+
+def forget(settings: ForgetSettings, console: Console) -> ForgetResult:
+    """Ask both models and compare their answers.
+
+    Raises:
+        InputError: for a model, a task, a file or an adapter that cannot be used, and for a
+            gate that so few questions could never open.
+        SecuraError: if a model's score is not a number, as that of a model with NaN weights.
+    """
+    quiet()
+    began = time.monotonic()
+    pair = model_pair(settings.base, settings.tuned)
+    cache = ScoreCache(folder=cache_folder())
+    base = _ask_base(pair, settings, cache, console)
+    tuned = _ask_tuned(pair, base.asked, console)
+    if tuned.chat_template != base.chat_template:
+        pair.notes.append("the two models have different chat templates, so each is asked in its own words")
+    changes = by_clearest_loss(compare(base.asked, base.scores, tuned.scores, base.cached, settings))
+    kept, broken = _kept(changes, settings.confidence)
+    return ForgetResult(
+        base=settings.base,
+        tuned=settings.tuned,
+        changes=changes,
+        flips=with_token_views(
+            [flip for change in changes for flip in change.flips], pair, at_most=settings.token_views, console=console
+        ),
+        kept=kept,
+        verdict=_verdict(settings, kept, broken),
+        confidence=settings.confidence,
+        notes=[*pair.notes, *cache.notes],
+        record={
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - began, 1),
+            "settings": _plain_settings(settings),
+            "base_model": base.about,
+            "tuned_model": tuned.about,
+            "task_versions": [task_version_key(each.task) for each in base.asked],
+            "scoring_version": SCORING_VERSION,
+            "provenance": provenance(),
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    """What one model answered. It holds no model, so that the next one has the memory."""
+
+    asked: Sequence[AskedTask]
+    scores: list[TaskScore]
+    cached: list[bool]
+    chat_template: Any
+    about: dict[str, Any]
+
+
+def _ask_base(pair: ModelPair, settings: ForgetSettings, cache: ScoreCache, console: Console) -> _Answers:
+    with pair.base() as base:
+        asked = asked_tasks(
+            settings.tasks,
+            retain=settings.retain,
+            bundled=settings.base == BUNDLED,
+            data=settings.data,
+            count=settings.count,
+            seed=settings.seed,
+            tokenizer=base.tokenizer,
+        )
+        _check_gate(settings, asked)
+        scores, cached = _base_scores(base, asked, cache, settings, console)
+        return _Answers(
+            asked=asked,
+            scores=scores,
+            cached=cached,
+            chat_template=base.tokenizer.chat_template,
+            about={"fingerprint": base.fingerprint, "arithmetic": base.arithmetic},
+        )
+
+
+def _ask_tuned(pair: ModelPair, asked: Sequence[AskedTask], console: Console) -> _Answers:
+    with pair.tuned() as tuned:
+        if pair.is_adapter and not tuned.merged:
+            pair.notes.append("the adapter's method cannot be merged into the weights, so it was scored beside them")
+        scores: list[TaskScore] = []
+        _ask(tuned, asked, "tuned", console, lambda _, score: scores.append(score))
+        return _Answers(
+            asked=asked,
+            scores=scores,
+            cached=[False] * len(asked),
+            chat_template=tuned.tokenizer.chat_template,
+            about={"arithmetic": tuned.arithmetic, "adapter": pair.is_adapter, "merged": tuned.merged},
+        )
+
+
+def _plain_settings(settings: ForgetSettings) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(settings).items()}
+
+
+def _check_gate(settings: ForgetSettings, asked: Sequence[AskedTask]) -> None:
+    """Refuse a gate that nothing could open, before anything is asked."""
+    limit = settings.min_retention
+    if limit is None:
+        return
+    right_or_wrong = [each for each in asked if each.task.metric in _RIGHT_OR_WRONG]
+    if not right_or_wrong:
+        raise ConfigError(
+            "--min-retention counts right answers, but no task asked has right and wrong ones; "
+            "name one that does, or leave the limit out."
+        )
+    count, needed = sum(len(each.items) for each in right_or_wrong), questions_needed(limit, settings.confidence)
+    if count < needed:
+        raise ConfigError(
+            f"{count} questions cannot show at confidence {settings.confidence:g} that {limit:.1%} is kept, "
+            f"even if all answers stay right: that takes {needed:,}; raise --count, ask more tasks, or lower it."
+        )
+
+
+def _base_scores(
+    base: ReadyModel, asked: Sequence[AskedTask], cache: ScoreCache, settings: ForgetSettings, console: Console
+) -> tuple[list[TaskScore], list[bool]]:
+    """The base's score on each task, and whether it came from the cache."""
+    keys = [
+        score_key(base.fingerprint, base.arithmetic, each.task, each.items, base.tokenizer, scoring=SCORING_VERSION)
+        for each in asked
+    ]
+    found = [
+        None if settings.fresh else cache.load(key, each.task.name, each.items)
+        for key, each in zip(keys, asked, strict=True)
+    ]
+    missing = [index for index, score in enumerate(found) if score is None]
+    if len(missing) < len(asked):
+        console.print(
+            f"scores of the base on {len(asked) - len(missing)} of {len(asked)} tasks are in {cache.folder}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def keep(place: int, score: TaskScore) -> None:
+        # Task by task, so that a run that is stopped need not ask them again.
+        found[missing[place]] = score
+        cache.store(keys[missing[place]], score)
+
+    _ask(base, [asked[index] for index in missing], "base", console, keep)
+    return [score for score in found if score is not None], [index not in missing for index in range(len(asked))]
+
+
+def _ask(
+    ready: ReadyModel,
+    asked: Sequence[AskedTask],
+    which: str,
+    console: Console,
+    on_score: Callable[[int, TaskScore], None],
+) -> None:
+    total = sum(len(each.items) for each in asked)
+    if not total:
+        return
+    began, done = time.monotonic(), 0
+    size = BatchSize("auto", ready.model.device)  # one for all, so that what did not fit is tried once
+    with console.status(f"asking the {which} model {total:,} questions") as status:
+
+        def show(answered: int) -> None:
+            nonlocal done
+            done += answered
+            status.update(f"asking the {which} model {total:,} questions, {done:,} answered")
+
+        for place, each in enumerate(asked):
+            score = score_task(ready.model, ready.tokenizer, each.task, each.items, batch_size=size, on_progress=show)
+            _check_finite(score, which)
+            on_score(place, score)
+    seconds = time.monotonic() - began
+    console.print(f"asked the {which} model {total:,} questions in {seconds:.0f} s", highlight=False)
+
+
+def _check_finite(score: TaskScore, which: str) -> None:
+    for place, item in enumerate(score.items, start=1):
+        if not math.isfinite(item.score):
+            raise SecuraError(
+                f"the {which} model's score of item {place} of {score.task} is {item.score}; "
+                "its weights hold NaN or infinity, or overflow in the type they are stored in."
+            )
+
+
+def compare(
+    asked: Sequence[AskedTask],
+    before: Sequence[TaskScore],
+    after: Sequence[TaskScore],
+    cached: Sequence[bool],
+    settings: ForgetSettings,
+) -> list[TaskChange]:
+    """Compare both models task by task, with Holm's correction over the tasks; in the order asked."""
+    alpha = 1 - settings.confidence
+
+    def paired(each: AskedTask, old: TaskScore, new: TaskScore, confidence: float) -> PairedComparison:
+        return compare_paired(
+            [item.score for item in old.items],
+            [item.score for item in new.items],
+            binary=each.task.metric in _RIGHT_OR_WRONG,
+            confidence=confidence,
+            seed=settings.seed,
+        )
+
+    compared = [
+        (each, old, new, paired(each, old, new, settings.confidence))
+        for each, old, new in zip(asked, before, after, strict=True)
+    ]
+    adjusted = holm([comparison.p for *_, comparison in compared])
+    return [
+        TaskChange(
+            task=each.task,
+            before=old,
+            after=new,
+            paired=comparison,
+            adjusted_p=p,
+            significant=p <= alpha,
+            # A task that alone has changed must pass Holm's first and strictest step.
+            smallest_visible=paired(each, old, new, 1 - alpha / len(asked)).smallest_visible,
+            cached=from_cache,
+        )
+        for (each, old, new, comparison), p, from_cache in zip(compared, adjusted, cached, strict=True)
+    ]
+
+
+def _kept(changes: Sequence[TaskChange], confidence: float) -> tuple[Kept | None, dict[str, Kept]]:
+    """What was kept of all answers together, and of each task that lost significantly."""
+    counted = [change for change in changes if change.right_or_wrong]
+    if not counted:
+        return None, {}
+
+    def kept(some: Sequence[TaskChange]) -> Kept:
+        old = [bool(item.correct) for change in some for item in change.before.items]
+        new = [bool(item.correct) for change in some for item in change.after.items]
+        return knowledge_kept(old, new, confidence=confidence)
+
+    return kept(counted), {change.name: kept([change]) for change in counted if change.lost}
+
+
+def _verdict(settings: ForgetSettings, kept: Kept | None, broken: dict[str, Kept]) -> Verdict | None:
+    if settings.min_retention is None or kept is None:
+        return None
+    return judge(kept, settings.min_retention, broken)

@@ -1,0 +1,1 @@
+"""Ways to learn: the adapters, their defaults, the strategies beside them, and what goes together."""

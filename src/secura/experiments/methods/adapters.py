@@ -1,0 +1,202 @@
+"""The methods by name: which adapter each one is, at which learning rate, folded how often.
+
+Each learning rate is the one, of three tried on the bundled model's default task, with the highest
+mean of what was learned and of what was kept, over three seeds, but one for MiCA, CorDA and OSF;
+docs/log.md has the table. For another model they are starting points.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.lora.config import CordaConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from secura.errors import BaseMismatchError, ConfigError, SecuraError
+from secura.experiments.settings.names import Boundary, MethodName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Habit:
+    """What a method does unless it is told otherwise."""
+
+    learning_rate: float
+    """Peak learning rate."""
+    fold_every: int | None = None
+    """Steps between folds; None for no folding."""
+    boundary: Boundary = "fold"
+    """What becomes of the adapter, in a sequence of tasks, when the next one begins."""
+    in_sequence: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the adapter that a sequence of tasks needs otherwise than one task does."""
+
+
+HABITS: Mapping[MethodName, Habit] = {
+    "secura": Habit(learning_rate=1e-2, in_sequence={"tau": 0.1}),  # what a task may move adds up over tasks
+    "secura-paper": Habit(learning_rate=3e-3, fold_every=1),  # as published
+    "cabr-lora": Habit(learning_rate=1e-3),
+    "cur-lora": Habit(learning_rate=3e-3),
+    "bounded-lora": Habit(learning_rate=3e-3),
+    "lora": Habit(learning_rate=1e-3, boundary="keep"),
+    "dora": Habit(learning_rate=1e-3, boundary="keep"),
+    "mica": Habit(learning_rate=3e-3, boundary="keep"),
+    "corda": Habit(learning_rate=7e-4, boundary="anew"),
+    "osf": Habit(learning_rate=1e-3, boundary="keep"),
+    "full": Habit(learning_rate=1e-4, boundary="keep"),
+}
+
+
+def adapter_config(method: MethodName, overrides: Mapping[str, Any]) -> PeftConfig:
+    """The PEFT configuration of a method.
+
+    Raises:
+        ConfigError: for a setting the method does not have, naming the nearest, or a value
+            that it refuses.
+    """
+    if method == "full":
+        raise ConfigError("method full has no adapter, so method.adapter and folds do not apply to it.")
+    if method == "osf":
+        _check_known(OSFConfig, overrides)
+        return _built(lambda: OSFConfig(task_type=TaskType.CAUSAL_LM, **overrides), overrides)
+    if method in ("lora", "dora", "mica", "corda"):
+        _check_known(LoraConfig, overrides)
+        settings: dict[str, Any] = {"r": 8, "lora_alpha": 2 * int(overrides.get("r", 8)), **overrides}
+        if method == "dora":
+            settings["use_dora"] = True
+        elif method == "mica":
+            settings["init_lora_weights"] = "mica"
+        elif method == "corda":
+            settings["init_lora_weights"] = "corda"
+            settings["corda_config"] = CordaConfig(corda_method="kpm")  # knowledge-preserving mode
+        return _built(lambda: LoraConfig(task_type=TaskType.CAUSAL_LM, **settings), overrides)
+    from secura.adapters import SecuraConfig
+
+    _check_known(SecuraConfig, overrides)
+    return _built(lambda: SecuraConfig.preset(method, **{"task_type": TaskType.CAUSAL_LM, **overrides}), overrides)
+
+
+def _built(build: Any, overrides: Mapping[str, Any]) -> PeftConfig:
+    try:
+        return build()
+    except SecuraError:
+        raise
+    except (ValueError, TypeError) as problem:
+        raise ConfigError(f"method.adapter {dict(overrides)}: {problem}") from problem
+
+
+def _check_known(kind: Any, overrides: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(kind)]
+    for key in overrides:
+        if key not in known:
+            near = get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"unknown setting method.adapter.{key}; the nearest is method.adapter.{near}.")
+
+
+def attach_adapter(
+    model: PreTrainedModel,
+    method: MethodName,
+    overrides: Mapping[str, Any],
+    calibration: Sequence[Sequence[int]] = (),
+) -> PreTrainedModel | PeftModel:
+    """Give a model the adapter of a method; for `full`, the model as it is, every weight trainable.
+
+    `calibration` are texts in tokens, for `corda`, which starts from what they use least.
+
+    Raises:
+        ConfigError: if no layer of the model fits, a rank that the user set exceeds one, or
+            `corda` has nothing to read.
+    """
+    if method == "full":
+        if overrides:
+            raise ConfigError("method full has no adapter, so method.adapter must be empty.")
+        return model.requires_grad_(True)
+    rank = overrides.get("r", 1)
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ConfigError(f"method.adapter.r is {rank!r}; it is a whole number from 1.")
+    config = adapter_config(method, overrides)
+    if hasattr(config, "fan_in_fan_out") and "fan_in_fan_out" not in overrides:
+        # GPT-2's Conv1D holds its weight as (in, out); PEFT would find out by itself, and warn.
+        transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
+        setattr(config, "fan_in_fan_out", transposed)  # noqa: B010 - PeftConfig itself lacks it
+    try:
+        if method == "corda":
+            from secura.experiments.methods.corda import calibrate, name_targets
+
+            assert isinstance(config, LoraConfig)
+            for name, weight in name_targets(model, config).items():
+                _check_rank_of(name, weight, rank)
+            calibrate(model, config, calibration)
+        adapted = get_peft_model(model, config)
+    except SecuraError:
+        raise
+    except (ValueError, TypeError) as problem:
+        if "target" not in str(problem):
+            raise ConfigError(f"method.adapter: {problem}") from problem
+        names = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if _is_linear(module)}
+        raise ConfigError(
+            f"no layer to adapt: method.adapter.target_modules is {overrides.get('target_modules')!r}, "
+            f"while the layers of this model are {', '.join(sorted(names))}; name some of these."
+        ) from problem
+    if not any(weight.requires_grad for weight in adapted.parameters()):
+        kinds = " and ".join(sorted({type(module).__name__ for module in model.modules() if _is_linear(module)}))
+        raise ConfigError(f"method {method} finds nothing to train in this model's {kinds} layers; choose another.")
+    if "r" in overrides:
+        check_rank(adapted, rank)
+    return adapted
+
+
+def check_rank(adapted: nn.Module, rank: int) -> None:
+    """Refuse a rank larger than a layer that it was given to; PEFT takes it without a word."""
+    for name, layer in adapted.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            weight = layer.get_base_layer().weight
+            assert isinstance(weight, Tensor)
+            _check_rank_of(name, weight, rank)
+
+
+def _check_rank_of(name: str, weight: Tensor, rank: int) -> None:
+    limit = min(weight.shape)
+    if rank > limit:
+        size = "×".join(str(length) for length in weight.shape)
+        short = name.removeprefix("base_model.model.")
+        raise ConfigError(f"method.adapter.r is {rank}, but layer {short} is {size}; r is at most {limit} there.")
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return type(module).__name__ in ("Linear", "Conv1D")
+
+
+def go_on_with_adapter(
+    model: PreTrainedModel, folder: Path, method: MethodName, overrides: Mapping[str, Any]
+) -> PeftModel:
+    """Load an adapter to train it further.
+
+    Raises:
+        ConfigError: if it is of another method, or settings were given that it already has.
+        BaseMismatchError: if its shapes are not those of the model's layers.
+    """
+    if overrides:
+        raise ConfigError(f"the adapter in {folder} has its own settings; leave out method.adapter.")
+    if method == "corda":
+        raise ConfigError("method corda saves a plain LoRA; go on with it as method lora.")
+    expected = adapter_config(method, {})  # imports our adapters where needed, so that PEFT knows them
+    own = PeftConfig.from_pretrained(str(folder))
+    same_variant = _variant(own) == _variant(expected)
+    if type(own) is not type(expected) or not same_variant:
+        raise ConfigError(f"the adapter in {folder} is {own.peft_type}, so method.name cannot be {method}.")
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except BaseMismatchError:
+        raise
+    except (RuntimeError, ValueError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        raise BaseMismatchError(f"the adapter in {folder} does not fit this model: {reason}") from problem
+
+
+def _variant(config: PeftConfig) -> tuple[bool, bool]:
+    """Which kind of LoRA it is: DoRA, MiCA or neither."""
+    return getattr(config, "use_dora", False), getattr(config, "init_lora_weights", True) == "mica"

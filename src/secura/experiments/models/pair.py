@@ -1,0 +1,184 @@
+"""A base model and what was made of it, one of them ready at a time.
+
+An adapter is put onto the base that is already loaded: the base answers with the adapter
+switched off, the tuned model with it merged, as it would be exported. Where the tuned model
+is a whole model, the two take turns in memory.
+"""
+
+import gc
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from secura.errors import BaseMismatchError, ConfigError
+from secura.evaluation.causal_model import Model
+from secura.evaluation.merged import merged_for_scoring
+from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
+from secura.experiments.models.loading import BASE_RECORD, base_fingerprint, load_model, model_source
+from secura.experiments.settings.run import ModelConfig
+
+BUNDLED = "bundled"
+"""The word that names the bundled model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadyModel:
+    """A model that can be asked."""
+
+    model: Model
+    """The model, in the state it is to be scored in."""
+    tokenizer: PreTrainedTokenizerBase
+    """The tokenizer it is asked with."""
+    fingerprint: str
+    """Checksum of its weights; of the base's alone where it is a base with an adapter."""
+    merged: bool = False
+    """Whether an adapter is merged into it."""
+
+    @property
+    def arithmetic(self) -> str:
+        """Type of the weights and kind of device: scores may differ between two of them."""
+        return f"{self.model.dtype} on {self.model.device.type}"
+
+
+@dataclass(kw_only=True)
+class ModelPair:
+    """The two models of a comparison. Only one of its contexts may be open at a time."""
+
+    base_path: str | None
+    """Folder or hub id of the base; None is the bundled model."""
+    tuned_path: str
+    """Folder of an adapter or of a model, or hub id of a model."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know about the two."""
+    _held: tuple[str, PreTrainedModel, PreTrainedTokenizerBase, str] | None = None
+    _adapted: PeftModel | None = None
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the tuned model is the base with an adapter."""
+        return (Path(self.tuned_path) / "adapter_config.json").is_file()
+
+    @contextmanager
+    def base(self) -> Iterator[ReadyModel]:
+        """The base model.
+
+        Raises:
+            ConfigError: if the base cannot be loaded.
+            BaseMismatchError: if the adapter was made for another base.
+        """
+        if not self.is_adapter:
+            model, tokenizer, fingerprint = self._load("base", self.base_path)
+            yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint)
+            return
+        adapted, tokenizer, fingerprint = self._adapter_on_base()
+        with adapted.disable_adapter():
+            yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint)
+
+    @contextmanager
+    def tuned(self) -> Iterator[ReadyModel]:
+        """The tuned model, an adapter merged where its method can be."""
+        if not self.is_adapter:
+            model, tokenizer, fingerprint = self._load("tuned", self.tuned_path)
+            yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint)
+            return
+        adapted, tokenizer, fingerprint = self._adapter_on_base()
+        with merged_for_scoring(adapted) as merged:
+            yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint, merged=merged)
+
+    def _adapter_on_base(self) -> tuple[PeftModel, PreTrainedTokenizerBase, str]:
+        """The base with the adapter on it, from the start: an adapter that does not fit costs no compute."""
+        model, tokenizer, fingerprint = self._load("base", self.base_path)
+        if self._adapted is None:
+            self._adapted = _with_adapter(model, Path(self.tuned_path), fingerprint, self.base_path, self.notes)
+        return self._adapted, tokenizer, fingerprint
+
+    def _load(self, which: str, path: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+        if self._held is None or self._held[0] != which:
+            self._held = None  # before the next one is loaded, or both would be in memory
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            model, tokenizer = load_model(ModelConfig(path=path))
+            self._held = (which, model, tokenizer, base_fingerprint(model))
+        return self._held[1:]
+
+
+def model_pair(base: str, tuned: str) -> ModelPair:
+    """Name the two models of a comparison; nothing is loaded yet.
+
+    Args:
+        base: folder or hub id, or the word `bundled`.
+        tuned: folder of an adapter of any PEFT method, of a whole model, or of a run of
+            `secura train`; or the hub id of a whole model.
+
+    Raises:
+        ConfigError: if a folder holds neither, or the base is itself an adapter.
+    """
+    base_path = None if base == BUNDLED else base
+    if base_path is not None and (Path(base_path) / "adapter_config.json").is_file():
+        raise ConfigError(f"the base {base} holds an adapter; name the model it was made for, or {BUNDLED}.")
+    folder = Path(tuned)
+    if folder.is_file():
+        raise ConfigError(f"{tuned} is a file; name the folder of an adapter or of a model.")
+    if folder.is_dir() and not _loadable(folder):
+        # A run's own folder, as `secura train` leaves it.
+        inside = [folder / name for name in (ADAPTER_FOLDER, MODEL_FOLDER) if _loadable(folder / name)]
+        if not inside:
+            raise ConfigError(
+                f"{tuned} holds neither adapter_config.json nor config.json; "
+                "name the folder of an adapter or of a model, such as RUN/adapter."
+            )
+        folder = inside[0]
+    elif not folder.exists() and (tuned.startswith((".", "/", "~")) or tuned.count("/") > 1):
+        raise ConfigError(f"{tuned}: no such folder; name that of an adapter or of a model, such as RUN/adapter.")
+    return ModelPair(base_path=base_path, tuned_path=str(folder) if folder.exists() else tuned)
+
+
+def _loadable(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+
+
+def _with_adapter(
+    model: PreTrainedModel, folder: Path, fingerprint: str, base_path: str | None, notes: list[str]
+) -> PeftModel:
+    import secura.adapters  # noqa: F401 - so that PEFT knows our methods
+
+    base_name = base_path or BUNDLED
+    _check_base(folder, fingerprint, base_path, notes)
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).eval()
+    except BaseMismatchError:
+        raise
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as problem:
+        reason = " ".join(str(problem).split())[:200]
+        raise BaseMismatchError(f"the adapter in {folder} does not fit {base_name}: {reason}") from problem
+
+
+def _check_base(folder: Path, fingerprint: str, base_path: str | None, notes: list[str]) -> None:
+    """Refuse an adapter whose record names other weights; tell of one that names another model."""
+    record, settings = folder / BASE_RECORD, folder / "adapter_config.json"
+    base_name = base_path or BUNDLED
+    try:
+        made_for: Any = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
+        own = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"the adapter in {folder} holds a file that is not JSON: {problem}.") from problem
+    if isinstance(made_for, dict):
+        if made_for.get("fingerprint") != fingerprint:
+            raise BaseMismatchError(
+                f"the adapter in {folder} was made for {made_for.get('model')} with other weights than {base_name}; "
+                "name the model it was made for as the base."
+            )
+    elif own and _last_part(own) != _last_part(model_source(ModelConfig(path=base_path))):
+        notes.append(f"the adapter in {folder} says it was made for {own}; it is compared with {base_name}")
+
+
+def _last_part(path: str) -> str:
+    return path.rstrip("/").rsplit("/", 1)[-1]

@@ -1,0 +1,1 @@
+"""One run: prepared, learned, asked, saved and resumed."""

@@ -1,0 +1,88 @@
+"""What several processes cannot do together, refused before anything is loaded."""
+
+import os
+from importlib.util import find_spec
+
+from secura.errors import ConfigError
+from secura.experiments.methods.defaults import with_habits
+from secura.experiments.settings.run import RunConfig
+from secura.training.processes import Sharding, computes_on_cpu, process_count, sharding
+
+_WHOLE_WEIGHTS_ONLY = ("dora", "corda", "osf")
+"""Methods of PEFT that read or split a weight where FSDP2 and ZeRO-3 have left a part of it."""
+
+
+def check_processes(config: RunConfig) -> None:
+    """Refuse a run that the launched processes cannot share.
+
+    Raises:
+        ConfigError: naming the setting, of the run or of the launcher, and the way out.
+    """
+    count = process_count()
+    if count == 1:
+        return
+    if config.strategy.name != "sequential":
+        raise ConfigError(
+            f"strategy.name is {config.strategy.name}, which several processes cannot share; start one process, or "
+            "leave it out."
+        )
+    rows = config.training.batch_size
+    if rows % count:
+        below, above = rows // count * count, (rows // count + 1) * count
+        near = f"{below} or {above}" if below else str(above)
+        raise ConfigError(
+            f"training.batch_size is {rows}, which {count} processes cannot share evenly; it counts the rows of all "
+            f"processes together: set it to {near}, or start another number of processes."
+        )
+    if config.model.device == "cpu" and not computes_on_cpu():
+        raise ConfigError(
+            "model.device is cpu, but the processes were launched for GPUs; set ACCELERATE_USE_CPU=true for them, or "
+            "model.device to auto."
+        )
+    kind = sharding()
+    if kind.startswith("fsdp"):
+        _check_fsdp(config, kind)
+    if kind.startswith("zero"):
+        _check_deepspeed(config, kind)
+
+
+def _check_fsdp(config: RunConfig, kind: Sharding) -> None:
+    if kind == "fsdp1":
+        raise ConfigError("fsdp_version is 1, whose flat parameters hide each layer's weight; set fsdp_version to 2.")
+    if os.environ.get("FSDP_STATE_DICT_TYPE") != "FULL_STATE_DICT":
+        raise ConfigError(
+            f"fsdp_state_dict_type is {os.environ.get('FSDP_STATE_DICT_TYPE', 'not set')}, so a checkpoint would hold "
+            "no adapter to resume from; set it to FULL_STATE_DICT."
+        )
+    if os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "false").lower() == "true":
+        raise ConfigError(
+            "fsdp_cpu_ram_efficient_loading is true, so one process alone would know the weights that an adapter is "
+            "built from; set it to false."
+        )
+    _check_method(config, "FSDP2")
+
+
+def _check_deepspeed(config: RunConfig, kind: Sharding) -> None:
+    if find_spec("deepspeed") is None:
+        raise ConfigError("the processes were launched for DeepSpeed, which is not installed; pip install deepspeed.")
+    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+        raise ConfigError(
+            "ACCELERATE_USE_CPU is true, with which accelerate passes DeepSpeed over; leave it out, and on a machine "
+            "without GPUs DeepSpeed uses the CPU."
+        )
+    every = with_habits(config).method.fold_every
+    if every is not None:
+        raise ConfigError(
+            f"method.fold_every is {every}, but DeepSpeed keeps a copy of its own of each trained weight, and the "
+            "next step would undo what a fold sets to 0; set it to null, or use FSDP2."
+        )
+    if kind == "zero3":
+        _check_method(config, "ZeRO-3")
+
+
+def _check_method(config: RunConfig, name: str) -> None:
+    if config.method.name in _WHOLE_WEIGHTS_ONLY:
+        raise ConfigError(
+            f"method {config.method.name} needs each weight whole, and {name} divides them among processes; train it "
+            "with plain data parallelism, or choose another method."
+        )

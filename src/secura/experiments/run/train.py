@@ -1,0 +1,139 @@
+"""One run of `secura train`: check everything, ask the base, train, ask again, report, save.
+
+`prepare_run` refuses whatever cannot work before any compute is spent; `train_and_report` does
+the rest. A run that is interrupted resumes from its last checkpoint, to the bit on a CPU.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from rich.console import Console
+
+from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
+from secura.evaluation.scoring import SCORING_VERSION
+from secura.experiments.files import (
+    ADAPTER_FOLDER,
+    MODEL_FOLDER,
+    REPORT_FILE,
+    write_config,
+    write_folder,
+    write_json,
+)
+from secura.experiments.methods.corda import save_as_lora
+from secura.experiments.models.loading import BASE_RECORD, base_record
+from secura.experiments.provenance import provenance
+from secura.experiments.run.divided import whole_model, whole_state
+from secura.experiments.run.prepare import PreparedRun
+from secura.experiments.run.questions import Answers, ask
+from secura.experiments.run.steps import train
+from secura.training.processes import from_main_process, is_main_process, process_count, sharding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Mean nats per answer token before and after, lower is better; None where nothing was scored."""
+
+    before: float | None
+    """By the base model."""
+    after: float | None
+    """By the trained model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run came to."""
+
+    task: str
+    """What the new task is called."""
+    new_task: BeforeAndAfter
+    """Held-out questions of the new task; none where all answers are too long to match exactly."""
+    new_task_loss: Losses
+    """On all held-out rows."""
+    retention: BeforeAndAfter
+    """The retention questions; none where the user named none."""
+    retention_loss: Losses
+    """On retention rows that cannot be scored by exact match."""
+    training_seconds: float
+    """Wall-clock time of the steps alone."""
+    saved: Path
+    """Where the adapter, or the model, is."""
+    report: Path
+    """The report as JSON."""
+
+
+def train_and_report(run: PreparedRun, console: Console) -> RunResult:
+    """Ask the base, train, ask the trained model, save the adapter and the report.
+
+    Raises:
+        TrainingError: if the loss or a weight becomes NaN or infinite, or Ctrl-C stopped the
+            run; the message names the checkpoint to go on from.
+    """
+    folder = run.folder
+    if is_main_process():
+        write_config(folder, run.config)
+        write_json(folder / BASE_RECORD, base_record(run.config.model, run.fingerprint))
+    before = from_main_process(lambda: _asked(run, console, None))
+    seconds = train(run, console)
+    saved = _save(run, folder)
+    after = from_main_process(lambda: _asked(run, console, saved))
+    result = RunResult(
+        task=run.task,
+        new_task=BeforeAndAfter(before=before.new_task, after=after.new_task),
+        new_task_loss=Losses(before=before.new_task_loss, after=after.new_task_loss),
+        retention=BeforeAndAfter(before=before.retention, after=after.retention),
+        retention_loss=Losses(before=before.retention_loss, after=after.retention_loss),
+        training_seconds=seconds,
+        saved=saved,
+        report=folder / REPORT_FILE,
+    )
+    if is_main_process():
+        write_json(result.report, _report(run, result))
+    return result
+
+
+def _asked(run: PreparedRun, console: Console, saved: Path | None) -> Answers:
+    with whole_model(run, saved) as whole:
+        return ask(whole, console, trained=saved is not None)
+
+
+def _save(run: PreparedRun, folder: Path) -> Path:
+    """Save the adapter with its tokenizer and its base's checksum; or the whole model."""
+    is_adapter = isinstance(run.model, PeftModel)
+    saved = folder / (ADAPTER_FOLDER if is_adapter else MODEL_FOLDER)
+    state = whole_state(run.model)
+
+    def fill(path: Path) -> None:
+        if run.start is not None and isinstance(run.model, PeftModel):
+            save_as_lora(run.model, run.start, path)
+        else:
+            run.model.save_pretrained(str(path), state_dict=state)
+        run.tokenizer.save_pretrained(str(path))
+        if is_adapter:
+            write_json(path / BASE_RECORD, base_record(run.config.model, run.fingerprint))
+
+    from_main_process(lambda: write_folder(saved, fill))
+    return saved
+
+
+def _report(run: PreparedRun, result: RunResult) -> dict[str, Any]:
+    return {
+        "task": result.task,
+        "method": run.config.method.name,
+        "steps": run.steps,
+        "learning_rate": run.learning_rate,
+        "trainable_weights": run.trainable_weights,
+        "processes": process_count(),
+        "weights_divided_by": sharding(),
+        "training_seconds": round(result.training_seconds, 3),
+        "new_task": before_and_after_as_json(result.new_task),
+        "new_task_nats_per_token": asdict(result.new_task_loss),
+        "retention": before_and_after_as_json(result.retention),
+        "retention_nats_per_token": asdict(result.retention_loss),
+        "base_fingerprint": run.fingerprint,
+        "scoring_version": SCORING_VERSION,
+        "seed": run.config.training.seed,
+        "config": run.config.model_dump(),
+        "provenance": provenance(),
+    }

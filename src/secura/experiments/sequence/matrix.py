@@ -1,0 +1,95 @@
+"""`matrix.json`: every score of a sequence, one cell for each stage and group of questions.
+
+Stage 0 is the base model, stage t the model after task t. A group is `task:NAME` or
+`knowledge:FAMILY`. The file is written anew after every cell, whole or not at all, and its
+content depends on the scores alone, so a resumed sequence ends with the same bytes.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from secura.evaluation.retention_metrics import ScoreMatrix
+from secura.experiments.files import write_json
+
+MATRIX_FILE = "matrix.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupScore:
+    """Scores of one group of questions at one stage."""
+
+    right: str = ""
+    """One character a question, 1 for right and 0 for wrong; empty where nothing can be matched."""
+    nats_per_token: float | None = None
+    """Mean loss on the right answers, for groups whose answers are too long to match."""
+
+    @property
+    def asked(self) -> int:
+        """How many questions were asked."""
+        return len(self.right)
+
+    @property
+    def share_right(self) -> float | None:
+        """Right answers as a share of 1; None where nothing was asked."""
+        return self.right.count("1") / self.asked if self.asked else None
+
+
+@dataclass(kw_only=True)
+class SequenceScores:
+    """All cells of a sequence; a missing one is missing."""
+
+    tasks: list[str]
+    """The tasks in the order they are learned."""
+    cells: dict[int, dict[str, GroupScore]] = field(default_factory=dict)
+    """By stage, then by group."""
+
+    def share(self, stage: int, group: str) -> float | None:
+        """Right answers of a group at a stage, as a share of 1; None where it was not scored."""
+        cell = self.cells.get(stage, {}).get(group)
+        return None if cell is None else cell.share_right
+
+    def knowledge(self, stage: int) -> float | None:
+        """Right answers over all families of knowledge at a stage, each question counting once."""
+        cells = [cell for group, cell in self.cells.get(stage, {}).items() if group.startswith("knowledge:")]
+        asked = sum(cell.asked for cell in cells)
+        return sum(cell.right.count("1") for cell in cells) / asked if asked else None
+
+    def mean_of_tasks(self, stage: int, tasks: Sequence[str]) -> float | None:
+        """Mean share of right answers over tasks, each task counting once; None if none was scored."""
+        shares = [share for name in tasks if (share := self.share(stage, f"task:{name}")) is not None]
+        return sum(shares) / len(shares) if shares else None
+
+    def task_matrix(self) -> ScoreMatrix:
+        """R[t, i] over the stages scored so far, what retention metrics are drawn from."""
+        stages = range(1 + max(self.cells, default=0))
+        rows = tuple(tuple(self.share(stage, f"task:{task}") for task in self.tasks) for stage in stages)
+        return ScoreMatrix(tasks=tuple(self.tasks), scores=rows)
+
+
+def write_matrix(folder: Path, matrix: SequenceScores) -> None:
+    """Write the file, whole or not at all."""
+    stages: list[dict[str, Any]] = []
+    for stage, cells in sorted(matrix.cells.items()):
+        groups = {
+            group: {"right": cell.right, "share_right": cell.share_right, "nats_per_token": cell.nats_per_token}
+            for group, cell in cells.items()
+        }
+        stages.append({"stage": stage, "after_task": matrix.tasks[stage - 1] if stage else None, "groups": groups})
+    write_json(folder / MATRIX_FILE, {"tasks": matrix.tasks, "stages": stages})
+
+
+def read_matrix(folder: Path, tasks: Sequence[str]) -> SequenceScores:
+    """Read the file; an empty matrix where there is none yet."""
+    matrix = SequenceScores(tasks=list(tasks))
+    path = folder / MATRIX_FILE
+    if not path.is_file():
+        return matrix
+    for stage in json.loads(path.read_text(encoding="utf-8"))["stages"]:
+        matrix.cells[int(stage["stage"])] = {
+            group: GroupScore(right=cell["right"], nats_per_token=cell["nats_per_token"])
+            for group, cell in stage["groups"].items()
+        }
+    return matrix

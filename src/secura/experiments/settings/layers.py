@@ -1,0 +1,212 @@
+"""From YAML, `--set` and flags to one strict configuration; and back to YAML."""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from secura.errors import ConfigError
+from secura.experiments.settings.names import METHOD_NAMES
+from secura.experiments.settings.run import RunConfig
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-3` as a text, for want of a dot; everyone who writes it means a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_config(
+    file: str | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """The configuration of `secura train`; see `load_config_of`."""
+    return load_config_of(RunConfig, file, assignments, flags)
+
+
+def load_config_of(
+    kind: type[Config],
+    file: str | None = None,
+    assignments: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Lay the defaults, a YAML file, `a.b=c` assignments and flags over each other.
+
+    Args:
+        kind: the configuration, a strict pydantic model.
+        file: path of a YAML file, or None.
+        assignments: texts such as `training.steps=200`; the value is read as YAML.
+        flags: values by dotted path; None stands for a flag that was not given.
+
+    Raises:
+        ConfigError: for an unknown key (the nearest known one is named), a value of the
+            wrong type or out of range, or a file that cannot be read.
+    """
+    values = read_yaml(Path(file)) if file else {}
+    for assignment in assignments:
+        assign(values, *yaml_assignment(assignment))
+    for path, value in (flags or {}).items():
+        if value is not None:
+            assign(values, path, value)
+    return config_from(kind, values)
+
+
+def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """The configuration that nested values make.
+
+    Raises:
+        ConfigError: for an unknown key, or a value of the wrong type or out of range.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as problem:
+        raise ConfigError(_explain(problem, kind)) from problem
+
+
+def config_as_yaml(config: BaseModel) -> str:
+    """The whole configuration, each setting with its meaning as a comment."""
+    lines: list[str] = []
+    _write(config, lines, indent="")
+    return "\n".join(lines) + "\n"
+
+
+def differences(old: BaseModel, new: BaseModel) -> list[str]:
+    """The settings in which two configurations differ, such as `training.steps: 100, now 200`."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return [
+        f"{key} was {before.get(key)!r}, now {after.get(key)!r}"
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    ]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        ConfigError: if it cannot be read, is not YAML, or holds no settings.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as problem:
+        raise ConfigError(f"{path}: no such configuration file ({problem.strerror}).") from problem
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(problem).split())}.") from problem
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds {type(values).__name__}, not settings such as 'training: {{steps: 100}}'.")
+    return values
+
+
+def yaml_assignment(assignment: str) -> tuple[str, Any]:
+    """Path and value of a text such as `training.steps=200`; the value is read as YAML.
+
+    Raises:
+        ConfigError: if it is of another form.
+    """
+    path, separator, text = assignment.partition("=")
+    if not separator or not path.strip():
+        raise ConfigError(f"--set {assignment!r} is not of the form a.b=value.")
+    try:
+        return path.strip(), yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as problem:
+        raise ConfigError(f"--set {assignment!r}: the value is not YAML.") from problem
+
+
+def assign(values: dict[str, Any], path: str, value: Any) -> None:
+    """Put a value at a dotted path of nested settings.
+
+    Raises:
+        ConfigError: if something that is not a section stands in the way.
+    """
+    *sections, last = path.split(".")
+    for section in sections:
+        inner = values.get(section)
+        if inner is None:
+            inner = values[section] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{path}: {section} is {inner!r}, not a section.")
+        values = inner
+    values[last] = value
+
+
+def _explain(problem: ValidationError, kind: type[BaseModel]) -> str:
+    """The first thing that is wrong, in one line."""
+    error = problem.errors()[0]
+    path = [str(part) for part in error["loc"]]
+    dotted = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"unknown setting {dotted}; {_nearest(path, kind)}."
+    if dotted == "method.name":
+        near = get_close_matches(str(error["input"]), METHOD_NAMES, n=1, cutoff=0.0)
+        return f"unknown method {error['input']!r}; the nearest is {near[0]}, all are {', '.join(METHOD_NAMES)}."
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    return f"{_without_union_parts(path, kind)} is {error['input']!r}: {message}."
+
+
+def _nearest(path: Sequence[str], kind: type[BaseModel]) -> str:
+    known = list(_flat_fields(kind))
+    dotted = ".".join(path)
+    by_name = get_close_matches(path[-1], [key.rsplit(".", 1)[-1] for key in known], n=1, cutoff=0.6)
+    siblings = [key for key in known if key.rsplit(".", 1)[0] == ".".join(path[:-1])]
+    near = get_close_matches(dotted, siblings, n=1, cutoff=0.6)
+    near = near or [key for key in known if by_name and key.rsplit(".", 1)[-1] == by_name[0]][:1]
+    near = near or get_close_matches(dotted, known, n=1, cutoff=0.0)
+    return f"the nearest is {near[0]}"
+
+
+def _without_union_parts(path: Sequence[str], kind: type[BaseModel]) -> str:
+    """The dotted path up to the field; pydantic appends the member of a union it tried."""
+    known = {*_flat_fields(kind), *kind.model_fields}
+    for length in range(len(path), 0, -1):
+        if ".".join(path[:length]) in known:
+            return ".".join(path[:length])
+    return ".".join(path)
+
+
+def _flat_fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            fields |= _flat_fields(kind, f"{prefix}{name}.")
+        else:
+            fields[prefix + name] = field
+    return fields
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + str(key)] = value
+    return flat
+
+
+def _write(section: BaseModel, lines: list[str], indent: str) -> None:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            lines.append(f"{indent}{name}:  # {field.description}")
+            _write(value, lines, indent + "  ")
+            continue
+        dumped = yaml.safe_dump({name: value}, default_flow_style=False, width=1000, sort_keys=False)
+        first, *rest = dumped.rstrip("\n").split("\n")
+        if rest:
+            lines.append(f"{indent}# {field.description}")
+            lines.extend(indent + line for line in (first, *rest))
+        else:
+            lines.append(f"{indent}{first}  # {field.description}")

@@ -1,0 +1,144 @@
+"""Everything that may be set about a run, each with its meaning.
+
+Later layers win: the defaults, the YAML file, `--set a.b=c`, and the flags.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from secura.experiments.settings.names import MethodName, StrategyName
+
+
+class Section(BaseModel):
+    """Part of a configuration: frozen, typed strictly, and without unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class ModelConfig(Section):
+    """The model to start from."""
+
+    path: str | None = None
+    """Folder or hub id of the model; null is the bundled one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights in memory; auto is as stored. Adapters are float32 in any case."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto is the GPU where there is one."""
+
+
+class DataConfig(Section):
+    """What to learn."""
+
+    path: str | None = None
+    """File (.jsonl or .json), hub data set (org/name:config:split) or name of a task; null is the bundled task."""
+    split: str = "train"
+    """Split of a hub data set whose name ends in none."""
+    test_path: str | None = None
+    """File or hub data set that gain is measured on; null holds out a share of `path`."""
+    test_share: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the rows of `path` to hold out, where `test_path` is null."""
+    test_rows: int = Field(default=200, ge=0)
+    """At most this many rows are held out or asked."""
+    max_length: int | None = Field(default=None, ge=2)
+    """Longest row in tokens; null is the model's context."""
+    too_long: Literal["refuse", "drop", "truncate"] = "refuse"
+    """What happens to rows longer than that; truncate cuts the beginning of the prompt."""
+
+
+class MethodConfig(Section):
+    """How to learn it."""
+
+    name: MethodName = "secura"
+    """One of secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf, full."""
+    adapter: dict[str, Any] = {}
+    """Settings of the adapter that differ from the method's own, such as r, tau or target_modules."""
+    calibration: str | None = None
+    """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
+    fold_every: int | Literal["task", "method"] | None = "method"
+    """Steps between folds, task for one at the end, null for none; method is the method's own habit."""
+    start_from: str | None = None
+    """Folder of an adapter to go on training, made for the same model; null starts a new one."""
+
+
+class TrainingConfig(Section):
+    """The steps."""
+
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps; null counts epochs instead."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the data where steps is null; null is 1, or the bundled task's own number of steps."""
+    batch_size: int = Field(default=16, ge=1)
+    """Rows a forward pass."""
+    gradient_accumulation: int = Field(default=1, ge=1)
+    """Forward passes a step."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate; null is the method's own."""
+    warmup: float = Field(default=0.03, ge=0)
+    """Warm-up in steps where 1 or more, a share of all steps below 1."""
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    """How the learning rate falls."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients longer than this are shortened to it."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's weight decay."""
+    seed: int = Field(default=0, ge=0)
+    """Fixes the held-out rows, the order of the data and the adapter's start."""
+    save_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints; the end and Ctrl-C write one too."""
+    gradient_checkpointing: bool = False
+    """Computes activations twice to hold fewer of them."""
+    precision: Literal["as-stored", "bf16", "fp16"] = "as-stored"
+    """Type of the arithmetic; bf16 and fp16 are mixed precision."""
+
+
+class RetentionConfig(Section):
+    """Which knowledge must not be lost."""
+
+    path: str | None = None
+    """File of questions asked before and after, or names of tasks; null is the bundled model's own questions."""
+    per_family: int = Field(default=50, ge=1)
+    """Questions per field of knowledge, drawn by the seed."""
+    min_retention: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of base knowledge below which the run ends with exit code 2."""
+
+
+class StrategyConfig(Section):
+    """What is done against forgetting, besides the adapter."""
+
+    name: StrategyName = "sequential"
+    """One of sequential, replay, ewc, ilora, kl_anchor, lwf, o_lora; replay, ewc and o_lora need several tasks."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Its settings, such as strength, share or buffer_examples."""
+
+
+class ScoringConfig(Section):
+    """How answers are scored."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Questions a forward pass."""
+    max_answer_tokens: int = Field(default=64, ge=1)
+    """Free answers longer than this are scored by nats per token only, not generated."""
+
+
+class RunConfig(Section):
+    """One run of `secura train`."""
+
+    model: ModelConfig = ModelConfig()
+    """The model to start from."""
+    data: DataConfig = DataConfig()
+    """What to learn."""
+    method: MethodConfig = MethodConfig()
+    """How to learn it."""
+    strategy: StrategyConfig = StrategyConfig()
+    """What is done against forgetting, besides the adapter."""
+    training: TrainingConfig = TrainingConfig()
+    """The steps."""
+    retention: RetentionConfig = RetentionConfig()
+    """Which knowledge must not be lost."""
+    scoring: ScoringConfig = ScoringConfig()
+    """How answers are scored."""
+    out: str | None = None
+    """Folder for the adapter, the checkpoints and the report; null is a new one in runs/."""

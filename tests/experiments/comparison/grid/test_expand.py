@@ -1,0 +1,204 @@
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from secura.errors import ConfigError, DataError, InputError
+from secura.experiments.comparison.grid.config import load_grid
+from secura.experiments.comparison.grid.expand import runs_of_grid
+from secura.experiments.comparison.runs.grid_run import GridRun, read_grid_run, write_grid_run
+from secura.tasks.world import SEQUENCE
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "base": {"training.steps": 3, "retention": {"per_family": 2}},
+    "methods": ["lora", {"label": "M1", "name": "secura-paper", "settings": {"method.adapter.r": 8}}],
+    "tasks": ["own_things", {"name": "two_steps", "settings": {"training.steps": 4}}],
+    "seeds": [0, 1],
+}
+
+
+def _file(folder: Path, name: str = "grid.yaml", **changes: Any) -> Path:
+    values = {key: value for key, value in {**SMALL, **changes}.items() if value is not None}
+    path = folder / name
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_a_grid_is_every_method_on_every_task_with_every_seed(tmp_path: Path) -> None:
+    grid_runs = runs_of_grid(load_grid(_file(tmp_path)))
+    found = [
+        (grid_run.task, grid_run.label, grid_run.seed, grid_run.settings["training"]["steps"]) for grid_run in grid_runs
+    ]
+    steps = {"own_things": 3, "two_steps": 4}
+    assert found == [(task, label, seed, steps[task]) for task in steps for label in ("lora", "M1") for seed in (0, 1)]
+    assert all(grid_run.settings["retention"]["per_family"] == 2 for grid_run in grid_runs)
+
+
+def test_a_learning_rate_of_null_is_the_methods_own_and_a_method_may_have_its_own_list(tmp_path: Path) -> None:
+    methods = ["lora", {"name": "dora", "learning_rates": [2e-3]}]
+    grid = load_grid(_file(tmp_path, methods=methods, learning_rates=[None, 5e-4], tasks=["own_things"], seeds=[0]))
+    assert [(grid_run.label, grid_run.learning_rate) for grid_run in runs_of_grid(grid)] == [
+        ("lora", 1e-3),
+        ("lora", 5e-4),
+        ("dora", 2e-3),
+    ]
+
+
+def test_a_learning_rate_written_without_a_dot_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    path.write_text("name: g\nmethods: [lora]\ntasks: [own_things]\nlearning_rates: [1e-3]\n")
+    assert [grid_run.learning_rate for grid_run in runs_of_grid(load_grid(path))] == [1e-3]
+
+
+def test_overrides_reach_the_runs_they_name_and_exclusions_leave_runs_out(tmp_path: Path) -> None:
+    overrides = [{"where": {"task": ["two_steps"], "label": "lora"}, "set": {"training.batch_size": 8}}]
+    grid = load_grid(_file(tmp_path, overrides=overrides, exclude=[{"label": "M1", "seed": 1}]))
+    sizes = {
+        (grid_run.label, grid_run.task, grid_run.seed): grid_run.settings["training"]["batch_size"]
+        for grid_run in runs_of_grid(grid)
+    }
+    assert {key for key, size in sizes.items() if size == 8} == {("lora", "two_steps", 0), ("lora", "two_steps", 1)}
+    assert not [key for key in sizes if key[0] == "M1" and key[2] == 1]
+
+
+def test_an_included_file_lies_under_the_one_that_includes_it(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "more.yaml").write_text("base: {training.batch_size: 4, training.steps: 9}\nseeds: [7]\n")
+    path = _file(tmp_path, include=["shared/more.yaml"], seeds=None)
+    grid_run = runs_of_grid(load_grid(path, ["base.scoring.batch_size=5"]))[0]
+    assert (grid_run.seed, grid_run.settings["training"]["batch_size"], grid_run.settings["training"]["steps"]) == (
+        7,
+        4,
+        3,
+    )
+    assert grid_run.settings["scoring"]["batch_size"] == 5
+
+
+def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
+    _file(tmp_path, "a.yaml", include=["b.yaml"])
+    _file(tmp_path, "b.yaml", include=["a.yaml"])
+    with pytest.raises(ConfigError, match=r"a\.yaml includes b\.yaml includes a\.yaml"):
+        load_grid(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"seed": [0]}, r"unknown setting seed; the nearest is seeds"),
+        ({"methods": ["loraa"]}, r"loraa on own_things, seed 0: unknown method 'loraa'; the nearest is lora"),
+        ({"methods": ["lora", "lora"]}, r"methods names 'lora' twice"),
+        (
+            {"methods": [{"name": "lora", "strategy": "ewc"}]},
+            r"lora \+ ewc on own_things, seed 0: strategy ewc protects earlier tasks",
+        ),
+        ({"tasks": ["own_thing"]}, r"'own_thing' is no task; the nearest are own_things"),
+        ({"tasks": ["rows.jsonl"]}, r"rows.jsonl: no such file"),
+        ({"tasks": []}, r"tasks is empty"),
+        ({"tasks": ["own_things", "own_things"]}, r"own_things, seed 0 is there twice"),
+        ({"base": {"training.step": 3}}, r"unknown setting training.step; the nearest is training.steps"),
+        ({"base": {"training.seed": 3}}, r"settings name training.seed, which the grid gives each run"),
+        ({"base": {"method.adapter.rr": 3}}, r"unknown setting method.adapter.rr; the nearest is method.adapter.r"),
+        ({"base": {"training.steps": 0}}, r"training.steps is 0"),
+        ({"exclude": [{"label": "lorra"}]}, r"exclude \{'label': 'lorra'\} matches no run"),
+        ({"exclude": [{"lable": "lora"}]}, r"'lable'; the nearest is label"),
+        ({"overrides": [{"where": {"seed": 5}, "set": {}}]}, r"overrides \{'seed': 5\} matches no run"),
+        ({"measure": ["spectrum"]}, r"measure is 'spectrum'"),
+        ({"order_seeds": [1]}, r"order_seeds belong to kind sequence"),
+        ({"models": ["some/model"], "measure": ["forgetting_text"]}, r"needs a text of your own"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name_before_anything_runs(
+    changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=says):
+        runs_of_grid(load_grid(_file(tmp_path, **changes)))
+
+
+def test_a_grid_of_sequences_is_every_method_with_its_strategy_in_every_order(tmp_path: Path) -> None:
+    methods = [{"label": "ER", "name": "lora", "strategy": "replay", "settings": {"strategy.settings.share": 0.5}}]
+    base = {"tasks": ["own_things", "two_steps"], "training.steps": 2}
+    changes: dict[str, Any] = {"kind": "sequence", "tasks": None, "order_seeds": [None, 3], "seeds": [0]}
+    grid_runs = runs_of_grid(load_grid(_file(tmp_path, methods=methods, base=base, **changes)))
+    assert [
+        (grid_run.label, grid_run.task, grid_run.settings["order_seed"], grid_run.steps) for grid_run in grid_runs
+    ] == [
+        ("ER", "sequence", None, 4),
+        ("ER", "sequence", 3, 4),
+    ]
+    methods[0]["strategy"] = "replays"
+    with pytest.raises(ConfigError, match="unknown strategy 'replays'; the nearest is replay"):
+        runs_of_grid(load_grid(_file(tmp_path, methods=methods, base=base, **changes)))
+
+
+def test_a_sequence_without_tasks_has_the_bundled_ones_written_down(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"kind": "sequence", "tasks": None, "order_seeds": [3], "seeds": [0], "methods": ["lora"]}
+    (grid_run,) = runs_of_grid(load_grid(_file(tmp_path, **changes)))
+    assert grid_run.settings["tasks"] == list(SEQUENCE)
+    assert grid_run.steps == 3 * len(SEQUENCE)
+
+
+def test_a_name_is_made_of_what_decides_the_result_and_of_nothing_else(tmp_path: Path) -> None:
+    def names(**changes: Any) -> list[str]:
+        return [grid_run.name for grid_run in runs_of_grid(load_grid(_file(tmp_path, **changes)))]
+
+    plain = names()
+    assert len(set(plain)) == len(plain) == 8
+    assert plain[0].startswith("lora-own_things-0-")
+    assert names(name="other") == plain  # which grid a run stands in changes nothing about it
+    assert names(seeds=[1, 0]) != plain
+    assert sorted(names(seeds=[1, 0])) == sorted(plain)
+    for changed in ({"measure": ["spectra"]}, {"base": {"training.steps": 5}}, {"base": {"scoring.batch_size": 7}}):
+        assert not set(names(**changed)) & set(plain)
+    spelled_out = {**SMALL["base"], "training.learning_rate": 1e-3, "method.fold_every": None}
+    assert names(base=spelled_out)[0] == plain[0]  # the habits of lora, written down
+
+
+def test_names_are_the_same_on_every_machine() -> None:
+    settings = {"training": {"steps": 3, "seed": 0, "learning_rate": 7e-4}}
+    grid_run = GridRun(
+        grid="g",
+        kind="train",
+        label="L / 1",
+        model="bundled",
+        task="own_things",
+        settings=settings,
+        versions={"scoring": 2},
+    )
+    canonical = (
+        b'{"forgetting_text":null,"kind":"train","measure":[],'
+        b'"settings":{"training":{"learning_rate":0.0007,"seed":0,"steps":3}},"versions":{"scoring":2}}'
+    )
+    assert grid_run.name == f"L_1-own_things-0-{hashlib.sha256(canonical).hexdigest()[:10]}"
+    assert grid_run.name == "L_1-own_things-0-374192718e"
+
+
+def test_a_file_trained_on_is_known_by_its_content(rows_file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "rows.jsonl"
+    copy.write_text(rows_file.read_text())
+    (first,) = runs_of_grid(load_grid(_file(tmp_path, methods=["lora"], tasks=[str(copy)], seeds=[0])))
+    copy.write_text(rows_file.read_text() * 2)
+    (second,) = runs_of_grid(load_grid(_file(tmp_path, methods=["lora"], tasks=[str(copy)], seeds=[0])))
+    assert first.task == second.task == "rows"
+    assert first.name != second.name
+
+
+def test_the_grid_that_the_documentation_shows_is_one(tmp_path: Path) -> None:
+    document = (Path(__file__).parents[4] / "docs" / "compare.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "grid.yaml"
+    path.write_text(shown)
+    grid_runs = runs_of_grid(load_grid(path))
+    assert len(grid_runs) == 2 * 3 + 2 * 2 * 3 - 2  # lora; SECURA M1 at two learning rates, less one seed on one task
+
+
+def test_a_stored_run_that_was_changed_by_hand_is_refused(tmp_path: Path) -> None:
+    grid_run = runs_of_grid(load_grid(_file(tmp_path)))[0]
+    path = write_grid_run(grid_run, tmp_path)
+    assert read_grid_run(path)[0] == grid_run
+    path.write_text(path.read_text().replace('"steps": 3', '"steps": 4'))
+    with pytest.raises(DataError, match="changed by hand"):
+        read_grid_run(path)

@@ -1,0 +1,92 @@
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from secura.errors import ConfigError, DataError
+from secura.experiments.comparison.query.query import Tables
+from secura.experiments.comparison.runs.grid_run import GridRun, write_grid_run
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.experiments.comparison.runs.record_files import write_record
+
+RUN = RunRecord(
+    name="a",
+    grid="g",
+    label="LoRA",
+    model="bundled",
+    task="rivers",
+    seed=0,
+    learning_rate=1e-3,
+    status="success",
+    gain=Tally(asked=50, before=5, after=40),
+    knowledge={"birds": Tally(asked=20, before=16, after=8), "fish": Tally(asked=20, before=16, after=16)},
+    cost=Cost(trainable_weights=10, training_seconds=2.5, peak_memory_mb=100.0),
+    settings={"method": {"name": "lora"}, "training": {"steps": 7}},
+)
+SEQUENCE = replace(
+    RUN,
+    name="s",
+    task="sequence",
+    gain=None,
+    sequence=SequenceRecord(tasks=["a", "b"], scores=[[0.0, 0.1], [0.8, 0.2], [0.4, 0.6]], knowledge=[0.8, 0.8, 0.6]),
+    gradient_norms=[(1, 0.5)],
+    spectra=[Spectrum(layer="q", before=[2.0, 1.0], after=[3.0, 1.0], norm_before=2.2, norm_after=3.2)],
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for record in (RUN, SEQUENCE, replace(RUN, name="b", seed=1, status="failed", error="NaN", gain=None)):
+        write_record(tmp_path, record)
+    settings = {"training": {"seed": 2, "learning_rate": 1e-3, "steps": 7}, "method": {"name": "lora"}}
+    about = {"grid": "g", "label": "LoRA", "model": "bundled", "task": "rivers"}
+    write_grid_run(GridRun(kind="train", settings=settings, versions={}, **about), tmp_path)
+    return tmp_path
+
+
+def test_runs_are_rows_with_what_is_asked_of_them_most(folder: Path) -> None:
+    tables = Tables(folder)
+    sql = "select gain_before, gain_after, knowledge_kept, steps, seconds, method from runs where name = 'a'"
+    assert tables.query(sql).rows == [(0.1, 0.8, 0.75, 7, 2.5, "lora")]
+    assert tables.query("select just_learned, at_the_end from runs where name = 's'").rows == [(0.7, 0.5)]
+
+
+def test_failed_and_missing_runs_are_rows_too(folder: Path) -> None:
+    found = Tables(folder).query(
+        "select seed, status, error, gain_after from runs where status != 'success' order by 1"
+    )
+    assert found.rows == [(1, "failed", "NaN", None), (2, "missing", None, None)]
+
+
+def test_families_scores_gradients_and_spectra_are_tables(folder: Path) -> None:
+    tables = Tables(folder)
+    assert tables.query("select sum(after) from knowledge where name = 'a'").rows == [(24,)]
+    assert tables.query("select score from scores where stage = 1 and task = 'b' and after_task = 'a'").rows == [(0.2,)]
+    assert tables.query("select * from gradient_norms").rows == [("s", 1, 0.5)]
+    assert tables.query("select after from spectra where layer = 'q' and place = 1").rows == [(3.0,)]
+
+
+@pytest.mark.parametrize("sql", ["selec 1", "select labl from runs", "select 1 from\nnowhere"])
+def test_wrong_sql_is_one_line(sql: str, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--sql: ") as caught:
+        Tables(folder).query(sql)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_is_written_as_csv_and_as_parquet(folder: Path) -> None:
+    tables = Tables(folder)
+    for name in ("it's.csv", "all.parquet"):
+        tables.export("select name, seed from runs where gain_after is not null;", folder / "tables" / name)
+    with (folder / "tables" / "it's.csv").open() as file:
+        assert list(csv.reader(file)) == [["name", "seed"], ["a", "0"]]
+    assert duckdb.sql(f"select * from '{folder}/tables/all.parquet'").fetchall() == [("a", 0)]
+    assert sorted(path.name for path in (folder / "tables").iterdir()) == ["all.parquet", "it's.csv"]
+    with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
+        tables.export("select 1", folder / "table.xlsx")
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no run"):
+        Tables(tmp_path)

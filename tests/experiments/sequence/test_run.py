@@ -1,0 +1,240 @@
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from peft import PeftModel
+from rich.console import Console
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from secura import ConfigError, FoldError
+from secura.experiments.sequence.matrix import SequenceScores
+from secura.experiments.sequence.run import ordered_tasks, prepare_sequence, run_sequence
+from secura.experiments.sequence.stages import stage_folder
+from secura.experiments.sequence.tools import bisect_family, ledger, undo_task
+from secura.experiments.settings.layers import load_config_of
+from secura.experiments.settings.sequence import SequenceConfig
+from secura.tasks.world import NEW_TASKS, SEQUENCE, bundled_model_path
+
+FEW = [
+    "tasks=[different_homes, two_steps, pair_in_short]",
+    "training.steps=3",
+    "training.save_every=2",
+    "training.batch_size=4",
+    "data.test_rows=6",
+    "data.train_rows=40",
+    "retention.per_family=2",
+]
+
+
+SLOW_SETTINGS = [
+    pytest.param(setting, marks=pytest.mark.slow)
+    for setting in (
+        ["method.name=secura-paper"],
+        ["method.name=lora", "strategy.name=ewc", "strategy.settings.fisher_examples=10"],
+        ["method.name=lora", "strategy.name=ilora"],
+        ["method.name=bounded-lora", "strategy.name=lwf"],
+        [
+            "method.name=bounded-lora",
+            "strategy.name=ewc",
+            "strategy.settings.protects=effective_weight",
+            "strategy.settings.fisher_examples=10",
+        ],
+        ["method.name=dora", "strategy.name=kl_anchor"],
+        ["method.name=lora", "method.boundary=anew", "strategy.name=o_lora"],
+        ["method.name=full", "strategy.name=replay"],
+        ["method.name=osf"],
+    )
+]
+
+
+def config(out: Path, *more: str) -> SequenceConfig:
+    return load_config_of(SequenceConfig, None, [*FEW, f"out={out}", *more])
+
+
+def learn(out: Path, *more: str) -> SequenceScores:
+    return run_sequence(prepare_sequence(config(out, *more)), Console(file=io.StringIO()), lambda *_: None)
+
+
+def adapter(out: Path) -> dict[str, Any]:
+    return load_file(next((out / "adapter").glob("*.safetensors")))
+
+
+def test_every_stage_is_scored_on_every_task_and_on_knowledge(tmp_path: Path) -> None:
+    matrix = learn(tmp_path / "out")
+    assert sorted(matrix.cells) == [0, 1, 2, 3]
+    groups = {group for group in matrix.cells[0] if group.startswith("task:")}
+    assert groups == {"task:different_homes", "task:two_steps", "task:pair_in_short"}
+    assert all(cells.keys() == matrix.cells[0].keys() for cells in matrix.cells.values())
+    assert matrix.knowledge(0) == 1.0
+
+
+def test_tasks_to_come_are_left_out_where_they_are_not_wanted(tmp_path: Path) -> None:
+    matrix = learn(tmp_path / "out", "score_unseen=false")
+    assert "task:two_steps" not in matrix.cells[1]
+    assert "task:two_steps" in matrix.cells[2]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ["method.name=secura", "method.adapter.reference=moving"],
+        ["method.name=lora", "strategy.name=replay", "strategy.settings.share=0.5"],
+        *SLOW_SETTINGS,
+    ],
+    ids=lambda setting: " ".join(setting[:2]),
+)
+def test_a_sequence_that_stopped_between_tasks_ends_with_the_same_bits(setting: list[str], tmp_path: Path) -> None:
+    learn(tmp_path / "a", *setting)
+    with pytest.raises(_Stop):
+        run_sequence(prepare_sequence(config(tmp_path / "b", *setting)), Console(file=io.StringIO()), _stop_after_two)
+    learn(tmp_path / "b", *setting)
+    assert (tmp_path / "a/matrix.json").read_bytes() == (tmp_path / "b/matrix.json").read_bytes()
+    for first in (tmp_path / "a").glob("*/*.safetensors"):
+        assert first.read_bytes() == (tmp_path / "b" / first.relative_to(tmp_path / "a")).read_bytes()
+
+
+class _Stop(Exception):
+    pass
+
+
+def _stop_after_two(run: Any, matrix: Any, stage: int, seconds: float) -> None:
+    del run, matrix, seconds
+    if stage == 2:
+        raise _Stop
+
+
+def test_the_final_adapter_loads_and_answers_as_the_last_stage_did(tmp_path: Path) -> None:
+    learn(tmp_path / "out", "method.name=lora", "strategy.name=ilora")
+    base = AutoModelForCausalLM.from_pretrained(bundled_model_path())
+    PeftModel.from_pretrained(base, str(tmp_path / "out" / "adapter"))
+    slow = load_file(tmp_path / "out" / "after-03-pair_in_short" / "strategy" / "slow.safetensors")
+    served = adapter(tmp_path / "out")
+    name = next(iter(served))
+    assert (served[name] == slow[name.replace(".weight", ".default.weight")]).all()
+
+
+@pytest.mark.parametrize("method", ["lora", "corda"])
+def test_a_sequence_that_begins_anew_ends_in_the_merged_model(method: str, tmp_path: Path) -> None:
+    learn(tmp_path / "out", f"method.name={method}", "method.boundary=anew")
+    assert not (tmp_path / "out" / "adapter").exists()
+    last = load_file(tmp_path / "out" / "after-03-pair_in_short" / "model" / "model.safetensors")
+    served = load_file(tmp_path / "out" / "model" / "model.safetensors")
+    assert last.keys() == served.keys()
+    assert all((served[name] == last[name]).all() for name in last)
+
+
+def test_a_damaged_stage_is_passed_over_with_a_note_and_learned_again(tmp_path: Path) -> None:
+    learn(tmp_path / "out")
+    before = (tmp_path / "out" / "adapter" / "adapter_model.safetensors").read_bytes()
+    last = stage_folder(tmp_path / "out", 3, "pair_in_short") / "adapter" / "adapter_model.safetensors"
+    content = bytearray(last.read_bytes())
+    content[-5] ^= 255
+    last.write_bytes(bytes(content))
+    again = prepare_sequence(config(tmp_path / "out"))
+    assert again.first_stage == 2
+    assert again.notes == ["after-03-pair_in_short is damaged and is passed over"]
+    run_sequence(again, Console(file=io.StringIO()), lambda *_: None)
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_changed_setting_is_refused_with_the_difference(tmp_path: Path) -> None:
+    learn(tmp_path / "out", "tasks=[different_homes]")
+    with pytest.raises(ConfigError, match=r"training\.steps was 3, now 5"):
+        prepare_sequence(config(tmp_path / "out", "tasks=[different_homes]", "training.steps=5"))
+
+
+def test_an_undone_task_gives_back_the_scores_from_before_it(tmp_path: Path) -> None:
+    matrix = learn(tmp_path / "out", "training.steps=12")
+    assert ledger(tmp_path / "out") == ["different_homes", "two_steps", "pair_in_short"]
+    undone = undo_task(tmp_path / "out", "pair_in_short")
+    assert undone.after == matrix.cells[2]
+    assert (undone.saved / "adapter_config.json").is_file()
+    with pytest.raises(FoldError, match="was never folded"):
+        undo_task(tmp_path / "out", "younger")
+
+
+def test_what_lies_in_one_adapter_cannot_be_undone(tmp_path: Path) -> None:
+    learn(tmp_path / "out", "method.name=lora", "tasks=[different_homes]")
+    assert ledger(tmp_path / "out") == []
+    with pytest.raises(ConfigError, match="cannot be told apart"):
+        undo_task(tmp_path / "out", "different_homes")
+
+
+@pytest.mark.slow
+def test_bisection_names_the_task_that_broke_a_family(tmp_path: Path) -> None:
+    matrix = learn(
+        tmp_path / "out",
+        "tasks=[different_homes, younger, two_places_north, long_phrase]",
+        "method.name=lora",
+        "training.steps=60",
+        "training.batch_size=16",
+        "training.learning_rate=2e-3",
+        "retention.per_family=30",
+    )
+    scores = [matrix.share(stage, "knowledge:older") or 0.0 for stage in range(5)]
+    assert scores[1] > 0.9 > scores[2]
+    found = bisect_family(tmp_path / "out", "older", questions=60)
+    assert found.task == "younger"
+    assert found.models_asked <= 4
+
+
+def test_an_unknown_family_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    learn(tmp_path / "out", "tasks=[different_homes]")
+    with pytest.raises(ConfigError, match=r"unknown family 'birds'; this sequence asks for homes"):
+        bisect_family(tmp_path / "out", "birds")
+
+
+def test_the_order_seed_permutes_the_tasks() -> None:
+    def names(*more: str) -> list[str]:
+        return ordered_tasks(load_config_of(SequenceConfig, None, more))
+
+    assert names() == list(SEQUENCE)
+    shuffled = names("order_seed=1")
+    assert shuffled != list(SEQUENCE)
+    assert sorted(shuffled) == sorted(SEQUENCE)
+    assert shuffled == names("order_seed=1")
+
+
+def test_the_bundled_sequence_has_sixteen_tasks() -> None:
+    assert len(SEQUENCE) == 16
+    assert set(SEQUENCE) <= set(NEW_TASKS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (["tasks=[]"], "tasks is empty"),
+        (["tasks=[younger, younger]"], "tasks names younger twice"),
+        (["method.name=lora", "method.boundary=fold"], "method lora cannot fold"),
+        (["method.name=full", "method.boundary=anew"], "method full has no adapter to begin anew"),
+        (["method.name=corda", "method.boundary=keep"], "set method.boundary to anew"),
+        (["method.name=corda", "strategy.name=kl_anchor"], "method corda has none; use lwf"),
+        (["method.name=full", "strategy.name=kl_anchor"], "method full has none; use lwf"),
+        (["strategy.name=ewc"], "set method.boundary to keep"),
+        (["strategy.name=ilora"], "set method.boundary to keep"),
+        (["strategy.name=o_lora"], "set method.name to lora and method.boundary to anew"),
+        (["method.name=lora", "strategy.name=o_lora"], "set method.name to lora and method.boundary to anew"),
+        (["strategy.name=replay", "strategy.settings.shore=2"], r"the nearest is strategy.settings.share"),
+        (["strategy.settings.share=2"], "sequential has no settings"),
+        (["strategy.name=replay", "strategy.settings.share=2"], "share is 2"),
+        (
+            ["method.name=dora", "strategy.name=ewc", "strategy.settings.protects=effective_weight"],
+            "not known for method dora",
+        ),
+        (["strategy.name=repaly"], "strategy.name is 'repaly'"),
+        (["training.steps=null"], "training.steps is null"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is(setting: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare_sequence(config(tmp_path / "out", *setting))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_matrix_file_says_which_task_came_before_each_stage(tmp_path: Path) -> None:
+    learn(tmp_path / "out", "tasks=[two_steps]")
+    stored = json.loads((tmp_path / "out" / "matrix.json").read_text())
+    assert [stage["after_task"] for stage in stored["stages"]] == [None, "two_steps"]

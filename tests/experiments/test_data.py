@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+
+from secura.errors import ConfigError
+from secura.experiments.data import hold_out, read_run_data
+from secura.experiments.settings.layers import load_config
+from secura.tasks.finding import find_tasks
+from secura.tasks.question import PlainText, Question
+from secura.tasks.task_items import task_items
+
+ITEMS = [Question(prompt=f"{number // 2}?", answer=str(number)) for number in range(40)]  # each prompt twice
+
+
+def test_no_prompt_is_both_trained_on_and_held_out() -> None:
+    rest, held = hold_out(ITEMS, share=0.25, at_most=100, seed=0)
+    assert len(held) == 10
+    assert sorted(rest + held) == list(range(40))
+    assert not {ITEMS[index].prompt for index in rest} & {ITEMS[index].prompt for index in held}
+
+
+def test_the_seed_decides_which_rows_are_held_out() -> None:
+    first, again, other = (hold_out(ITEMS, share=0.25, at_most=100, seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "at_most", "held_out"),
+    [(1, 0.1, 9, 0), (2, 0.1, 9, 1), (30, 0.1, 9, 3), (30, 0.5, 9, 9), (30, 0.0, 9, 0), (30, 0.5, 0, 0)],
+)
+def test_how_many_rows_are_held_out(count: int, share: float, at_most: int, held_out: int) -> None:
+    items = [PlainText(text=str(number)) for number in range(count)]
+    assert len(hold_out(items, share=share, at_most=at_most, seed=0)[1]) == held_out
+
+
+def _rows(folder: Path, name: str, count: int) -> None:
+    lines = (f'{{"prompt": "{name} {number}?", "target": "{number}"}}\n' for number in range(count))
+    (folder / name).write_text("".join(lines))
+
+
+def test_a_task_of_the_catalogue_is_learned_from_its_train_rows_and_measured_on_its_test_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _rows(tmp_path, "gsm8k.train.jsonl", 5)
+    _rows(tmp_path, "gsm8k.test.jsonl", 9)
+    monkeypatch.setenv("SECURA_DATA", str(tmp_path))
+    config = load_config(None, ["data.test_rows=4"], {"data.path": "gsm8k", "model.path": "some/model"})
+    data = read_run_data(config)
+    (task,) = find_tasks(["gsm8k"])
+    assert (data.name, data.steps, data.retention) == ("gsm8k", None, [])
+    assert data.train == task_items(task, split="train")
+    assert len(data.train) == 5
+    assert data.test == task_items(task, count=4)
+    assert isinstance(data.train[0], Question)
+    assert data.train[0].prompt == "Question: gsm8k.train.jsonl 0?\nAnswer:"
+
+
+def test_knowledge_may_be_named_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _rows(tmp_path, "gsm8k.train.jsonl", 5)
+    _rows(tmp_path, "gsm8k.test.jsonl", 9)
+    monkeypatch.setenv("SECURA_DATA", str(tmp_path))
+    flags = {"data.path": "gsm8k", "model.path": "some/model", "retention.path": "gsm8k, homes"}
+    data = read_run_data(load_config(None, ["data.test_rows=4", "retention.per_family=3"], flags))
+    assert [item.family for item in data.retention] == ["gsm8k"] * 3 + ["homes"] * 3
+
+
+def test_test_rows_of_the_users_own_stand_for_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _rows(tmp_path, "gsm8k.train.jsonl", 5)
+    _rows(tmp_path, "own.jsonl", 3)
+    monkeypatch.setenv("SECURA_DATA", str(tmp_path))
+    flags = {"data.path": "gsm8k", "model.path": "some/model", "data.test_path": str(tmp_path / "own.jsonl")}
+    test = read_run_data(load_config(None, [], flags)).test
+    assert test is not None
+    assert {item.prompt for item in test if isinstance(item, Question)} == {
+        f"own.jsonl {number}?" for number in range(3)
+    }
+
+
+def test_a_task_of_the_users_own_can_be_learned(tmp_path: Path) -> None:
+    _rows(tmp_path, "train.jsonl", 5)
+    _rows(tmp_path, "test.jsonl", 3)
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nmetric: exact_match\nrows: test.jsonl\ntrain_rows: train.jsonl\n")
+    data = read_run_data(load_config(None, [], {"data.path": str(path), "model.path": "some/model"}))
+    assert data.test is not None
+    assert (data.name, len(data.train), len(data.test)) == ("mine", 5, 3)
+
+
+def test_a_file_that_is_called_like_a_task_is_read_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _rows(tmp_path, "gsm8k", 5)
+    monkeypatch.chdir(tmp_path)
+    data = read_run_data(load_config(None, [], {"data.path": "gsm8k", "model.path": "some/model"}))
+    assert data.test is None
+    assert isinstance(data.train[0], Question)
+    assert data.train[0].prompt == "gsm8k 0?"
+
+
+def test_a_file_of_several_tasks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from secura.tasks.catalogue import CATALOGUE\nTASKS = [CATALOGUE['piqa'], CATALOGUE['boolq']]\n")
+    with pytest.raises(ConfigError, match=r"mine\.py holds 2 tasks, and a run learns one"):
+        read_run_data(load_config(None, [], {"data.path": str(path), "model.path": "some/model"}))
