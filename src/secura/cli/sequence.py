@@ -56,9 +56,9 @@ def run(
     if dry_run:
         console.print("dry run: all checks passed, nothing was trained")
         return 0
-    matrix = run_sequence(prepared, console, stage_shower(console, prepared))
-    show_sequence(console, prepared, matrix)
-    wanted, base, last = config.retention.min_retention, matrix.knowledge(0), matrix.knowledge(len(prepared.tasks))
+    matrix = run_sequence(prepared, console, stage_shower(console, prepared.first_stage))
+    show_sequence(console, prepared.run.folder, prepared.run.config, matrix)
+    wanted, base, last = config.retention.min_retention, matrix.knowledge(0), matrix.knowledge(len(matrix.tasks))
     if wanted is not None and (not base or last is None or last / base < wanted):
         kept = "nothing" if not base or last is None else f"{last / base:.1%}"
         console.print(f"knowledge is below retention.min_retention: kept {kept}, wanted {wanted:.1%}", highlight=False)
@@ -72,13 +72,12 @@ def log(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a 
     from rich.console import Console
 
     from secura.cli.sequence_view import show_sequence
-    from secura.experiments.sequence.tools import ledger, open_sequence
+    from secura.experiments.sequence.opened import open_sequence
 
     console = Console()
-    prepared, matrix = open_sequence(folder)
-    show_sequence(console, prepared, matrix)
-    tasks = ledger(folder)
-    console.print(f"in the ledger: {', '.join(tasks) or 'nothing'}", highlight=False)
+    opened = open_sequence(folder)
+    show_sequence(console, folder, opened.config, opened.matrix)
+    console.print(f"in the ledger: {', '.join(opened.ledger) or 'nothing'}", highlight=False)
     return 0
 
 
@@ -91,7 +90,7 @@ def undo_(
     from rich.console import Console
 
     from secura.cli.sequence_view import show_undone
-    from secura.experiments.sequence.tools import undo_task
+    from secura.experiments.sequence.undo import undo_task
 
     show_undone(Console(), undo_task(folder, task))
     return 0
@@ -107,7 +106,7 @@ def bisect(
     """Find the task that broke a family of knowledge."""
     from rich.console import Console
 
-    from secura.experiments.sequence.tools import bisect_family
+    from secura.experiments.sequence.bisect import bisect_family
 
     found = bisect_family(folder, family, below=below, questions=questions)
     console = Console()

@@ -10,13 +10,11 @@ from typing import Any
 from secura.errors import DataError
 from secura.evaluation.retention_gate import Kept, knowledge_kept
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
-from secura.experiments.models.loading import BASE_RECORD
-from secura.experiments.sequence.matrix import SequenceScores, read_matrix
+from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.sequence.matrix import QuestionGroup, SequenceScores, read_matrix
 from secura.experiments.sequence.run import SUMMARY_FILE
 
 CONFIDENCE = 0.95
-
-_TASK, _KNOWLEDGE = "task:", "knowledge:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,11 +157,11 @@ def _sequence_run(folder: Path) -> FinishedRun:
     last = len(tasks)
     if last not in matrix.cells:
         raise DataError(f"{folder} holds a sequence whose last task is not scored; finish it, then make its card.")
-    knowledge = [name for name in matrix.cells[0] if name.startswith(_KNOWLEDGE)]
-    families = [_sequence_group(matrix, name, last) for name in knowledge]
+    knowledge = [group for group in matrix.cells[0] if group.kind == "knowledge"]
+    families = [_sequence_group(matrix, group, last) for group in knowledge]
     found = [group for group in families if group is not None]
-    old, new = ("".join(matrix.cells[stage][name].right for name in knowledge) for stage in (0, last))
-    learned = [_sequence_group(matrix, f"{_TASK}{task}", last) for task in tasks]
+    old, new = ("".join(matrix.cells[stage][group].right for group in knowledge) for stage in (0, last))
+    learned = [_sequence_group(matrix, QuestionGroup("task", task), last) for task in tasks]
     return FinishedRun(
         **_common(folder, summary),
         method=config["method"]["name"],
@@ -215,13 +213,13 @@ def _group(name: str, before: Sequence[bool], after: Sequence[bool]) -> Group:
     return Group(name=name, kept=knowledge_kept(before, after, confidence=CONFIDENCE))
 
 
-def _sequence_group(matrix: SequenceScores, name: str, last: int) -> Group | None:
+def _sequence_group(matrix: SequenceScores, group: QuestionGroup, last: int) -> Group | None:
     """A group of a sequence, of the base model and at the end; None where its answers could not be matched."""
-    cells = [matrix.cells[stage].get(name) for stage in (0, last)]
+    cells = [matrix.cells[stage].get(group) for stage in (0, last)]
     if any(cell is None or not cell.right for cell in cells):
         return None
     old, new = (_bits(cell.right) for cell in cells if cell is not None)
-    return _group(name.split(":", 1)[1], old, new)
+    return _group(group.name, old, new)
 
 
 def _bits(right: str) -> list[bool]:
