@@ -1,11 +1,9 @@
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 from torch.testing import assert_close
 
 from secura.evaluation.answer_loss import mean_answer_loss
-from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.scoring import score_questions, sum_log_likelihoods
 from secura.tasks.prompting import answer_tokens, end_tokens, prompt_tokens
 from secura.tasks.question import PlainText, Question
@@ -101,41 +99,6 @@ def test_a_plain_text_costs_what_its_own_loss_says() -> None:
         expected = model(tokens, labels=tokens).loss.item()
     found = mean_answer_loss(model, tokenizer, [PlainText(text=text)], max_tokens=CONTEXT)
     assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_merging_for_scoring_gives_the_adapted_model_and_leaves_the_base_to_the_bit() -> None:
-    model = tiny_model()
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    adapted = get_peft_model(model, LoraConfig(init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
-    adapted.eval()
-    tokens = torch.tensor([[5, 6, 7]])
-    with torch.no_grad():
-        unmerged = adapted(tokens).logits
-        with merged_for_scoring(adapted) as merged:
-            assert merged
-            assert_close(adapted(tokens).logits, unmerged, rtol=1e-4, atol=1e-4)  # another order of sums
-        assert torch.equal(adapted(tokens).logits, unmerged)
-    for name, weight in adapted.get_base_model().state_dict().items():
-        plain = name.replace("base_layer.", "")
-        if "lora_" not in name:
-            assert torch.equal(weight, before[plain])
-
-
-def test_an_adapter_that_refuses_to_merge_is_scored_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = LoraConfig(init_lora_weights=False, target_modules=["q_proj", "v_proj"])
-    adapted = get_peft_model(tiny_model(), config).eval()
-    layers = [module for module in adapted.modules() if hasattr(module, "merge") and hasattr(module, "lora_A")]
-
-    def refuse(*_: object, **__: object) -> None:
-        raise ValueError("this norm acts on activations")
-
-    monkeypatch.setattr(layers[-1], "merge", refuse)  # the others are merged by then
-    tokens = torch.tensor([[5, 6, 7]])
-    with torch.no_grad():
-        unmerged = adapted(tokens).logits
-        with merged_for_scoring(adapted) as merged:
-            assert not merged
-            assert torch.equal(adapted(tokens).logits, unmerged)
 
 
 def test_a_generated_answer_ends_where_the_chat_template_closes_a_turn() -> None:
