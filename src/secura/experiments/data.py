@@ -6,16 +6,20 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from secura.errors import ConfigError
+from secura.evaluation.retention_gate import check_gate_can_open
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.catalogue import CATALOGUE
 from secura.tasks.data_files import read_items
 from secura.tasks.finding import GROUPS, find_tasks, is_user_task
-from secura.tasks.question import Item, PlainText
+from secura.tasks.question import Item, PlainText, Question
 from secura.tasks.task import Task
 from secura.tasks.task_items import task_items
 
 BUNDLED_STEPS = 150
 """Steps of the bundled task unless the user sets them: under three minutes on two cores."""
+
+ASK_MORE_KNOWLEDGE = "raise retention.per_family, or give --retain more questions"
+"""How the user asks more, where too few questions were kept or lost to tell."""
 
 BUNDLED_ROWS = 2400
 """Training questions drawn for a bundled task."""
@@ -42,7 +46,7 @@ def read_run_data(config: RunConfig, *, bundled_rows: int = BUNDLED_ROWS) -> Run
 
     Raises:
         ConfigError: if a model of the user's own comes without data of the user's own, or
-            a retention to reach without questions to measure it.
+            a retention to reach without questions enough to show it.
         DataError: if a file cannot be used.
     """
     bundled_model = config.model.path is None
@@ -105,6 +109,17 @@ def _named_task(path: str) -> Task | None:
 
 
 def _retention(config: RunConfig) -> list[Item]:
+    """What must not be lost; refused where it is too little for the limit that the user has set."""
+    items, limit = _retention_items(config), config.retention.min_retention
+    if limit is not None:
+        if not items:
+            raise ConfigError("--min-retention needs questions to measure it by; name a file with --retain.")
+        questions = sum(isinstance(item, Question) for item in items)
+        check_gate_can_open(limit, questions, ask_more=ASK_MORE_KNOWLEDGE)
+    return items
+
+
+def _retention_items(config: RunConfig) -> list[Item]:
     wanted = config.retention
     if wanted.path is not None and _names_tasks(wanted.path):
         tasks = find_tasks(wanted.path.split(","))
@@ -115,8 +130,6 @@ def _retention(config: RunConfig) -> list[Item]:
         from secura.tasks.world import knowledge_questions
 
         return list(knowledge_questions(wanted.per_family, config.training.seed))
-    if wanted.min_retention is not None:
-        raise ConfigError("--min-retention needs questions to measure it by; name a file with --retain.")
     return []
 
 
