@@ -60,5 +60,5 @@ def test_what_was_kept_has_its_lower_end_and_the_gains_beside_it() -> None:
     assert _row(shown, "odd") == ["odd", "2", "0.0%", "0.0%", "knew none", "", "0"]
     assert _row(shown, "all") == ["all", "152", "59.2%", "91.4%", "87.7%", "79.1%", "60"]
     assert _row(shown, "answered right") == ["answered right", "200", "0.0%", "75.0%", "+75.0 points"]
-    assert "at least: the lower end of the 95% interval" in shown
+    assert "at least: lower end of the 95% interval; gained: right only after" in shown
     assert max(map(len, shown.splitlines())) <= 80

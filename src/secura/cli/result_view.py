@@ -36,7 +36,7 @@ def _show_kept(console: Console, result: RunResult) -> None:
     headings = ("knowledge of", "asked", "before", "after", "kept", "at least", "gained")
     table = _table("what was kept of what the base model answers right", *headings)
     if total.asked:
-        table.caption = f"at least: the lower end of the {CONFIDENCE:.0%} interval; gained: wrong before, right after"
+        table.caption = f"at least: lower end of the {CONFIDENCE:.0%} interval; gained: right only after"
         for family, tally in families.items():
             table.add_row(family, *_kept_cells(tally))
         table.add_section()
