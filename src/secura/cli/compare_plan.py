@@ -30,9 +30,9 @@ def plan(
     from secura.cli.plan_view import show_plan, show_trials
     from secura.experiments.comparison.plan.plan import plan as planned
     from secura.experiments.comparison.plan.plan import runs_of_files
-    from secura.experiments.library_output import quiet
+    from secura.experiments.library_output import silence_libraries
 
-    quiet()
+    silence_libraries()
     console = Console()
     grid_runs = runs_of_files(files, assign or ())
     show_plan(console, planned(grid_runs, tokens=tokens))

@@ -77,9 +77,9 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     from secura.cli.batch_view import show_batch
     from secura.cli.result_view import show_result
     from secura.evaluation.retention_gate import judge
-    from secura.experiments.data import ASK_MORE_KNOWLEDGE
+    from secura.experiments.run.learn import first_batch
     from secura.experiments.run.prepare import prepare_run
-    from secura.experiments.run.steps import first_batch
+    from secura.experiments.run.rows import ASK_MORE_KNOWLEDGE
     from secura.experiments.run.train import train_and_report
     from secura.training.processes import is_main_process
 
@@ -88,7 +88,7 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     trained, base = prepared.trainable_weights, prepared.base_weights
     console.print(
         f"{config.method.name}: {trained:,} trainable weights beside a model of {base:,}; "
-        f"{len(prepared.examples):,} rows, {prepared.steps:,} steps, "
+        f"{len(prepared.task.examples):,} rows, {prepared.task.steps:,} steps, "
         f"learning rate {prepared.learning_rate:.1e}",
         highlight=False,
         soft_wrap=True,

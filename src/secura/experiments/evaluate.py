@@ -23,7 +23,7 @@ from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.task_score import TaskScore, as_json
 from secura.experiments.files import write_json
-from secura.experiments.library_output import quiet
+from secura.experiments.library_output import silence_libraries
 from secura.experiments.models.pair import BUNDLED, ReadyModel, model_pair
 from secura.experiments.provenance import provenance
 from secura.tasks.finding import find_tasks
@@ -95,7 +95,7 @@ def evaluate(settings: EvalSettings, console: Console) -> EvalResult:
         SecuraError: if Ctrl-C stopped the run, naming what was finished; or for a model that
             answers NaN.
     """
-    quiet()
+    silence_libraries()
     asked = asked_items(settings)
     of_harness = harness_tasks(settings.harness_tasks) if settings.harness_tasks else []
     result = EvalResult(file=_scores_file(settings))
@@ -130,7 +130,7 @@ def export(settings: EvalSettings, folder: Path) -> list[str]:
         raise ConfigError("--lm-eval names the harness's own tasks, which need no export; leave it out.")
     if folder.is_file():
         raise ConfigError(f"--export-lm-eval {folder} is a file; name a folder.")
-    quiet()
+    silence_libraries()
     return export_tasks(asked_items(settings), folder)
 
 

@@ -10,12 +10,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from secura import ConfigError, FoldError
-from secura.experiments.sequence.matrix import SequenceScores
-from secura.experiments.sequence.run import ordered_tasks, prepare_sequence, run_sequence
+from secura.experiments.sequence.bisect import bisect_family
+from secura.experiments.sequence.matrix import QuestionGroup, SequenceScores
+from secura.experiments.sequence.opened import open_sequence
+from secura.experiments.sequence.run import prepare_sequence, run_sequence
 from secura.experiments.sequence.stages import stage_folder
-from secura.experiments.sequence.tools import bisect_family, ledger, undo_task
+from secura.experiments.sequence.undo import undo_task
 from secura.experiments.settings.layers import load_config_of
 from secura.experiments.settings.sequence import SequenceConfig
+from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.world import NEW_TASKS, SEQUENCE, bundled_model_path
 
 FEW = [
@@ -65,16 +68,19 @@ def adapter(out: Path) -> dict[str, Any]:
 def test_every_stage_is_scored_on_every_task_and_on_knowledge(tmp_path: Path) -> None:
     matrix = learn(tmp_path / "out")
     assert sorted(matrix.cells) == [0, 1, 2, 3]
-    groups = {group for group in matrix.cells[0] if group.startswith("task:")}
-    assert groups == {"task:different_homes", "task:two_steps", "task:pair_in_short"}
+    assert {group.name for group in matrix.cells[0] if group.kind == "task"} == {
+        "different_homes",
+        "two_steps",
+        "pair_in_short",
+    }
     assert all(cells.keys() == matrix.cells[0].keys() for cells in matrix.cells.values())
     assert matrix.knowledge(0) == 1.0
 
 
 def test_tasks_to_come_are_left_out_where_they_are_not_wanted(tmp_path: Path) -> None:
     matrix = learn(tmp_path / "out", "score_unseen=false")
-    assert "task:two_steps" not in matrix.cells[1]
-    assert "task:two_steps" in matrix.cells[2]
+    assert QuestionGroup("task", "two_steps") not in matrix.cells[1]
+    assert QuestionGroup("task", "two_steps") in matrix.cells[2]
 
 
 @pytest.mark.parametrize(
@@ -100,8 +106,8 @@ class _Stop(Exception):
     pass
 
 
-def _stop_after_two(run: Any, matrix: Any, stage: int, seconds: float) -> None:
-    del run, matrix, seconds
+def _stop_after_two(matrix: Any, stage: int, seconds: float) -> None:
+    del matrix, seconds
     if stage == 2:
         raise _Stop
 
@@ -148,7 +154,7 @@ def test_a_changed_setting_is_refused_with_the_difference(tmp_path: Path) -> Non
 
 def test_an_undone_task_gives_back_the_scores_from_before_it(tmp_path: Path) -> None:
     matrix = learn(tmp_path / "out", "training.steps=12")
-    assert ledger(tmp_path / "out") == ["different_homes", "two_steps", "pair_in_short"]
+    assert open_sequence(tmp_path / "out").ledger == ["different_homes", "two_steps", "pair_in_short"]
     undone = undo_task(tmp_path / "out", "pair_in_short")
     assert undone.after == matrix.cells[2]
     assert (undone.saved / "adapter_config.json").is_file()
@@ -158,7 +164,7 @@ def test_an_undone_task_gives_back_the_scores_from_before_it(tmp_path: Path) -> 
 
 def test_what_lies_in_one_adapter_cannot_be_undone(tmp_path: Path) -> None:
     learn(tmp_path / "out", "method.name=lora", "tasks=[different_homes]")
-    assert ledger(tmp_path / "out") == []
+    assert open_sequence(tmp_path / "out").ledger == []
     with pytest.raises(ConfigError, match="cannot be told apart"):
         undo_task(tmp_path / "out", "different_homes")
 
@@ -174,7 +180,7 @@ def test_bisection_names_the_task_that_broke_a_family(tmp_path: Path) -> None:
         "training.learning_rate=2e-3",
         "retention.per_family=30",
     )
-    scores = [matrix.share(stage, "knowledge:older") or 0.0 for stage in range(5)]
+    scores = [matrix.share(stage, QuestionGroup("knowledge", "older")) or 0.0 for stage in range(5)]
     assert scores[1] > 0.9 > scores[2]
     found = bisect_family(tmp_path / "out", "older", questions=60)
     assert found.task == "younger"

@@ -26,7 +26,7 @@ from secura.evaluation.task_score import TaskScore
 from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
 from secura.experiments.forget.tasks import AskedTask, asked_tasks
 from secura.experiments.forget.token_views import with_token_views
-from secura.experiments.library_output import quiet
+from secura.experiments.library_output import silence_libraries
 from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
 from secura.experiments.provenance import provenance
 from secura.tasks.task_items import task_version_key
@@ -91,7 +91,7 @@ def forget(settings: ForgetSettings, console: Console) -> ForgetResult:
             gate that so few questions could never open.
         SecuraError: if a model's score is not a number, as that of a model with NaN weights.
     """
-    quiet()
+    silence_libraries()
     began = time.monotonic()
     pair = model_pair(settings.base, settings.tuned)
     cache = ScoreCache(folder=cache_folder())

@@ -58,7 +58,7 @@ class MethodConfig(Section):
     calibration: str | None = None
     """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
     fold_every: int | Literal["task", "method"] | None = "method"
-    """Steps between folds, task for one at the end, null for none; method is the method's own habit."""
+    """Steps between folds, task for one at the end, null for none; method is what the method does by itself."""
     start_from: str | None = None
     """Folder of an adapter to go on training, made for the same model; null starts a new one."""
 

@@ -8,6 +8,7 @@ from secura.experiments.settings.names import Boundary, MethodName
 from secura.experiments.settings.run import (
     ModelConfig,
     RetentionConfig,
+    RunConfig,
     ScoringConfig,
     Section,
     StrategyConfig,
@@ -40,7 +41,7 @@ class SequenceMethodConfig(Section):
     calibration: str | None = None
     """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
     fold_every: int | Literal["method"] | None = "method"
-    """Steps between folds inside a task, null for none; method is the method's own habit."""
+    """Steps between folds inside a task, null for none; method is what the method does by itself."""
     boundary: Boundary | Literal["method"] = "method"
     """fold puts a task's change into the ledger, keep goes on with the adapter, anew merges it and begins another."""
 
@@ -70,3 +71,7 @@ class SequenceConfig(Section):
     """Whether tasks that are still to come are asked too."""
     out: str | None = None
     """Folder of the sequence; null is a new one in runs/."""
+
+
+LearningConfig = RunConfig | SequenceConfig
+"""What may be learned: one task, or several in order."""

@@ -10,8 +10,8 @@ from typing import Any
 from secura.errors import DataError
 from secura.evaluation.tally import Tally, together
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
-from secura.experiments.models.loading import BASE_RECORD
-from secura.experiments.sequence.matrix import read_matrix
+from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.sequence.matrix import QuestionGroup, read_matrix
 from secura.experiments.sequence.run import SUMMARY_FILE
 
 
@@ -156,7 +156,7 @@ def _sequence_run(folder: Path) -> FinishedRun:
     if last not in matrix.cells:
         raise DataError(f"{folder} holds a sequence whose last task is not scored; finish it, then make its card.")
     families = [Group(name=name, tally=tally) for name, tally in matrix.knowledge_kept(last).items()]
-    learned = {task: matrix.tally(last, f"task:{task}") for task in tasks}
+    learned = {task: matrix.tally(last, QuestionGroup("task", task)) for task in tasks}
     return FinishedRun(
         **_common(folder, summary),
         method=config["method"]["name"],

@@ -16,13 +16,13 @@ from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.comparison.grid.config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
 from secura.experiments.comparison.runs.grid_run import GridRun
 from secura.experiments.methods.adapters import adapter_config
-from secura.experiments.methods.defaults import with_habits
-from secura.experiments.methods.strategies import check_boundary, check_goes_together, check_single_run, make_strategy
-from secura.experiments.sequence.run import ordered_tasks
+from secura.experiments.methods.checks import check_settings
+from secura.experiments.methods.defaults import with_method_defaults
 from secura.experiments.settings.layers import config_from
 from secura.experiments.settings.names import StrategyName
 from secura.experiments.settings.run import RunConfig
-from secura.experiments.settings.sequence import SequenceConfig
+from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
+from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.finding import GROUPS, find_tasks, is_user_task
 from secura.tasks.task_items import task_version_key
 
@@ -204,7 +204,7 @@ def _matches(where: Mapping[str, Any], coordinates: Mapping[str, Any]) -> bool:
     return all(coordinates[key] in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in where.items())
 
 
-def _filled_in(grid: GridConfig, settings: Settings) -> RunConfig | SequenceConfig:
+def _filled_in(grid: GridConfig, settings: Settings) -> LearningConfig:
     """The configuration with the method's habits in place of what was left open."""
     strategy = settings.get("strategy", {}).get("name")
     if strategy is not None and strategy not in get_args(StrategyName):
@@ -215,34 +215,22 @@ def _filled_in(grid: GridConfig, settings: Settings) -> RunConfig | SequenceConf
     config = config_from(RunConfig if grid.kind == "train" else SequenceConfig, settings)
     if isinstance(config, SequenceConfig):  # tasks as written: their order is order_seed's
         as_written = ordered_tasks(config.model_copy(update={"order_seed": None}))
-        return with_habits(config.model_copy(update={"tasks": as_written}))
-    return with_habits(config)
+        return with_method_defaults(config.model_copy(update={"tasks": as_written}))
+    return with_method_defaults(config)
 
 
-def _check(config: RunConfig | SequenceConfig) -> None:
+def _check(config: LearningConfig) -> None:
     """Refuse what a run would refuse, as far as that is known without loading the model."""
-    method = config.method
-    if method.name != "full":
-        adapter_config(method.name, method.adapter)
+    check_settings(config)
     for path in _files(config):
         if _looks_like_a_file(path) and not Path(path).exists():
             raise ConfigError(f"{path}: no such file.")
     if isinstance(config, RunConfig):
         assert config.data.path is not None
         _check_task(config.data.path)
-        if config.model.path is not None and config.data.path is None:
-            raise ConfigError("a model of your own needs data of your own.")
-        check_single_run(config.strategy.name, config.strategy.settings, method.name)
-        make_strategy(config.strategy.name, config.strategy.settings, seed=config.training.seed)
         return
     for name in ordered_tasks(config):
         _check_task(name)
-    strategy = config.strategy
-    boundary = config.method.boundary
-    assert boundary != "method"
-    check_boundary(method.name, boundary)
-    check_goes_together(strategy.name, strategy.settings, method.name, boundary)
-    make_strategy(strategy.name, strategy.settings, seed=config.training.seed)
 
 
 def _check_task(name: str) -> None:
@@ -267,7 +255,7 @@ def _task_label(task: GridTask) -> str:
 # ---------------------------------------------------------------------- what else decides a result
 
 
-def _forgetting_text(grid: GridConfig, config: RunConfig | SequenceConfig) -> str | None:
+def _forgetting_text(grid: GridConfig, config: LearningConfig) -> str | None:
     """The fixed text of a run; refused where it is asked for and there is none."""
     if "forgetting_text" not in grid.measure:
         return None
@@ -287,7 +275,7 @@ def _existing(path: str) -> str:
     return path
 
 
-def _versions(grid: GridConfig, config: RunConfig | SequenceConfig) -> dict[str, Any]:
+def _versions(grid: GridConfig, config: LearningConfig) -> dict[str, Any]:
     """Versions of the scorer and the tasks, checksums of files, and what our own adapters do by default."""
     names = [config.data.path] if isinstance(config, RunConfig) else ordered_tasks(config)
     bundled = config.model.path is None and config.retention.path is None
@@ -302,7 +290,7 @@ def _versions(grid: GridConfig, config: RunConfig | SequenceConfig) -> dict[str,
     }
 
 
-def _own_adapter_settings(config: RunConfig | SequenceConfig) -> dict[str, Any]:
+def _own_adapter_settings(config: LearningConfig) -> dict[str, Any]:
     """Every setting of one of our adapters, since its presets may change; PEFT's own ones are PEFT's."""
     from secura.adapters import SecuraConfig
 
@@ -317,7 +305,7 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else value
 
 
-def _files(config: RunConfig | SequenceConfig) -> Sequence[str]:
+def _files(config: LearningConfig) -> Sequence[str]:
     """What a configuration names that may be a file."""
     names: list[str | None] = [config.retention.path, config.method.calibration]
     if isinstance(config, RunConfig):

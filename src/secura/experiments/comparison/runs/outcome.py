@@ -5,12 +5,10 @@ import math
 import shutil
 import statistics
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
@@ -24,12 +22,13 @@ from secura.experiments.comparison.runs.spectra import spectra
 from secura.experiments.comparison.runs.step_lines import StepLines, read_step_lines
 from secura.experiments.models.loading import load_model
 from secura.experiments.run.prepare import PreparedRun, prepare_run
+from secura.experiments.run.questions import base_alone
 from secura.experiments.provenance import provenance
-from secura.experiments.settings.run import ModelConfig
+from secura.experiments.settings.run import ModelConfig, RunConfig
 from secura.experiments.files import ADAPTER_FOLDER, CONFIG_FILE, LOG_FILE, MODEL_FOLDER
-from secura.experiments.sequence.run import PreparedSequence, load_stage, prepare_sequence, run_sequence
+from secura.experiments.sequence.run import prepare_sequence, run_sequence
 from secura.experiments.sequence.matrix import SequenceScores
-from secura.experiments.sequence.stages import task_folder
+from secura.experiments.sequence.stages import load_served, load_stage, task_folder
 from secura.experiments.run.train import RunResult, train_and_report
 from secura.training.examples import Example
 
@@ -94,16 +93,16 @@ def _train(grid_run: GridRun, files: GridRunFiles, console: Console, begun: bool
             total_weights=total,
             training_seconds=result.training_seconds,
             rows=rows,
-            tokens=_tokens(run.examples, rows),
+            tokens=_tokens(run.task.examples, rows),
         ),
         adapter=_adapter(grid_run, files.run),
     )
 
 
-def _rows(run: PreparedRun) -> int:
+def _rows(run: PreparedRun[RunConfig]) -> int:
     """Rows of all steps; the last batch of a pass over the data may be a smaller one."""
-    training, count = run.config.training, len(run.examples)
-    passes, batches = divmod(run.steps * training.gradient_accumulation, math.ceil(count / training.batch_size))
+    training, count = run.config.training, len(run.task.examples)
+    passes, batches = divmod(run.task.steps * training.gradient_accumulation, math.ceil(count / training.batch_size))
     return passes * count + batches * training.batch_size
 
 
@@ -115,29 +114,30 @@ def _tokens(examples: Sequence[Example], rows: int) -> int:
 
 
 def _sequence(grid_run: GridRun, files: GridRunFiles, console: Console) -> RunRecord:
-    run = prepare_sequence(grid_run.sequence_config(files.run))
-    for note in run.notes:
+    sequence = prepare_sequence(grid_run.sequence_config(files.run))
+    run = sequence.run
+    for note in sequence.notes:
         console.print(f"note: {note}", highlight=False)
-    matrix = run_sequence(run, console, _say_stage(console))
+    matrix = run_sequence(sequence, console, _say_stage(console))
     logs = [task_folder(run.folder, stage, name) / LOG_FILE for stage, name in enumerate(run.names, start=1)]
     lines = read_step_lines(*logs)
-    model, tokenizer, strategy = load_stage(run, 0)
-    before = _text_loss(grid_run, model, tokenizer, trained=False)
-    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    total = sum(weight.numel() for weight in model.parameters())
-    model, tokenizer, strategy = load_stage(run, len(run.tasks))
-    strategy.prepare_to_serve(model)
+    start = load_stage(run.config, run.folder, 0)
+    before = _text_loss(grid_run, start.model, start.tokenizer, trained=False)
+    trainable = sum(weight.numel() for weight in start.model.parameters() if weight.requires_grad)
+    total = sum(weight.numel() for weight in start.model.parameters())
+    del start  # before the next one is loaded
+    served = load_served(run.config, run.folder, len(run.tasks))
     return replace(
         blank_record(grid_run),
         knowledge=matrix.knowledge_kept(len(run.tasks)),
-        forgetting_nats=_difference(before, _text_loss(grid_run, model, tokenizer, trained=True)),
+        forgetting_nats=_difference(before, _text_loss(grid_run, served.model, served.tokenizer, trained=True)),
         sequence=SequenceRecord(
             tasks=run.names,
             scores=[list(row) for row in matrix.task_matrix().scores],
             knowledge=[matrix.knowledge(stage) for stage in range(len(run.tasks) + 1)],
         ),
         gradient_norms=lines.gradient_norms if "gradient_norms" in grid_run.measure else (),
-        spectra=_spectra(grid_run, run.config.model, model),
+        spectra=_spectra(grid_run, run.config.model, served.model),
         train_loss=lines.train_loss,
         cost=_cost(lines, files.run, trainable_weights=trainable, total_weights=total),
         adapter=_adapter(grid_run, files.run),
@@ -145,11 +145,11 @@ def _sequence(grid_run: GridRun, files: GridRunFiles, console: Console) -> RunRe
 
 
 def _say_stage(console: Console) -> Any:
-    def say(run: PreparedSequence, matrix: SequenceScores, stage: int, seconds: float) -> None:
-        name = run.names[stage - 1] if stage else "the base model"
+    def say(matrix: SequenceScores, stage: int, seconds: float) -> None:
+        name = matrix.tasks[stage - 1] if stage else "the base model"
         known = matrix.knowledge(stage)
         kept = "" if known is None else f", {known:.1%} of the knowledge questions right"
-        console.print(f"{stage}/{len(run.tasks)} {name}: {seconds:.0f} s{kept}", highlight=False)
+        console.print(f"{stage}/{len(matrix.tasks)} {name}: {seconds:.0f} s{kept}", highlight=False)
 
     return say
 
@@ -161,12 +161,8 @@ def _text_loss(grid_run: GridRun, model: Model, tokenizer: PreTrainedTokenizerBa
     """What the fixed text costs the base model, or the trained one as it would be exported."""
     if "forgetting_text" not in grid_run.measure:
         return None
-    with merged_for_scoring(model) if trained else _base_alone(model):
+    with merged_for_scoring(model) if trained else base_alone(model):
         return mean_token_cross_entropy(model, tokenizer, fixed_text(grid_run.forgetting_text))
-
-
-def _base_alone(model: Model) -> AbstractContextManager[Any]:
-    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
 
 
 def _difference(before: float | None, after: float | None) -> float | None:
