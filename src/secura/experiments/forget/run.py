@@ -94,6 +94,7 @@ def forget(settings: ForgetSettings, console: Console) -> ForgetResult:
     silence_libraries()
     began = time.monotonic()
     pair = model_pair(settings.base, settings.tuned)
+    pair.check()
     cache = ScoreCache(folder=cache_folder())
     base = _ask_base(pair, settings, cache, console)
     tuned = _ask_tuned(pair, base.asked, console)
