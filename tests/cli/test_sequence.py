@@ -27,6 +27,8 @@ def test_a_sequence_is_learned_shown_logged_and_undone(
     shown = capsys.readouterr().out
     assert "2/2 two_steps: learned" in shown
     assert "average accuracy" in shown
+    rows = [line.split() for line in shown.splitlines() if line.startswith(("different_homes ", "two_steps "))]
+    assert [len(row) for row in rows] == [7, 7]  # 80 columns hold each in one line, what was kept and at least included
     assert run(["sequence", "log", str(out)]) == 0
     assert "in the ledger: different_homes, two_steps" in capsys.readouterr().out
     assert run(["sequence", "undo", str(out), "two_steps"]) == 0

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -60,8 +61,9 @@ def show_sequence(console: Console, folder: Path, config: SequenceConfig, matrix
         console.print("nothing is scored yet")
         return
     last = scored[-1]
-    table = Table(title=f"{config.method.name}, {config.strategy.name}", title_justify="left")
-    table.add_column("after")
+    table = Table(title=f"{config.method.name}, {config.strategy.name}", title_justify="left", box=SIMPLE_HEAD)
+    table.show_edge, table.padding = False, 0  # 80 columns hold all of it
+    table.add_column("after", overflow="fold")
     for heading in ("before it", "just learned", f"after task {last}", "knowledge", "kept", "at least"):
         table.add_column(heading, justify="right")
     for stage in scored:
