@@ -1,12 +1,19 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 from torch.testing import assert_close
 
 from secura.evaluation.answer_loss import mean_answer_loss
+from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import score_questions, sum_log_likelihoods
+from secura.tasks.finding import find_tasks
 from secura.tasks.prompting import answer_tokens, end_tokens, prompt_tokens
 from secura.tasks.question import PlainText, Question
+from secura.tasks.task_items import task_items
 
 PAIRS = [([5, 6, 7], [8]), ([9], [10, 11, 12]), ([20, 21, 22, 23, 24], [25, 26])]
 FREE = [Question(prompt="sky " * length + "?", answer="blue") for length in (1, 7, 3, 5)]
@@ -44,6 +51,29 @@ def test_a_choice_is_the_one_of_highest_summed_log_likelihood() -> None:
     (scored,) = score_questions(model, tokenizer, [question])
     assert scored.given == likeliest
     assert scored.correct == (likeliest == "red")
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "commonsense_qa"])
+def test_rows_of_a_task_are_chosen_by_its_rule_in_training_as_in_evaluation(name: str, tmp_path: Path) -> None:
+    rows = [
+        {"question": f"{'sky ' * words}is?", "choices": ["zq", "the colour of the sky", "grey"], "answer": words % 3}
+        for words in range(1, 9)
+    ]
+    (tmp_path / f"{name}.test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (task,) = find_tasks([name])
+    items = task_items(task, data=tmp_path)
+    questions = [item for item in items if isinstance(item, Question)]
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    trained, evaluated = score_questions(model, tokenizer, questions), score_task(model, tokenizer, task, items)
+    assert [each.given for each in trained] == [each.given for each in evaluated.items]
+    assert [each.correct for each in trained] == [each.correct for each in evaluated.items]
+
+
+def test_a_question_by_length_takes_the_choice_of_highest_log_likelihood_per_character() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    question = Question(prompt="sky is?", answer="zq", choices=("zq", "the colour of the sky"))
+    by_sum, by_length = score_questions(model, tokenizer, [question, replace(question, by_length=True)])
+    assert (by_sum.given, by_length.given) == ("zq", "the colour of the sky")
 
 
 def test_what_the_model_says_is_scored_right_when_it_is_the_right_answer() -> None:

@@ -179,6 +179,7 @@ def _ready_model(settings: EvalSettings, notes: list[str]) -> Iterator[ReadyMode
     pair = model_pair(base, settings.adapter)
     if not pair.is_adapter:
         raise ConfigError(f"--adapter {settings.adapter} holds no adapter but a model; name it with --model.")
+    pair.check()
     with pair.tuned() as ready:
         notes.extend(pair.notes)
         if not ready.merged:

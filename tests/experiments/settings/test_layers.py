@@ -37,7 +37,7 @@ def test_a_rate_may_be_written_in_any_usual_way(text: str) -> None:
         ("training.steps=0", "training.steps is 0"),
         ("training.learning_rate=.nan", "training.learning_rate is nan"),
         ("data.too_long=cut", "'refuse', 'drop' or 'truncate'"),
-        ("retention.min_retention=90", "less than or equal to 1"),
+        ("retention.min_retention=1", "less than 1"),
         ("method.fold_every=often", "method.fold_every is 'often'"),
         ("training=3", "training is 3"),
         ("training.steps", "not of the form"),

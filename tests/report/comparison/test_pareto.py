@@ -3,7 +3,7 @@ from pathlib import Path
 
 from made_records import made_grids, made_record, write_peft_results
 
-from secura.experiments.comparison.runs.record import Tally
+from secura.evaluation.tally import Tally
 from secura.experiments.comparison.runs.record_files import read_records
 from secura.report.comparison.exhibit import Absent, Exhibit, Plot
 from secura.report.comparison.pareto import pareto, published
@@ -15,8 +15,8 @@ def _run(label: str, gain: int, kept: int, seed: int = 0, **changes):
     return made_record(
         label,
         seed=seed,
-        gain=Tally(asked=100, before=0, after=gain),
-        knowledge={"homes": Tally(asked=100, before=100, after=kept)},
+        gain=Tally.of_totals(asked=100, before=0, after=gain),
+        knowledge={"homes": Tally.of_totals(asked=100, before=100, after=kept)},
         **changes,
     )
 

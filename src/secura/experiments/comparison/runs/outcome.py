@@ -17,7 +17,7 @@ from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.scoring import Model
 from secura.experiments.comparison.runs.grid_run import GridRun, GridRunFiles
 from secura.experiments.comparison.runs.forgetting_text import fixed_text
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum
 from secura.experiments.comparison.runs.spectra import spectra
 from secura.experiments.comparison.runs.step_lines import StepLines, read_step_lines
 from secura.experiments.models.loading import load_model
@@ -79,12 +79,9 @@ def _train(grid_run: GridRun, files: GridRunFiles, console: Console, begun: bool
     rows = _rows(run)
     return replace(
         blank_record(grid_run),
-        gain=_gain(result),
+        gain=result.new_task.total if result.new_task.total.asked else None,
         gain_nats=(result.new_task_loss.before, result.new_task_loss.after),
-        knowledge={
-            tally.family: Tally(asked=tally.asked, before=tally.before, after=tally.after)
-            for tally in result.retention.families
-        },
+        knowledge=result.retention.families,
         forgetting_nats=_difference(before, after),
         gradient_norms=lines.gradient_norms if "gradient_norms" in grid_run.measure else (),
         spectra=_spectra(grid_run, run.config.model, run.model),
@@ -100,11 +97,6 @@ def _train(grid_run: GridRun, files: GridRunFiles, console: Console, begun: bool
         ),
         adapter=_adapter(grid_run, files.run),
     )
-
-
-def _gain(result: RunResult) -> Tally | None:
-    total = result.new_task.total
-    return Tally(asked=total.asked, before=total.before, after=total.after) if total.asked else None
 
 
 def _rows(run: PreparedRun[RunConfig]) -> int:
@@ -137,7 +129,7 @@ def _sequence(grid_run: GridRun, files: GridRunFiles, console: Console) -> RunRe
     served = load_served(run.config, run.folder, len(run.tasks))
     return replace(
         blank_record(grid_run),
-        knowledge=_knowledge(matrix, len(run.tasks)),
+        knowledge=matrix.knowledge_kept(len(run.tasks)),
         forgetting_nats=_difference(before, _text_loss(grid_run, served.model, served.tokenizer, trained=True)),
         sequence=SequenceRecord(
             tasks=run.names,
@@ -160,17 +152,6 @@ def _say_stage(console: Console) -> Any:
         console.print(f"{stage}/{len(matrix.tasks)} {name}: {seconds:.0f} s{kept}", highlight=False)
 
     return say
-
-
-def _knowledge(matrix: SequenceScores, last: int) -> dict[str, Tally]:
-    """The retention questions by family, of the base model and after the last task."""
-    families = {}
-    for group, cell in matrix.cells[0].items():
-        end = matrix.cells[last].get(group)
-        if group.kind == "knowledge" and cell.asked and end is not None:
-            right = cell.right.count("1"), end.right.count("1")
-            families[group.name] = Tally(asked=cell.asked, before=right[0], after=right[1])
-    return families
 
 
 # ---------------------------------------------------------------------- what is measured besides

@@ -8,19 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from secura.evaluation.tally import Tally
+
 Status = Literal["success", "failed", "canceled"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """Right answers in one group of questions, before and after."""
-
-    asked: int
-    """How many questions were asked."""
-    before: int
-    """How many the base model answered right."""
-    after: int
-    """How many the trained model answers right."""
 
 
 @dataclass(frozen=True, kw_only=True)
