@@ -19,11 +19,11 @@ from transformers import PretrainedConfig
 from secura.errors import ConfigError, InputError
 from secura.experiments.comparison.grid.config import load_grid
 from secura.experiments.comparison.grid.expand import runs_of_grid
+from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.plan.gpus import GPUS, Gpu
 from secura.experiments.comparison.plan.memory_estimate import MemoryEstimate, estimate_memory
 from secura.experiments.comparison.plan.meta_model import count_step, model_on_meta
 from secura.experiments.comparison.plan.model_configs import config_of_model
-from secura.experiments.comparison.runs.grid_run import GridRun
 
 DEFAULT_TOKENS = 512
 """Tokens a row where the grid sets no data.max_length."""
@@ -102,14 +102,14 @@ def runs_of_files(files: Sequence[Path], assignments: Sequence[str] = ()) -> lis
     Raises:
         InputError: for a file or a setting that cannot be used.
     """
-    return [grid_run for file in files for grid_run in runs_of_grid(load_grid(file, assignments))]
+    return [run for file in files for run in runs_of_grid(load_grid(file, assignments))]
 
 
-def plan(grid_runs: Sequence[GridRun], *, tokens: int = DEFAULT_TOKENS) -> Plan:
+def plan_runs(runs: Sequence[GridRun], *, tokens: int = DEFAULT_TOKENS) -> Plan:
     """Work out what runs would take, without loading a weight.
 
     Args:
-        grid_runs: the runs.
+        runs: the runs.
         tokens: tokens a row where the grid sets no data.max_length.
 
     Raises:
@@ -119,14 +119,14 @@ def plan(grid_runs: Sequence[GridRun], *, tokens: int = DEFAULT_TOKENS) -> Plan:
     if tokens < 2:
         raise ConfigError(f"tokens is {tokens}; a row has at least 2.")
     groups: dict[tuple[str, str, str], list[tuple[GridRun, RunCost]]] = defaultdict(list)
-    for grid_run in grid_runs:
-        groups[grid_run.grid, grid_run.model, grid_run.label].append((grid_run, _cost(grid_run, tokens)))
+    for run in runs:
+        groups[run.grid, run.model, run.label].append((run, _cost(run, tokens)))
     rows = [_row(grid, model, label, members) for (grid, model, label), members in groups.items()]
-    return Plan(rows=rows, notes=_notes(grid_runs, tokens))
+    return Plan(rows=rows, notes=_notes(runs, tokens))
 
 
 def _row(grid: str, model: str, label: str, members: Sequence[tuple[GridRun, RunCost]]) -> PlanRow:
-    steps = [grid_run.steps for grid_run, _ in members]
+    steps = [run.steps for run, _ in members]
     known = [each for each in steps if each is not None]
     whole = len(known) == len(steps)
     return PlanRow(
@@ -142,13 +142,13 @@ def _row(grid: str, model: str, label: str, members: Sequence[tuple[GridRun, Run
     )
 
 
-def _notes(grid_runs: Sequence[GridRun], tokens: int) -> list[str]:
+def _notes(runs: Sequence[GridRun], tokens: int) -> list[str]:
     notes = []
-    if any(grid_run.settings["data"].get("max_length") is None for grid_run in grid_runs):
+    if any(run.settings["data"].get("max_length") is None for run in runs):
         notes.append(f"rows are taken to have {tokens} tokens where the grid sets no data.max_length")
-    if any(grid_run.steps is None for grid_run in grid_runs):
+    if any(run.steps is None for run in runs):
         notes.append("runs that count epochs have no known steps until their data is read; set training.steps")
-    strategies = {grid_run.settings.get("strategy", {}).get("name", "sequential") for grid_run in grid_runs}
+    strategies = {run.settings.get("strategy", {}).get("name", "sequential") for run in runs}
     extra = sorted(strategies & {"replay", "ilora", "kl_anchor", "lwf", "ewc"})
     if extra:
         notes.append(f"what {', '.join(extra)} compute or hold besides the step is not counted")
@@ -158,8 +158,8 @@ def _notes(grid_runs: Sequence[GridRun], tokens: int) -> list[str]:
 # ---------------------------------------------------------------------- one run
 
 
-def _cost(grid_run: GridRun, tokens: int) -> RunCost:
-    settings = grid_run.settings
+def _cost(run: GridRun, tokens: int) -> RunCost:
+    settings = run.settings
     method, training = settings["method"], settings["training"]
     try:
         return _counted(
@@ -175,7 +175,7 @@ def _cost(grid_run: GridRun, tokens: int) -> RunCost:
             settings["data"].get("max_length") or tokens,
         )
     except InputError as problem:
-        raise type(problem)(f"grid {grid_run.grid}, {grid_run.label} on {grid_run.model}: {problem}") from problem
+        raise type(problem)(f"grid {run.grid}, {run.label} on {run.model}: {problem}") from problem
 
 
 class _Frozen(dict[str, Any]):

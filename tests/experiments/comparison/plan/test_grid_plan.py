@@ -7,12 +7,12 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from secura.errors import ConfigError
+from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.plan.gpus import GPUS
+from secura.experiments.comparison.plan.grid_plan import plan_runs, runs_of_files
 from secura.experiments.comparison.plan.memory_estimate import estimate_memory
 from secura.experiments.comparison.plan.meta_model import count_step, decoder_layers, model_on_meta
 from secura.experiments.comparison.plan.model_configs import Backbone, backbones, config_of_model
-from secura.experiments.comparison.plan.plan import plan, runs_of_files
-from secura.experiments.comparison.runs.grid_run import GridRun
 from secura.experiments.methods.adapters import attach_adapter
 
 SIZES = {
@@ -131,7 +131,7 @@ def test_hours_follow_from_the_peak_and_the_stated_share_of_it() -> None:
 
 
 def test_the_paper_on_llama_3_trains_what_its_formula_says(tmp_path: Path) -> None:
-    (row,) = plan(_grid_runs(tmp_path, "meta-llama/Meta-Llama-3-8B", "secura-paper", "{r: 150, inner_r: 200}")).rows
+    (row,) = plan_runs(_runs(tmp_path, "meta-llama/Meta-Llama-3-8B", "secura-paper", "{r: 150, inner_r: 200}")).rows
     assert row.largest.trained_weights == 2 * 150 * 200 * 2 * 32  # 2 r k for each of q and v in 32 layers
     assert (row.runs, row.steps) == (2, 2 * 40)
     assert 16.06e9 < row.largest.memory.weights < 16.10e9  # 8.03 G weights in bfloat16, and the adapter
@@ -140,21 +140,21 @@ def test_the_paper_on_llama_3_trains_what_its_formula_says(tmp_path: Path) -> No
 
 
 def test_rows_add_up_to_the_plan_and_unknown_steps_stay_unknown(tmp_path: Path) -> None:
-    grid_runs = _grid_runs(tmp_path, "bundled", "lora", "{}")
-    whole = plan(grid_runs)
+    runs = _runs(tmp_path, "bundled", "lora", "{}")
+    whole = plan_runs(runs)
     assert (whole.runs, whole.steps) == (2, 80)
     assert whole.flops == pytest.approx(80 * whole.rows[0].largest.flops_per_step)
-    some = plan([*grid_runs, _without_steps(grid_runs[0])])
+    some = plan_runs([*runs, _without_steps(runs[0])])
     assert (some.runs, some.steps, some.flops) == (3, None, None)
     assert any("set training.steps" in note for note in some.notes)
 
 
 def test_a_rank_that_is_too_large_is_refused_by_the_name_of_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cabr-lora on Qwen/Qwen2-1.5B: r is 300, but layer .*v_proj is 256 × 1536"):
-        plan(_grid_runs(tmp_path, "Qwen/Qwen2-1.5B", "cabr-lora", "{r: 300, inner_r: 300}"))
+        plan_runs(_runs(tmp_path, "Qwen/Qwen2-1.5B", "cabr-lora", "{r: 300, inner_r: 300}"))
 
 
-def _grid_runs(folder: Path, model: str, method: str, adapter: str) -> list[GridRun]:
+def _runs(folder: Path, model: str, method: str, adapter: str) -> list[GridRun]:
     file = folder / "grid.yaml"
     file.write_text(
         f"name: small\nbase: {{training: {{steps: 40, batch_size: 2}}, data: {{max_length: 16}}}}\n"
@@ -164,10 +164,8 @@ def _grid_runs(folder: Path, model: str, method: str, adapter: str) -> list[Grid
     return runs_of_files([file])
 
 
-def _without_steps(grid_run: GridRun) -> GridRun:
-    return replace(
-        grid_run, settings={**grid_run.settings, "training": {**grid_run.settings["training"], "steps": None}}
-    )
+def _without_steps(run: GridRun) -> GridRun:
+    return replace(run, settings={**run.settings, "training": {**run.settings["training"], "steps": None}})
 
 
 def _saved_on_a_cpu(model: torch.nn.Module) -> int:
