@@ -116,13 +116,7 @@ def _try_run(run: GridRun) -> Trial:
 
 
 def _tried(settings: Mapping[str, Any]) -> str:
-    source = settings["model"]["path"]
-    if source is None:
-        from secura.tasks.world import bundled_model_path
-
-        source = str(bundled_model_path())
-    config = config_of_model(source)
-    method = settings["method"]
+    config, method = config_of_model(settings["model"]["path"]), settings["method"]
     model_on_meta(config, method["name"], method["adapter"], torch.bfloat16)  # refuses a rank that is too large
     return try_method(
         small_config(config),
