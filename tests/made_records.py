@@ -87,7 +87,7 @@ def _knowledge(kept: float, draw: random.Random) -> dict[str, Tally]:
 
 
 def made_grids(*, seeds: int = 3, labels: Sequence[str] = LABELS) -> list[RunRecord]:
-    """Five grids as of the paper's experiments, with a failed run, a diverged method and a grid_run that is missing."""
+    """Five grids as of the paper's experiments, with a failed run, a diverged method and a run that is missing."""
     draw = random.Random(0)
     records = []
     for label in labels:

@@ -30,6 +30,15 @@ def test_every_error_is_offered_and_in_the_tree_that_its_module_shows() -> None:
     assert [name for name in raised if name not in errors.__doc__] == []
 
 
+def test_every_folder_with_code_says_in_one_sentence_what_it_holds() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    unsaid = [folder for folder in folders if not (folder / "__init__.py").is_file()]
+    assert unsaid == []
+    assert [
+        folder for folder in folders if not ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    ] == []
+
+
 def test_importing_secura_lets_peft_read_and_apply_its_configs(tmp_path: Path) -> None:
     secura.SecuraConfig(r=4).save_pretrained(str(tmp_path))
     config = PeftConfig.from_pretrained(str(tmp_path))

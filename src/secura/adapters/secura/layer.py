@@ -421,10 +421,14 @@ class SecuraLayer(BaseTunerLayer):
         factors = self._change(adapter_name)
         with torch.no_grad():
             fold = factors.current_fold()
-        summed = self.secura_settings[adapter_name].folds_add_up and not isinstance(factors, LowRankFactors)
-        self._ledger(adapter_name).add(task, fold, summed=summed)
+        self._ledger(adapter_name).add(task, fold, summed=self.sums_folds(adapter_name))
         factors.reset_after_fold_()
         self._stale_references.add(adapter_name)
+
+    def sums_folds(self, adapter_name: str) -> bool:
+        """Whether the folds of one task are kept as one sum, and not each by itself."""
+        is_low_rank = isinstance(self._change(adapter_name), LowRankFactors)
+        return self.secura_settings[adapter_name].folds_add_up and not is_low_rank
 
     def undo_(self, adapter_name: str, task: str) -> None:
         """Take every fold of a task out of the ledger."""

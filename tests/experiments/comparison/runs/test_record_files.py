@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from secura.evaluation.tally import Tally
 from secura.errors import DataError
+from secura.evaluation.tally import Tally
 from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum
 from secura.experiments.comparison.runs.record_files import read_record, read_records, record_path, write_record
 

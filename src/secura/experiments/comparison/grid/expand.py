@@ -14,7 +14,7 @@ from peft import PeftConfig
 from secura.errors import ConfigError, InputError
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.comparison.grid.config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
-from secura.experiments.comparison.runs.grid_run import GridRun
+from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.methods.adapters import adapter_config
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import with_method_defaults
@@ -31,8 +31,8 @@ _GIVEN_BY_THE_GRID = ("out", "data.path", "method.name", "strategy.name", "model
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """One place of the grid, before settings are chosen."""
+class _Combination:
+    """What one run combines, before settings are chosen."""
 
     method: GridMethod
     model: GridModel
@@ -59,26 +59,26 @@ def runs_of_grid(grid: GridConfig) -> list[GridRun]:
             names the run.
     """
     _check_shape(grid)
-    grid_runs: dict[str, GridRun] = {}
+    runs: dict[str, GridRun] = {}
     used = [0] * (len(grid.overrides) + len(grid.exclude))
-    for place in _places(grid):
-        where = f"grid {grid.name}, {place.label} on {place.task_label}, seed {place.seed}"
+    for combination in _combinations(grid):
+        where = f"grid {grid.name}, {combination.label} on {combination.task_label}, seed {combination.seed}"
         try:
-            grid_run = _grid_run(grid, place, used)
+            run = _run(grid, combination, used)
         except InputError as problem:
             raise type(problem)(f"{where}: {problem}") from problem
-        if grid_run is None:
+        if run is None:
             continue
-        if grid_run.name in grid_runs:
+        if run.name in runs:
             raise ConfigError(f"{where} is there twice with the same settings; take one out or give it another label.")
-        grid_runs[grid_run.name] = grid_run
+        runs[run.name] = run
     sections = [*(("overrides", each.where) for each in grid.overrides), *(("exclude", each) for each in grid.exclude)]
     for (section, condition), count in zip(sections, used, strict=True):
         if not count:
             raise ConfigError(f"grid {grid.name}: {section} {condition} matches no run; mend it or take it out.")
-    if not grid_runs:
+    if not runs:
         raise ConfigError(f"grid {grid.name}: exclude leaves no run at all.")
-    return list(grid_runs.values())
+    return list(runs.values())
 
 
 def _check_shape(grid: GridConfig) -> None:
@@ -103,12 +103,14 @@ def _check_shape(grid: GridConfig) -> None:
                 )
 
 
-def _places(grid: GridConfig) -> Iterator[_Place]:
+def _combinations(grid: GridConfig) -> Iterator[_Combination]:
     tasks = [None] if grid.kind == "sequence" else [each for task in grid.tasks for each in _expanded(task, grid)]
     for model, task, method in itertools.product(grid.models, tasks, grid.methods):
         rates = grid.learning_rates if method.learning_rates is None else method.learning_rates
         for rate, order_seed, seed in itertools.product(rates, grid.order_seeds, grid.seeds):
-            yield _Place(method=method, model=model, task=task, seed=seed, learning_rate=rate, order_seed=order_seed)
+            yield _Combination(
+                method=method, model=model, task=task, seed=seed, learning_rate=rate, order_seed=order_seed
+            )
 
 
 def _expanded(task: GridTask, grid: GridConfig) -> list[GridTask]:
@@ -123,19 +125,19 @@ def _expanded(task: GridTask, grid: GridConfig) -> list[GridTask]:
 # ---------------------------------------------------------------------- one run
 
 
-def _grid_run(grid: GridConfig, place: _Place, used: list[int]) -> GridRun | None:
-    settings = _laid_over(grid, place)
+def _run(grid: GridConfig, combination: _Combination, used: list[int]) -> GridRun | None:
+    settings = _laid_over(grid, combination)
     config = _filled_in(grid, settings)
     rate = config.training.learning_rate
     coordinates = {
-        "label": place.label,
-        "method": place.method.name,
-        "strategy": place.method.strategy,
-        "model": place.model.shown,
-        "task": place.task_label,
-        "seed": place.seed,
+        "label": combination.label,
+        "method": combination.method.name,
+        "strategy": combination.method.strategy,
+        "model": combination.model.shown,
+        "task": combination.task_label,
+        "seed": combination.seed,
         "learning_rate": rate,
-        "order_seed": place.order_seed,
+        "order_seed": combination.order_seed,
     }
     changed = False
     for number, override in enumerate(grid.overrides):
@@ -154,9 +156,9 @@ def _grid_run(grid: GridConfig, place: _Place, used: list[int]) -> GridRun | Non
     return GridRun(
         grid=grid.name,
         kind=grid.kind,
-        label=place.label,
-        model=place.model.shown,
-        task=place.task_label,
+        label=combination.label,
+        model=combination.model.shown,
+        task=combination.task_label,
         settings=config.model_dump(mode="json", exclude={"out"}),
         measure=tuple(sorted(set(grid.measure))),
         forgetting_text=_forgetting_text(grid, config),
@@ -164,23 +166,23 @@ def _grid_run(grid: GridConfig, place: _Place, used: list[int]) -> GridRun | Non
     )
 
 
-def _laid_over(grid: GridConfig, place: _Place) -> Settings:
-    """The settings of a place: base, then the model's, the task's and the method's, then what the grid varies."""
+def _laid_over(grid: GridConfig, combination: _Combination) -> Settings:
+    """The settings of a combination: base, then the model's, the task's and the method's, then what the grid varies."""
     settings: Settings = {}
-    for more in (grid.base, place.model.settings, {} if place.task is None else place.task.settings):
+    for more in (grid.base, combination.model.settings, {} if combination.task is None else combination.task.settings):
         lay_over(settings, _checked(more))
-    lay_over(settings, _checked(place.method.settings))
-    lay_over(settings, {"method.name": place.method.name, "training.seed": place.seed})
-    if place.model.path != "bundled":
-        lay_over(settings, {"model.path": place.model.path})
-    if place.task is not None:
-        lay_over(settings, {"data.path": place.task.name})
-    if place.method.strategy is not None:
-        lay_over(settings, {"strategy.name": place.method.strategy})
-    if place.order_seed is not None:
-        lay_over(settings, {"order_seed": place.order_seed})
-    if place.learning_rate is not None:
-        lay_over(settings, {"training.learning_rate": place.learning_rate})
+    lay_over(settings, _checked(combination.method.settings))
+    lay_over(settings, {"method.name": combination.method.name, "training.seed": combination.seed})
+    if combination.model.path != "bundled":
+        lay_over(settings, {"model.path": combination.model.path})
+    if combination.task is not None:
+        lay_over(settings, {"data.path": combination.task.name})
+    if combination.method.strategy is not None:
+        lay_over(settings, {"strategy.name": combination.method.strategy})
+    if combination.order_seed is not None:
+        lay_over(settings, {"order_seed": combination.order_seed})
+    if combination.learning_rate is not None:
+        lay_over(settings, {"training.learning_rate": combination.learning_rate})
     return settings
 
 

@@ -1,19 +1,18 @@
 """A model with its adapter on the meta device, where tensors have a shape and no memory.
 
-One step on it costs seconds whatever its size, and says exactly how many weights are trained,
-what autograd keeps for the backward pass, and how many operations the step takes.
+It says how many weights are held and trained, and takes a step for `step_count`. Of layers that are
+alike the first few are built and the others stand for them, since building is what costs time.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import json
+from collections.abc import Hashable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -27,70 +26,97 @@ from secura.experiments.methods.adapters import attach_adapter
 from secura.experiments.settings.names import MethodName
 
 _ATTENTION = "secura_plan"
+_SAME_IN_EVERY_LAYER = {
+    *("r", "inner_r", "alpha", "tau", "floor", "norm", "change", "reference", "fold", "selection", "selection_seed"),
+    *("start", "init_weights", "output_bias", "dropout", "lora_alpha", "lora_dropout", "use_rslora", "bias"),
+}
+"""Settings of adapters that cannot mean one layer and not another; what is not here might."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepCount:
-    """What one forward and backward pass takes; sizes in bytes."""
+class LikeLayer(nn.Module):
+    """Stands where a layer like an earlier one is, and holds nothing itself."""
 
-    saved_in_layers: int
-    """What autograd keeps inside the decoder layers, weights not counted."""
-    saved_elsewhere: int
-    """What it keeps outside them: embeddings, head, loss."""
-    layers: int
-    """How many decoder layers there are."""
-    forward_flops: int
-    """Operations of the forward pass; a multiplication with its addition is two."""
-    backward_flops: int
-    """Operations of the backward pass."""
+    def __init__(self, like: nn.Module) -> None:
+        super().__init__()
+        self._like = [like]  # in a list, so that its weights are not counted as this layer's own
+
+    @property
+    def like(self) -> nn.Module:
+        """The earlier layer."""
+        return self._like[0]
+
+    def __getattr__(self, name: str) -> Any:
+        # Models ask their layers things such as the kind of their attention.
+        if "_like" not in self.__dict__:  # while it is copied
+            raise AttributeError(name)
+        return getattr(self.like, name)
 
 
 def model_on_meta(
     config: PretrainedConfig, method: MethodName, adapter: Mapping[str, Any], dtype: torch.dtype
 ) -> PreTrainedModel | PeftModel:
-    """A model with the adapter of a method, without memory.
+    """A model with the adapter of a method, without memory; `whole` walks over all of it.
 
     Raises:
         ConfigError: as `attach_adapter`, such as for a rank above a layer's smaller side.
     """
+    described = json.dumps(config.to_dict(), sort_keys=True, default=str), type(config), dtype
+    # A copy: the adapter is put into the model itself.
+    model = copy.deepcopy(_bare_model(*described, every_layer=not _is_same_in_every_layer(adapter)))
+    if method == "corda":
+        method = "lora"  # which it is by its shapes; it starts from calibration text
     with torch.device("meta"):
-        # A copy: the model keeps the config it is given, and the attention chosen below is for counting only.
-        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
-        if model.config._attn_implementation == "sdpa":
-            model.set_attn_implementation(_ATTENTION)
-        model.requires_grad_(False)
-        return attach_adapter(model, *_shaped_alike(method, adapter))
+        return attach_adapter(model, method, adapter)
 
 
-def _shaped_alike(method: MethodName, adapter: Mapping[str, Any]) -> tuple[MethodName, Mapping[str, Any]]:
-    """CorDA starts from calibration text and is a plain LoRA by its shapes."""
-    return ("lora", adapter) if method == "corda" else (method, adapter)
+@cache
+def _bare_model(
+    described: str, kind: type[PretrainedConfig], dtype: torch.dtype, *, every_layer: bool
+) -> PreTrainedModel:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(kind.from_dict(json.loads(described)), dtype=dtype)
+    if model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(_ATTENTION)
+    if not every_layer:
+        _let_layers_stand_for_others(decoder_layers(model))
+    return model.requires_grad_(False)
 
 
-def count_step(model: PreTrainedModel | PeftModel, *, batch: int, tokens: int) -> StepCount:
-    """Take one step of `batch` rows of `tokens` tokens on a meta model, and count.
-
-    Every row is taken to be as long as the longest, and the loss to fall on every token.
-    """
-    inputs = torch.zeros(batch, tokens, dtype=torch.long, device="meta")
-    # A mask that is ready to use: to make one, transformers would look at values.
-    mask = torch.zeros(batch, 1, tokens, tokens, dtype=model.dtype, device="meta")
-    layers = decoder_layers(model)
-    model.train()
-    forward, backward = _counter(), _counter()
-    with _saved_bytes(model, layers) as saved, forward:
-        loss = model(input_ids=inputs, labels=inputs, attention_mask=mask, use_cache=False).loss
-    with backward:
-        loss.backward()
-    for weight in model.parameters():
-        weight.grad = None
-    return StepCount(
-        saved_in_layers=saved["layers"],
-        saved_elsewhere=saved["elsewhere"],
-        layers=len(layers),
-        forward_flops=forward.get_total_flops(),
-        backward_flops=backward.get_total_flops(),
+def _is_same_in_every_layer(adapter: Mapping[str, Any]) -> bool:
+    """Whether an adapter treats layers of the same kind in the same way, whatever their names."""
+    targets = adapter.get("target_modules")
+    by_last_name = isinstance(targets, list) and all(isinstance(name, str) and name.isidentifier() for name in targets)
+    return adapter.keys() <= {"target_modules", *_SAME_IN_EVERY_LAYER} and (
+        targets in (None, "all-linear") or by_last_name
     )
+
+
+def _let_layers_stand_for_others(layers: nn.ModuleList) -> None:
+    """Keep layers until every kind was there, and one more of each: before the first adapted layer nothing
+    takes a gradient, and behind it everything does.
+    """
+    signatures = [signature(layer) for layer in layers]
+    kinds = set(signatures)
+    seen, again = set[Hashable](), dict[Hashable, nn.Module]()
+    for index, kind in enumerate(signatures):
+        if kind in again:
+            layers[index] = LikeLayer(again[kind])
+        elif seen == kinds:
+            again[kind] = layers[index]
+        seen.add(kind)
+
+
+def whole(module: nn.Module) -> Iterator[nn.Module]:
+    """Modules that have together what the whole module has: itself, and each layer that another stands for again."""
+    yield module
+    for inner in module.modules():
+        if isinstance(inner, LikeLayer):
+            yield inner.like
+
+
+def all_weights(module: nn.Module) -> list[nn.Parameter]:
+    """Every weight of a module, as often as the whole module has its like."""
+    return [weight for part in whole(module) for weight in part.parameters()]
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -98,54 +124,22 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return max((module for module in model.modules() if isinstance(module, nn.ModuleList)), key=len)
 
 
-def _counter() -> FlopCounterMode:
-    forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    return FlopCounterMode(
-        display=False, custom_mapping={forward: _attention_flops, backward: _attention_backward_flops}
+def signature(layer: nn.Module) -> Hashable:
+    """What two layers share that take the same step."""
+    return tuple(
+        (
+            name,
+            type(module),
+            tuple((key, value) for key, value in vars(module).items() if key != "layer_idx" and _is_plain(value)),
+            tuple((weight.shape, weight.dtype, weight.requires_grad) for weight in module.parameters(recurse=False)),
+            tuple((buffer.shape, buffer.dtype) for buffer in module.buffers(recurse=False)),
+        )
+        for name, module in layer.named_modules()
     )
 
 
-def _attention_flops(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return sdpa_flop_count(query, key, value)
-
-
-def _attention_backward_flops(
-    gradient: Any, query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
-    return sdpa_backward_flop_count(gradient, query, key, value)
-
-
-@contextmanager
-def _saved_bytes(model: nn.Module, layers: nn.ModuleList) -> Iterator[dict[str, int]]:
-    """Sizes of the distinct storages that autograd saves in this block, those of the model left out."""
-    counted = {each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
-    saved = {"layers": 0, "elsewhere": 0}
-    place = ["elsewhere"]
-    kept: list[Tensor] = []  # so that no address is used twice
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in counted:
-            counted.add(storage._cdata)
-            kept.append(tensor)
-            saved[place[0]] += storage.nbytes()
-        return tensor
-
-    def enter(*_: Any) -> None:
-        place[0] = "layers"
-
-    def leave(*_: Any) -> None:
-        place[0] = "elsewhere"
-
-    handles = [layer.register_forward_pre_hook(enter) for layer in layers]
-    handles += [layer.register_forward_hook(leave) for layer in layers]
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            yield saved
-    finally:
-        for handle in handles:
-            handle.remove()
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _attention(

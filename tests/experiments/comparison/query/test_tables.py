@@ -7,8 +7,9 @@ import pytest
 
 from secura.errors import ConfigError, DataError
 from secura.evaluation.tally import Tally
-from secura.experiments.comparison.query.query import Tables
-from secura.experiments.comparison.runs.grid_run import GridRun, write_grid_run
+from secura.experiments.comparison.grid.grid_run import GridRun
+from secura.experiments.comparison.query.tables import Tables
+from secura.experiments.comparison.runs.comparison_run import ComparisonRun, write_declaration
 from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum
 from secura.experiments.comparison.runs.record_files import write_record
 
@@ -46,7 +47,8 @@ def folder(tmp_path: Path) -> Path:
         write_record(tmp_path, record)
     settings = {"training": {"seed": 2, "learning_rate": 1e-3, "steps": 7}, "method": {"name": "lora"}}
     about = {"grid": "g", "label": "LoRA", "model": "bundled", "task": "rivers"}
-    write_grid_run(GridRun(kind="train", settings=settings, versions={}, **about), tmp_path)
+    declared = GridRun(kind="train", settings=settings, versions={}, **about)
+    write_declaration(ComparisonRun(declared=declared, folder=tmp_path))
     return tmp_path
 
 
