@@ -9,7 +9,8 @@ from made_results import made_change, made_result, some
 from rich.console import Console
 from tiny_models import save_tiny_model
 
-from secura.cli.app import BELOW_RETENTION, DONE, USAGE, run
+from secura.cli.app import run
+from secura.cli.exit_codes import BELOW_RETENTION, DONE, USAGE
 from secura.cli.forget_view import show_forgetting
 
 

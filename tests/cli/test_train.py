@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from secura.cli.app import BELOW_RETENTION, DONE, FAILED, USAGE, run
+from secura.cli.app import run
+from secura.cli.exit_codes import BELOW_RETENTION, DONE, FAILED, USAGE
 
 SMALL = ["--set", "training.steps=3", "--set", "training.batch_size=2", "--method", "lora"]
 
