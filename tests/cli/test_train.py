@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,9 @@ def test_a_run_shows_the_first_batch_the_table_and_the_flips(
     code = _train(llama_folder, rows_file, tmp_path / "out", "--retain", str(retain_file))
     shown = capsys.readouterr().out
     assert code == DONE
-    assert "⟦ blue<eos>⟧" in shown or "⟦ grey<eos>⟧" in shown or "⟦ red<eos>⟧" in shown
+    learned = re.findall(r"⟦ (\w+)<eos>⟧", shown)
+    assert len(learned) == 2  # a batch
+    assert set(learned) <= {"blue", "grey", "red"}
     for part in (
         "step 3/3",
         "loss",
@@ -43,8 +46,14 @@ def test_a_run_shows_the_first_batch_the_table_and_the_flips(
         "family 0",
     ):
         assert part in shown
-    assert "flipped from right to wrong" in shown or "nothing that was right before is wrong now" in shown
-    assert json.loads((tmp_path / "out" / "retention.json").read_text())["config"]["method"]["name"] == "lora"
+    report = json.loads((tmp_path / "out" / "retention.json").read_text())
+    assert report["config"]["method"]["name"] == "lora"
+    flips = report["retention"]["flips"]
+    said = (
+        f"{len(flips)} answers flipped from right to wrong" if flips else "nothing that was right before is wrong now"
+    )
+    assert said in shown
+    assert shown.count("  right: ") == len(flips)
 
 
 def test_a_dry_run_trains_nothing(

@@ -145,15 +145,17 @@ def test_of_two_whole_models_one_is_in_memory_at_a_time(
 
 
 @pytest.mark.slow
-def test_models_that_cut_text_differently_are_compared_without_tokens(
-    llama_folder: Path, retain_file: Path, tmp_path: Path
-) -> None:
+def test_models_that_cut_text_differently_are_compared_without_tokens(llama_folder: Path, tmp_path: Path) -> None:
+    letters = list("abcdefgh")  # of one token each, so that two random models prefer different ones
+    rows = [{"question": f"{number}?", "choices": letters, "answer": letters[number % 8]} for number in range(64)]
+    retain = tmp_path / "retain.jsonl"
+    retain.write_text("".join(json.dumps(row) + "\n" for row in rows))
     other = save_tiny_model(tmp_path / "other", seed=1, chat=True)
-    result = _forget(llama_folder, other, retain=str(retain_file))
+    result = _forget(llama_folder, other, retain=str(retain))
     assert "different chat templates" in result.notes[0]
-    if result.flips:
-        assert "into different tokens" in result.notes[1]
-        assert not any(flip.views for flip in result.flips)
+    assert result.flips
+    assert "into different tokens" in result.notes[1]
+    assert not any(flip.views for flip in result.flips)
 
 
 @pytest.mark.slow

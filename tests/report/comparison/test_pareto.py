@@ -90,6 +90,8 @@ def test_pefts_points_stand_beside_ours_on_axes_that_mean_the_same(tmp_path: Pat
     assert {series.label for series in plot.series if not series.label.startswith("method")} == {"LoRA"}
     assert "models, tasks and texts differ" in exhibit.note
     assert exhibit.sentence.startswith("Of 5 published results on meta-llama/Llama-3.2-3B, method")
-    assert all(series.named.startswith("method") for series in plot.series if series.named)
+    named = [series.named for series in plot.series if series.named]
+    assert named
+    assert all(name.startswith("method") for name in named)
     assert len(exhibit.tables[0].rows) == 6
     assert published([ours], styles_of(["LoRA"])) is None
