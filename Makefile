@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check format test test-all paper-miniature tiny-model bench clean
+.PHONY: help venv demo check format test test-ci test-all paper-miniature tiny-model bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ format: $(READY) ## format and fix what can be fixed
 
 test: $(READY) ## the default tests: CPU, no network, under five minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-ci: $(READY) ## the slow tests that CI runs: a run killed and resumed, two processes, PEFT's own suite
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m ci
 
 test-all: $(SPECIAL) ## every test that a CPU can run, PEFT's own suite included
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not gpu and not network'
