@@ -47,6 +47,11 @@ def _row(shown: str, name: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│").split("│")]
 
 
+def test_a_share_that_is_kept_is_rounded_as_the_share_that_is_right() -> None:
+    shown = _shown(ages=("r" * 612, "r" * 607 + "x" * 5))  # 99.18 %
+    assert _row(shown, "ages") == ["ages", "612", "100.0%", "99.1%", "99.1%", "98.1%", "0"]
+
+
 def test_two_right_answers_where_one_was_are_too_few_to_tell_and_not_200_percent() -> None:
     shown = _shown(ages=("r" + "x" * 9, "rr" + "x" * 8))
     assert _row(shown, "ages") == ["ages", "10", "10.0%", "20.0%", "too few to tell", "", "1"]

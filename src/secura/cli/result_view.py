@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secura.evaluation.retention import LostAnswer
-from secura.evaluation.tally import CONFIDENCE, Tally, at_least_cell, kept_cell
+from secura.evaluation.tally import CONFIDENCE, Tally, at_least_cell, kept_cell, percent
 from secura.experiments.run.train import Losses, RunResult
 
 _FLIPS_SHOWN = 10
@@ -65,7 +65,7 @@ def _kept_cells(tally: Tally) -> tuple[str, ...]:
 
 
 def _share(right: int, tally: Tally) -> str:
-    return f"{right / tally.asked:.1%}"
+    return percent(right / tally.asked)  # rounded as what was kept is, which stands beside it
 
 
 def _show_flips(console: Console, result: RunResult) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secura.evaluation.retention_metrics import average_accuracy, backward_transfer, forgetting_best_minus_last
-from secura.evaluation.tally import at_least_cell, kept_cell, kept_phrase, together
+from secura.evaluation.tally import at_least_cell, kept_cell, kept_phrase, percent, together
 from secura.experiments.sequence.matrix import GroupScore, QuestionGroup, SequenceScores
 from secura.experiments.sequence.run import OnStage, PreparedSequence
 from secura.experiments.sequence.undo import Undone
@@ -110,4 +110,5 @@ def show_undone(console: Console, undone: Undone) -> None:
 
 
 def _share(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+    # Rounded as what was kept is, which stands beside it; a loss is below 0.
+    return "–" if share is None else percent(share) if share >= 0 else f"{share:.1%}"
