@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from secura.evaluation.spectra import Spectrum
 from secura.evaluation.tally import Tally
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.comparison.runs.record_files import write_record
 
 LABELS = ("LoRA", "DoRA", "CUR-LoRA", "I-LoRA", "CABR", "SECURA M1", "SECURA M2")

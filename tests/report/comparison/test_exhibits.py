@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from made_records import made_record
 
+from secura.evaluation.spectra import Spectrum
 from secura.evaluation.tally import Tally
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.report.comparison.cost import cost, size_text
 from secura.report.comparison.exhibit import Absent, Exhibit, HeatMap, Plot, Table
 from secura.report.comparison.gradient_norms import gradient_norms

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from secura.errors import ConfigError, SecuraError
 from secura.evaluation.batch_size import BatchSize
+from secura.evaluation.provenance import provenance
 from secura.evaluation.retention_gate import Verdict, check_gate_can_open, judge
 from secura.evaluation.score_cache import ScoreCache, cache_folder, score_key
 from secura.evaluation.score_task import score_task
@@ -28,7 +29,6 @@ from secura.experiments.forget.tasks import AskedTask, asked_tasks
 from secura.experiments.forget.token_views import with_token_views
 from secura.experiments.library_output import silence_libraries
 from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
-from secura.experiments.provenance import provenance
 from secura.tasks.task_items import task_version_key
 
 DEFAULT_COUNT = 200

@@ -90,7 +90,7 @@ def attach_adapter(
         setattr(config, "fan_in_fan_out", transposed)  # noqa: B010 - PeftConfig itself lacks it
     try:
         if method == "corda":
-            from secura.experiments.methods.corda import calibrate, name_targets
+            from secura.adapters.corda import calibrate, name_targets
 
             assert isinstance(config, LoraConfig)
             for name, weight in name_targets(model, config).items():

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from secura.adapters.corda import CALIBRATION_TEXTS
 from secura.errors import ConfigError
 from secura.evaluation.retention_gate import check_gate_can_open
 from secura.experiments.data import TaskRows, calibration_items, hold_out, read_retention, read_task
-from secura.experiments.methods.corda import CALIBRATION_TEXTS
 from secura.experiments.settings.run import TrainingConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks

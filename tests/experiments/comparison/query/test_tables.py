@@ -6,11 +6,12 @@ import duckdb
 import pytest
 
 from secura.errors import ConfigError, DataError
+from secura.evaluation.spectra import Spectrum
 from secura.evaluation.tally import Tally
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.query.tables import Tables
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun, write_declaration
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.comparison.runs.record_files import write_record
 
 RUN = RunRecord(

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from secura.errors import DataError
+from secura.evaluation.spectra import Spectrum
 from secura.evaluation.tally import Tally
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.comparison.runs.record_files import read_record, read_records, record_path, write_record
 
 RECORD = RunRecord(

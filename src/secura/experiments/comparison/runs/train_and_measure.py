@@ -13,17 +13,16 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from secura.evaluation.forgetting_loss import mean_token_cross_entropy
+from secura.evaluation.forgetting_text import fixed_text
 from secura.evaluation.merged import merged_for_scoring
+from secura.evaluation.provenance import provenance
 from secura.evaluation.scoring import Model
+from secura.evaluation.spectra import Spectrum, spectra
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun
-from secura.experiments.comparison.runs.forgetting_text import fixed_text
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum
-from secura.experiments.comparison.runs.spectra import spectra
-from secura.experiments.comparison.runs.step_lines import StepLines, read_step_lines
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.files import ADAPTER_FOLDER, CONFIG_FILE, LOG_FILE, MODEL_FOLDER
 from secura.experiments.models.loading import load_model
-from secura.experiments.provenance import provenance
 from secura.experiments.run.prepare import PreparedRun, prepare_run
 from secura.experiments.run.questions import base_alone
 from secura.experiments.run.train import train_and_report
@@ -34,6 +33,7 @@ from secura.experiments.settings.layers import config_from
 from secura.experiments.settings.run import ModelConfig, RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.training.examples import Example
+from secura.training.step_lines import StepLines, read_step_lines
 
 
 def blank_record(declared: GridRun) -> RunRecord:

@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from secura.adapters import SecuraConfig
-from secura.experiments.comparison.runs.spectra import spectra
+from secura.evaluation.spectra import spectra
 
 
 def _moved(model: PeftModel) -> PeftModel:
