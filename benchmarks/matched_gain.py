@@ -64,8 +64,8 @@ CONTENDERS: dict[str, dict[str, Any]] = {
 def learn(name: str, task: str, seed: int, results: Path) -> None:
     """One run, questioned as it goes; its curve becomes one small file."""
     from secura.evaluation.merged import merged_for_scoring
+    from secura.evaluation.provenance import provenance
     from secura.evaluation.scoring import score_questions
-    from secura.experiments.provenance import provenance
     from secura.experiments.run.prepare import prepare_run
     from secura.experiments.run.questions import matchable
     from secura.experiments.run.train import learn as learn_run

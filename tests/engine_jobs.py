@@ -33,6 +33,23 @@ time.sleep(120)
 """
 
 
+COUNTS_WHO_RUNS = """
+import pathlib, sys, time
+folder, name = pathlib.Path(sys.argv[1]), sys.argv[2]
+wanted, seconds = int(sys.argv[3]), float(sys.argv[4])
+def names(what):
+    return {path.stem for path in folder.glob("*." + what)}
+(folder / (name + ".started")).touch()
+end = time.monotonic() + seconds
+while len(names("started")) < wanted and time.monotonic() < end:
+    time.sleep(0.02)
+print(len(names("started") - names("ended")))
+(folder / (name + ".ended")).touch()
+"""
+"""Arguments: a folder, its name, and how many are to have started, or how many seconds to have passed, before it
+counts who has started and not ended, itself included."""
+
+
 def job(folder: Path, name: str, code: str, *arguments: str) -> Job:
     return Job(name=name, command=(sys.executable, "-c", code, *arguments), log=folder / "logs" / f"{name}.log")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from secura.experiments.comparison.engines.engine import Ended, Job
-from secura.experiments.comparison.runs.run_one import run_one
+from secura.experiments.comparison.runs.carry_out import carry_out
 
 
 class InThisProcess:
@@ -15,4 +15,4 @@ class InThisProcess:
         for job in jobs:
             job.log.parent.mkdir(parents=True, exist_ok=True)
             job.log.touch()
-            yield Ended(job=job, exit_code=run_one(Path(job.command[-1])))
+            yield Ended(job=job, exit_code=carry_out(Path(job.command[-1])))

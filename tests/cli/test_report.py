@@ -4,7 +4,8 @@ import pytest
 from made_records import made_record, write_records
 
 from secura.cli.app import run
-from secura.experiments.comparison.runs.grid_run import GridRun, write_grid_run
+from secura.experiments.comparison.grid.grid_run import GridRun
+from secura.experiments.comparison.runs.comparison_run import ComparisonRun, write_declaration
 
 
 def test_a_report_is_written_where_it_is_wanted_and_says_what_it_holds(
@@ -24,7 +25,7 @@ def test_a_report_is_written_where_it_is_wanted_and_says_what_it_holds(
 def test_a_planned_run_without_a_record_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_records(tmp_path, [made_record()])
     training = {"seed": 3, "learning_rate": 1e-3, "steps": 2}
-    grid_run = GridRun(
+    declared = GridRun(
         grid="performance",
         kind="train",
         label="SECURA",
@@ -33,7 +34,7 @@ def test_a_planned_run_without_a_record_is_missing(tmp_path: Path, capsys: pytes
         settings={"training": training},
         versions={},
     )
-    write_grid_run(grid_run, tmp_path)
+    write_declaration(ComparisonRun(declared=declared, folder=tmp_path))
     assert run(["report", str(tmp_path)]) == 0
     assert "performance: 1 done, 0 failed, 1 missing" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text()

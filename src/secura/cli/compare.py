@@ -51,10 +51,10 @@ def run(
     del debug
     from secura.experiments.comparison.engines.choice import make_engine
     from secura.experiments.comparison.grid.config import load_grid
-    from secura.experiments.comparison.runs.running import planned_runs
+    from secura.experiments.comparison.runs.schedule import runs_of_grids
 
     grids = [load_grid(file, assign or ()) for file in files]
-    runs = planned_runs(grids, out)
+    runs = runs_of_grids(grids, out)
     from rich.console import Console
 
     from secura.cli.compare_view import run_and_show, show_runs
@@ -63,8 +63,8 @@ def run(
     if dry_run:
         show_runs(console, runs)
         return 0
-    place = make_engine(engine, folder=out, workers=workers, assignments=engine_set or ())
-    return run_and_show(console, runs, out, place, retry_failed=retry_failed)
+    carried_out_by = make_engine(engine, folder=out, workers=workers, assignments=engine_set or ())
+    return run_and_show(console, runs, out, carried_out_by, retry_failed=retry_failed)
 
 
 @app.command()
@@ -81,7 +81,7 @@ def table(
     from rich.console import Console
 
     from secura.cli.compare_view import show_answer, show_means
-    from secura.experiments.comparison.query.query import Tables
+    from secura.experiments.comparison.query.tables import Tables
 
     for path, ending in ((csv, ".csv"), (parquet, ".parquet")):
         if path is not None and path.suffix != ending:

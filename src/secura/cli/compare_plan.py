@@ -28,16 +28,15 @@ def plan(
     from rich.console import Console
 
     from secura.cli.plan_view import show_plan, show_trials
-    from secura.experiments.comparison.plan.plan import plan as planned
-    from secura.experiments.comparison.plan.plan import runs_of_files
+    from secura.experiments.comparison.plan.grid_plan import plan_runs, runs_of_files
     from secura.experiments.library_output import silence_libraries
 
     silence_libraries()
     console = Console()
-    grid_runs = runs_of_files(files, assign or ())
-    show_plan(console, planned(grid_runs, tokens=tokens))
+    runs = runs_of_files(files, assign or ())
+    show_plan(console, plan_runs(runs, tokens=tokens))
     if not try_out:
         return 0
-    from secura.experiments.comparison.plan.trial import try_grid_runs
+    from secura.experiments.comparison.plan.trial import try_runs
 
-    return 0 if show_trials(console, try_grid_runs(grid_runs)) else 1
+    return 0 if show_trials(console, try_runs(runs)) else 1

@@ -13,27 +13,27 @@ from rich.text import Text
 
 from secura.errors import StoppedError
 from secura.experiments.comparison.engines.engine import Engine
-from secura.experiments.comparison.query.query import Answer, Tables
 from secura.experiments.comparison.query.seed_means import mean_over_seeds
-from secura.experiments.comparison.runs.running import (
+from secura.experiments.comparison.query.tables import Answer, Tables
+from secura.experiments.comparison.runs.comparison_run import ComparisonRun
+from secura.experiments.comparison.runs.schedule import (
     Finished,
-    PlannedRun,
+    carry_out_all,
+    declare,
     due_runs,
-    run_all,
     share_results,
     under_way,
-    write_plan,
 )
 
 _SHOWN_RUNS = 8
 """At most this many runs are named while they run."""
 
 
-def show_runs(console: Console, runs: Sequence[PlannedRun]) -> None:
+def show_runs(console: Console, runs: Sequence[ComparisonRun]) -> None:
     """Every run with how far it is."""
     for run in runs:
         console.print(
-            f"{run.state:7} {run.grid_run.grid}/{run.grid_run.name}  learning rate {run.grid_run.learning_rate:.1e}",
+            f"{run.state:7} {run.grid}/{run.name}  learning rate {run.declared.learning_rate:.1e}",
             highlight=False,
             soft_wrap=True,
         )
@@ -46,14 +46,14 @@ def show_runs(console: Console, runs: Sequence[PlannedRun]) -> None:
 
 
 def run_and_show(
-    console: Console, runs: Sequence[PlannedRun], folder: Path, engine: Engine, *, retry_failed: bool
+    console: Console, runs: Sequence[ComparisonRun], folder: Path, engine: Engine, *, retry_failed: bool
 ) -> int:
     """Carry out what is due, with a line for each run that ends; returns the exit code.
 
     Raises:
         StoppedError: if Ctrl-C stopped it.
     """
-    aside = write_plan(runs, folder)
+    aside = declare(runs)
     if aside:
         _say(console, f"note: {aside} results of an earlier form of these grids are set aside in results/superseded/")
     share_results(runs)
@@ -61,7 +61,7 @@ def run_and_show(
     standing = _Standing(runs=runs, due=due)
     try:
         with Live(standing, console=console, refresh_per_second=2, transient=True):
-            for finished in run_all(due, engine):
+            for finished in carry_out_all(due, engine):
                 standing.note(finished)
                 _say(console, _line(finished, standing))
     except KeyboardInterrupt:
@@ -73,7 +73,7 @@ def run_and_show(
 class _Standing:
     """How far a comparison is; drawn anew twice a second."""
 
-    def __init__(self, *, runs: Sequence[PlannedRun], due: Sequence[PlannedRun]) -> None:
+    def __init__(self, *, runs: Sequence[ComparisonRun], due: Sequence[ComparisonRun]) -> None:
         states = [run.state for run in runs]
         self.total, self.done, self.failed = len(runs), states.count("done"), 0
         self.due, self.ended = due, set[str]()
@@ -81,7 +81,7 @@ class _Standing:
 
     def note(self, finished: Finished) -> None:
         """Count a run that has ended."""
-        self.ended.add(finished.run.grid_run.name)
+        self.ended.add(finished.run.name)
         if finished.state == "done":
             self.done += 1
         else:
@@ -94,7 +94,7 @@ class _Standing:
         said = f"{self.done} done, {self.failed} failed, {len(running)} running, {left} left, {minutes}:{seconds:02d}"
         head = Table.grid(padding=(0, 1))
         head.add_row(ProgressBar(total=max(1, self.total), completed=self.done + self.failed, width=30), said)
-        names = [Text(f"  {run.grid_run.grid}/{run.grid_run.name}", style="dim") for run in running[:_SHOWN_RUNS]]
+        names = [Text(f"  {run.grid}/{run.name}", style="dim") for run in running[:_SHOWN_RUNS]]
         return Group(head, *names)
 
 
@@ -102,18 +102,18 @@ def _line(finished: Finished, standing: _Standing) -> str:
     run = finished.run
     how = "done  " if finished.state == "done" else "failed"
     reason = f": {finished.reason}" if finished.reason else ""
-    return f"{standing.done + standing.failed}/{standing.total} {how} {run.grid_run.grid}/{run.grid_run.name}{reason}"
+    return f"{standing.done + standing.failed}/{standing.total} {how} {run.grid}/{run.name}{reason}"
 
 
-def _say_how_it_ended(console: Console, runs: Sequence[PlannedRun], folder: Path) -> int:
+def _say_how_it_ended(console: Console, runs: Sequence[ComparisonRun], folder: Path) -> int:
     states = [run.state for run in runs]
     done, failed, left = (states.count(state) for state in ("done", "failed", "left"))
     _say(console, f"{done} of {len(runs)} runs are done; secura compare table {folder} shows them")
     if failed:
-        where = ", ".join(sorted({str(run.files.record.parent) for run in runs if run.state == "failed"}))
+        where = ", ".join(sorted({str(run.record_file.parent) for run in runs if run.state == "failed"}))
         _say(console, f"{failed} failed, and say why in {where}; the same command tries them again")
     if left:
-        where = ", ".join(sorted({str(run.files.log.parent) for run in runs if run.state == "left"}))
+        where = ", ".join(sorted({str(run.log_file.parent) for run in runs if run.state == "left"}))
         _say(console, f"{left} ended without a record, see {where}; the same command goes on with them")
     return 1 if failed or left else 0
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secura.experiments.comparison.plan.gpus import UTILISATION, Gpu
-from secura.experiments.comparison.plan.plan import Plan, PlanRow
+from secura.experiments.comparison.plan.grid_plan import Plan, PlanRow
 from secura.experiments.comparison.plan.trial import Trial
 
 _MISSING = "–"

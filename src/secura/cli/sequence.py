@@ -33,8 +33,8 @@ def run(
 ) -> int:
     """Learn the tasks of a file in order; the same command goes on after any interruption.
 
-    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 2 knowledge below
-    retention.min_retention, 3 wrong usage.
+    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 2 kept less than
+    retention.min_retention or too little to tell, 3 wrong usage.
     """
     del debug
     from secura.experiments.settings.layers import config_as_yaml, load_config_of
@@ -48,6 +48,8 @@ def run(
     from rich.console import Console
 
     from secura.cli.sequence_view import show_plan, show_sequence, stage_shower
+    from secura.evaluation.retention_gate import judge
+    from secura.experiments.run.rows import ASK_MORE_KNOWLEDGE
     from secura.experiments.sequence.run import prepare_sequence, run_sequence
 
     console = Console()
@@ -58,12 +60,12 @@ def run(
         return 0
     matrix = run_sequence(prepared, console, stage_shower(console, prepared.first_stage))
     show_sequence(console, prepared.run.folder, prepared.run.config, matrix)
-    wanted, base, last = config.retention.min_retention, matrix.knowledge(0), matrix.knowledge(len(matrix.tasks))
-    if wanted is not None and (not base or last is None or last / base < wanted):
-        kept = "nothing" if not base or last is None else f"{last / base:.1%}"
-        console.print(f"knowledge is below retention.min_retention: kept {kept}, wanted {wanted:.1%}", highlight=False)
-        return 2
-    return 0
+    limit = config.retention.min_retention
+    if limit is None:
+        return 0
+    verdict = judge(matrix.knowledge_kept(len(matrix.tasks)), limit, ask_more=ASK_MORE_KNOWLEDGE)
+    console.print(verdict.sentence, highlight=False, markup=False, soft_wrap=True)
+    return 0 if verdict.passed else 2
 
 
 @app.command()

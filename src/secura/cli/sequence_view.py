@@ -3,10 +3,12 @@
 import time
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from secura.evaluation.retention_metrics import average_accuracy, backward_transfer, forgetting_best_minus_last
+from secura.evaluation.tally import at_least_cell, kept_cell, kept_phrase, percent, together
 from secura.experiments.sequence.matrix import GroupScore, QuestionGroup, SequenceScores
 from secura.experiments.sequence.run import OnStage, PreparedSequence
 from secura.experiments.sequence.undo import Undone
@@ -59,17 +61,28 @@ def show_sequence(console: Console, folder: Path, config: SequenceConfig, matrix
         console.print("nothing is scored yet")
         return
     last = scored[-1]
-    table = Table(title=f"{config.method.name}, {config.strategy.name}", title_justify="left")
-    table.add_column("after")
-    for heading in ("before it", "just learned", f"after task {last}", "knowledge"):
+    table = Table(title=f"{config.method.name}, {config.strategy.name}", title_justify="left", box=SIMPLE_HEAD)
+    table.show_edge, table.padding = False, 0  # 80 columns hold all of it
+    table.add_column("after", overflow="fold")
+    for heading in ("before it", "just learned", f"after task {last}", "knowledge", "kept", "at least"):
         table.add_column(heading, justify="right")
     for stage in scored:
         name = matrix.tasks[stage - 1] if stage else "base model"
         group = QuestionGroup("task", name)
         cells = [matrix.share(max(stage - 1, 0), group), matrix.share(stage, group), matrix.share(last, group)]
         shown = [_share(cell) for cell in cells] if stage else ["", "", ""]
-        table.add_row(name, *shown, _share(matrix.knowledge(stage)))
+        kept = together(matrix.knowledge_kept(stage).values())
+        of_base = [kept_cell(kept), at_least_cell(kept)] if stage and kept.asked else ["", ""]
+        table.add_row(name, *shown, _share(matrix.knowledge(stage)), *of_base)
     console.print(table, highlight=False)
+    kept = together(matrix.knowledge_kept(last).values())
+    if last and kept.asked:
+        console.print(
+            f"knowledge kept of the {kept.before:,} answers that the base model has right: {kept_phrase(kept)}; "
+            f"{kept.gained:,} others gained",
+            highlight=False,
+            soft_wrap=True,
+        )
     scores = matrix.task_matrix()
     console.print(
         f"the {last} tasks learned: average accuracy {_share(average_accuracy(scores).mean)}, backward transfer "
@@ -97,4 +110,5 @@ def show_undone(console: Console, undone: Undone) -> None:
 
 
 def _share(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+    # Rounded as what was kept is, which stands beside it; a loss is below 0.
+    return "–" if share is None else percent(share) if share >= 0 else f"{share:.1%}"

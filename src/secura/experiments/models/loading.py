@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.errors import ConfigError
+from secura.experiments.models.weight_files import check_weight_file, weight_files
 from secura.experiments.settings.run import ModelConfig
 from secura.training.processes import divides_weights
 
@@ -29,7 +30,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
             language model; or if CUDA was asked for and is not there.
     """
     source = model_source(config)
-    _check_folder(source)
+    _check_files(source)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("model.device is cuda, but PyTorch sees no CUDA device; set it to auto or cpu.")
     dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
@@ -37,16 +38,43 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as problem:
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
+    tokenizer = _load_tokenizer(source)
+    if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
+        model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
+    return model, tokenizer
+
+
+def check_model(source: str) -> None:
+    """Refuse a model that could not be loaded, by its files and its tokenizer; its weights are not read.
+
+    Args:
+        source: folder or hub id; a model that is not in the hub's cache is fetched.
+
+    Raises:
+        ConfigError: if there is no such model, no tokenizer beside it, or a file of it is damaged.
+    """
+    _check_files(source)
+    _load_tokenizer(source)
+
+
+def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as problem:
         raise ConfigError(
             f"model {source} has no tokenizer that can be loaded; put its tokenizer files into the folder "
             f"({_in_one_line(problem)})"
         ) from problem
-    if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
-        model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
-    return model, tokenizer
+
+
+def _check_files(source: str) -> None:
+    _check_folder(source)
+    try:
+        files = weight_files(source)
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
+    for file in files:
+        check_weight_file(file)
 
 
 def _check_folder(source: str) -> None:

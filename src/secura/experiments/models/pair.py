@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.errors import BaseMismatchError, ConfigError
@@ -20,7 +21,8 @@ from secura.evaluation.causal_model import Model
 from secura.evaluation.merged import merged_for_scoring
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, check_base
-from secura.experiments.models.loading import load_model, model_source
+from secura.experiments.models.loading import check_model, load_model, model_source
+from secura.experiments.models.weight_files import check_weight_file
 from secura.experiments.settings.run import ModelConfig
 
 BUNDLED = "bundled"
@@ -63,6 +65,18 @@ class ModelPair:
     def is_adapter(self) -> bool:
         """Whether the tuned model is the base with an adapter."""
         return (Path(self.tuned_path) / "adapter_config.json").is_file()
+
+    def check(self) -> None:
+        """Refuse a tuned model that could not be loaded, before the base is loaded, let alone asked.
+
+        Raises:
+            ConfigError: if there is no such model, or a file of it is damaged.
+        """
+        weights = Path(self.tuned_path) / SAFETENSORS_WEIGHTS_NAME
+        if not self.is_adapter:
+            check_model(self.tuned_path)
+        elif weights.is_file():  # PEFT reads other formats too, and speaks of those itself
+            check_weight_file(weights)
 
     @contextmanager
     def base(self) -> Iterator[ReadyModel]:

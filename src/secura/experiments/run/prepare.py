@@ -10,13 +10,13 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from secura.adapters.corda import adapter_state
 from secura.adapters.sharding import whole_shape
 from secura.errors import BaseMismatchError, InputError
 from secura.evaluation.scoring import Model, context_length
 from secura.experiments.library_output import silence_libraries
 from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
 from secura.experiments.methods.checks import check_settings
-from secura.experiments.methods.corda import adapter_state
 from secura.experiments.methods.defaults import with_method_defaults
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
 from secura.experiments.models.loading import check_tokens_are_known, load_model, model_source

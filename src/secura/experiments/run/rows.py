@@ -7,14 +7,18 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from secura.adapters.corda import CALIBRATION_TEXTS
 from secura.errors import ConfigError
+from secura.evaluation.retention_gate import check_gate_can_open
 from secura.experiments.data import TaskRows, calibration_items, hold_out, read_retention, read_task
-from secura.experiments.methods.corda import CALIBRATION_TEXTS
 from secura.experiments.settings.run import TrainingConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
-from secura.tasks.question import Item
+from secura.tasks.question import Item, Question
 from secura.training.examples import Example, example_from_item, fit_to_context
+
+ASK_MORE_KNOWLEDGE = "raise retention.per_family, or give --retain more questions"
+"""How the user asks more, where too few questions tell nothing."""
 
 _FEW_STEPS = 30
 """Fewer steps than this teach little, and a user who has not asked for them is told."""
@@ -60,14 +64,23 @@ def read_rows(config: LearningConfig) -> list[TaskRows]:
 
 
 def retention_of(config: LearningConfig) -> list[Item]:
-    """The questions about what must not be lost."""
+    """The questions about what must not be lost.
+
+    Raises:
+        ConfigError: if they are too few to show that `retention.min_retention` is kept.
+        DataError: if a file cannot be used.
+    """
     wanted = config.retention
-    return read_retention(
+    items = read_retention(
         wanted.path,
         bundled_model=config.model.path is None,
         per_family=wanted.per_family,
         seed=config.training.seed,
     )
+    if wanted.min_retention is not None:
+        questions = sum(isinstance(item, Question) for item in items)
+        check_gate_can_open(wanted.min_retention, questions, ask_more=ASK_MORE_KNOWLEDGE)
+    return items
 
 
 def longest_row(wanted: int | None, context: int | None) -> int:

@@ -7,9 +7,9 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from secura.adapters.corda import save_as_lora
 from secura.evaluation.scoring import Model
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, write_json
-from secura.experiments.methods.corda import save_as_lora
 from secura.experiments.models.base_record import BASE_RECORD
 
 

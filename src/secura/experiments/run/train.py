@@ -12,12 +12,12 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainerCallback
 
+from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.files import REPORT_FILE, write_folder, write_json
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.models.base_record import BASE_RECORD
-from secura.experiments.provenance import provenance
 from secura.experiments.run.divided import whole_model, whole_state
 from secura.experiments.run.folder import write_config
 from secura.experiments.run.learn import learn_task

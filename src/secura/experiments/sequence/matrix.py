@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from secura.evaluation.retention_metrics import ScoreMatrix
+from secura.evaluation.tally import Tally
 from secura.experiments.files import write_json
 
 MATRIX_FILE = "matrix.json"
@@ -53,6 +54,11 @@ class GroupScore:
         return len(self.right)
 
     @property
+    def answers(self) -> list[bool]:
+        """Whether each question was answered right."""
+        return [each == "1" for each in self.right]
+
+    @property
     def share_right(self) -> float | None:
         """Right answers as a share of 1; None where nothing was asked."""
         return self.right.count("1") / self.asked if self.asked else None
@@ -77,6 +83,19 @@ class SequenceScores:
         cells = [cell for group, cell in self.cells.get(stage, {}).items() if group.kind == "knowledge"]
         asked = sum(cell.asked for cell in cells)
         return sum(cell.right.count("1") for cell in cells) / asked if asked else None
+
+    def tally(self, stage: int, group: QuestionGroup) -> Tally | None:
+        """A group's answers by the base model and at a stage; None where either was not scored right or wrong."""
+        first, then = (self.cells.get(each, {}).get(group) for each in (0, stage))
+        if first is None or then is None or not first.asked or first.asked != then.asked:
+            return None
+        return Tally.of_answers(first.answers, then.answers)
+
+    def knowledge_kept(self, stage: int) -> dict[str, Tally]:
+        """What is kept of each family of knowledge at a stage, those that were not scored left out."""
+        groups = [group for group in self.cells.get(0, {}) if group.kind == "knowledge"]
+        tallies = {group.name: self.tally(stage, group) for group in groups}
+        return {family: tally for family, tally in tallies.items() if tally is not None}
 
     def mean_of_tasks(self, stage: int, tasks: Sequence[str]) -> float | None:
         """Mean share of right answers over tasks, each task counting once; None if none was scored."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secura.errors import DataError
-from secura.experiments.comparison.runs.grid_run import stored_grid_runs
+from secura.experiments.comparison.runs.comparison_run import declared_runs
 from secura.experiments.comparison.runs.record import RunRecord
 from secura.experiments.comparison.runs.record_files import RESULTS_FOLDER, read_records
 from secura.report.comparison.runs import GridRuns, Missing, newest_of_each_cell
@@ -52,7 +52,7 @@ def read_comparison(folder: Path) -> Comparison:
         GridRuns(
             name=name,
             records=[record for record in own if record.grid == name],
-            missing=[grid_run for grid, grid_run in missing if grid == name],
+            missing=[run for grid, run in missing if grid == name],
         )
         for name in names
     ]
@@ -73,7 +73,7 @@ def _file(files: Mapping[str, Path], record: RunRecord) -> Path | None:
 def _missing(folder: Path, records: Sequence[RunRecord]) -> tuple[list[tuple[str, Missing]], str]:
     """Planned runs without a record, each with its grid, and why that cannot be told, if so."""
     try:
-        grid_runs = [grid_run for grid_run, _ in stored_grid_runs(folder)]
+        declared = declared_runs(folder)
     except DataError as problem:
         return [], str(problem)
     carried_out = {
@@ -81,17 +81,13 @@ def _missing(folder: Path, records: Sequence[RunRecord]) -> tuple[list[tuple[str
     }
     names = {record.name for record in records}
     missing: dict[tuple[str, Missing], None] = {}
-    for grid_run in grid_runs:
-        place = (grid_run.grid, grid_run.label, grid_run.model, grid_run.task, grid_run.seed, grid_run.learning_rate)
+    for run in declared:
+        place = (run.grid, run.label, run.model, run.task, run.seed, run.learning_rate)
         # A sequence in another order is another run at the same place.
-        if grid_run.name in names or (grid_run.kind == "train" and place in carried_out):
+        if run.name in names or (run.kind == "train" and place in carried_out):
             continue
-        planned = Missing(
-            label=grid_run.label,
-            model=grid_run.model,
-            task=grid_run.task,
-            seed=grid_run.seed,
-            learning_rate=grid_run.learning_rate,
+        lacking = Missing(
+            label=run.label, model=run.model, task=run.task, seed=run.seed, learning_rate=run.learning_rate
         )
-        missing[grid_run.grid, planned] = None
+        missing[run.grid, lacking] = None
     return list(missing), ""

@@ -6,9 +6,9 @@ from transformers import LlamaConfig
 
 from secura.errors import TrainingError
 from secura.experiments.comparison.plan import trial
+from secura.experiments.comparison.plan.grid_plan import runs_of_files
 from secura.experiments.comparison.plan.model_configs import backbones
-from secura.experiments.comparison.plan.plan import runs_of_files
-from secura.experiments.comparison.plan.trial import small_adapter, small_config, try_grid_runs, try_method
+from secura.experiments.comparison.plan.trial import small_adapter, small_config, try_method, try_runs
 from secura.experiments.settings.names import METHOD_NAMES
 
 GRIDS = sorted((Path(__file__).parents[4] / "grids" / "paper").glob("*.yaml"))
@@ -69,7 +69,7 @@ def test_every_method_trains_saves_and_reloads_on_every_architecture(name: str, 
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(not GRIDS, reason="grids/paper is not there")
 def test_every_run_of_the_papers_grids_would_work() -> None:
-    trials = list(try_grid_runs(runs_of_files(GRIDS)))
+    trials = list(try_runs(runs_of_files(GRIDS)))
     assert trials
     assert [f"{each.label} on {each.model}: {each.said}" for each in trials if not each.worked] == []
 

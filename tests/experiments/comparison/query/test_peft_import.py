@@ -7,7 +7,7 @@ from peft_results import peft_result
 
 from secura.errors import DataError
 from secura.experiments.comparison.query.peft_import import import_results
-from secura.experiments.comparison.query.query import Tables
+from secura.experiments.comparison.query.tables import Tables
 from secura.experiments.comparison.runs.record_files import read_records
 
 

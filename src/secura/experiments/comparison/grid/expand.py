@@ -3,36 +3,32 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from peft import PeftConfig
 
 from secura.errors import ConfigError, InputError
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.comparison.grid.config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
-from secura.experiments.comparison.runs.grid_run import GridRun
+from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.methods.adapters import adapter_config
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import with_method_defaults
 from secura.experiments.settings.layers import config_from
-from secura.experiments.settings.names import StrategyName
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.finding import GROUPS, find_tasks, is_user_task
 from secura.tasks.task_items import task_version_key
 
-_WHERE = ("label", "method", "strategy", "model", "task", "seed", "learning_rate", "order_seed")
-_GIVEN_BY_THE_GRID = ("out", "data.path", "method.name", "strategy.name", "model.path", "training.seed", "order_seed")
-
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
-    """One place of the grid, before settings are chosen."""
+class _Combination:
+    """What one run combines, before settings are chosen."""
 
     method: GridMethod
     model: GridModel
@@ -58,57 +54,37 @@ def runs_of_grid(grid: GridConfig) -> list[GridRun]:
             is declared twice, or an override or exclusion that no run matches; the message
             names the run.
     """
-    _check_shape(grid)
-    grid_runs: dict[str, GridRun] = {}
-    used = [0] * (len(grid.overrides) + len(grid.exclude))
-    for place in _places(grid):
-        where = f"grid {grid.name}, {place.label} on {place.task_label}, seed {place.seed}"
+    checksum = cache(_checksum)  # for as long as this takes: the next time, a file may hold something else
+    runs: dict[str, GridRun] = {}
+    used = [0] * len(grid.conditions)
+    for combination in _combinations(grid):
+        where = f"grid {grid.name}, {combination.label} on {combination.task_label}, seed {combination.seed}"
         try:
-            grid_run = _grid_run(grid, place, used)
+            run = _run(grid, combination, used, checksum)
         except InputError as problem:
             raise type(problem)(f"{where}: {problem}") from problem
-        if grid_run is None:
+        if run is None:
             continue
-        if grid_run.name in grid_runs:
+        if run.name in runs:
             raise ConfigError(f"{where} is there twice with the same settings; take one out or give it another label.")
-        grid_runs[grid_run.name] = grid_run
-    sections = [*(("overrides", each.where) for each in grid.overrides), *(("exclude", each) for each in grid.exclude)]
-    for (section, condition), count in zip(sections, used, strict=True):
+        runs[run.name] = run
+    for (section, condition), count in zip(grid.conditions, used, strict=True):
         if not count:
-            raise ConfigError(f"grid {grid.name}: {section} {condition} matches no run; mend it or take it out.")
-    if not grid_runs:
+            said = ", ".join(f"{key}: {value}" for key, value in condition.items())
+            raise ConfigError(f"grid {grid.name}: {section} ({said}) matches no run; mend it or take it out.")
+    if not runs:
         raise ConfigError(f"grid {grid.name}: exclude leaves no run at all.")
-    return list(grid_runs.values())
+    return list(runs.values())
 
 
-def _check_shape(grid: GridConfig) -> None:
-    if grid.kind == "train" and not grid.tasks:
-        raise ConfigError(f"grid {grid.name}: tasks is empty; list at least one task, or set kind to sequence.")
-    if grid.kind == "sequence" and grid.tasks:
-        raise ConfigError(f"grid {grid.name}: a sequence has its tasks under base.tasks; move them there.")
-    if grid.kind == "train" and grid.order_seeds != [None]:
-        raise ConfigError(f"grid {grid.name}: order_seeds belong to kind sequence; leave them out.")
-    listed: dict[str, list[Any]] = {"methods": [each.shown for each in grid.methods], "seeds": [*grid.seeds]}
-    for kind, names in listed.items():
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ConfigError(f"grid {grid.name}: {kind} names {twice[0]!r} twice; give each a label of its own.")
-    for condition in (*(each.where for each in grid.overrides), *grid.exclude):
-        for key in condition:
-            if key not in _WHERE:
-                near = get_close_matches(key, _WHERE, n=1, cutoff=0.0)[0]
-                raise ConfigError(
-                    f"grid {grid.name}: runs are not told apart by {key!r}; the nearest is {near}, all are "
-                    f"{', '.join(_WHERE)}."
-                )
-
-
-def _places(grid: GridConfig) -> Iterator[_Place]:
+def _combinations(grid: GridConfig) -> Iterator[_Combination]:
     tasks = [None] if grid.kind == "sequence" else [each for task in grid.tasks for each in _expanded(task, grid)]
     for model, task, method in itertools.product(grid.models, tasks, grid.methods):
         rates = grid.learning_rates if method.learning_rates is None else method.learning_rates
         for rate, order_seed, seed in itertools.product(rates, grid.order_seeds, grid.seeds):
-            yield _Place(method=method, model=model, task=task, seed=seed, learning_rate=rate, order_seed=order_seed)
+            yield _Combination(
+                method=method, model=model, task=task, seed=seed, learning_rate=rate, order_seed=order_seed
+            )
 
 
 def _expanded(task: GridTask, grid: GridConfig) -> list[GridTask]:
@@ -123,25 +99,27 @@ def _expanded(task: GridTask, grid: GridConfig) -> list[GridTask]:
 # ---------------------------------------------------------------------- one run
 
 
-def _grid_run(grid: GridConfig, place: _Place, used: list[int]) -> GridRun | None:
-    settings = _laid_over(grid, place)
+def _run(
+    grid: GridConfig, combination: _Combination, used: list[int], checksum: Callable[[str], str]
+) -> GridRun | None:
+    settings = _laid_over(grid, combination)
     config = _filled_in(grid, settings)
     rate = config.training.learning_rate
     coordinates = {
-        "label": place.label,
-        "method": place.method.name,
-        "strategy": place.method.strategy,
-        "model": place.model.shown,
-        "task": place.task_label,
-        "seed": place.seed,
+        "label": combination.label,
+        "method": combination.method.name,
+        "strategy": combination.method.strategy,
+        "model": combination.model.shown,
+        "task": combination.task_label,
+        "seed": combination.seed,
         "learning_rate": rate,
-        "order_seed": place.order_seed,
+        "order_seed": combination.order_seed,
     }
     changed = False
     for number, override in enumerate(grid.overrides):
         if _matches(override.where, coordinates):
             used[number] += 1
-            lay_over(settings, _checked(override.set))
+            lay_over(settings, override.set)
             changed = True
     left_out = [number for number, where in enumerate(grid.exclude) if _matches(where, coordinates)]
     for number in left_out:
@@ -154,49 +132,33 @@ def _grid_run(grid: GridConfig, place: _Place, used: list[int]) -> GridRun | Non
     return GridRun(
         grid=grid.name,
         kind=grid.kind,
-        label=place.label,
-        model=place.model.shown,
-        task=place.task_label,
+        label=combination.label,
+        model=combination.model.shown,
+        task=combination.task_label,
         settings=config.model_dump(mode="json", exclude={"out"}),
         measure=tuple(sorted(set(grid.measure))),
         forgetting_text=_forgetting_text(grid, config),
-        versions=_versions(grid, config),
+        versions=_versions(grid, config, checksum),
     )
 
 
-def _laid_over(grid: GridConfig, place: _Place) -> Settings:
-    """The settings of a place: base, then the model's, the task's and the method's, then what the grid varies."""
+def _laid_over(grid: GridConfig, combination: _Combination) -> Settings:
+    """The settings of a combination: base, then the model's, the task's and the method's, then what the grid varies."""
     settings: Settings = {}
-    for more in (grid.base, place.model.settings, {} if place.task is None else place.task.settings):
-        lay_over(settings, _checked(more))
-    lay_over(settings, _checked(place.method.settings))
-    lay_over(settings, {"method.name": place.method.name, "training.seed": place.seed})
-    if place.model.path != "bundled":
-        lay_over(settings, {"model.path": place.model.path})
-    if place.task is not None:
-        lay_over(settings, {"data.path": place.task.name})
-    if place.method.strategy is not None:
-        lay_over(settings, {"strategy.name": place.method.strategy})
-    if place.order_seed is not None:
-        lay_over(settings, {"order_seed": place.order_seed})
-    if place.learning_rate is not None:
-        lay_over(settings, {"training.learning_rate": place.learning_rate})
-    return settings
-
-
-def _checked(settings: Settings) -> Settings:
-    """Settings that do not name what the grid itself varies."""
-    flat: Settings = {}
-    lay_over(flat, settings)
-    for path in _GIVEN_BY_THE_GRID:
-        value: Any = flat
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            raise ConfigError(
-                f"settings name {path}, which the grid gives each run; leave it out (methods, models, tasks and "
-                "seeds are lists of the grid)."
-            )
+    for more in (grid.base, combination.model.settings, {} if combination.task is None else combination.task.settings):
+        lay_over(settings, more)
+    lay_over(settings, combination.method.settings)
+    lay_over(settings, {"method.name": combination.method.name, "training.seed": combination.seed})
+    if combination.model.path != "bundled":
+        lay_over(settings, {"model.path": combination.model.path})
+    if combination.task is not None:
+        lay_over(settings, {"data.path": combination.task.name})
+    if combination.method.strategy is not None:
+        lay_over(settings, {"strategy.name": combination.method.strategy})
+    if combination.order_seed is not None:
+        lay_over(settings, {"order_seed": combination.order_seed})
+    if combination.learning_rate is not None:
+        lay_over(settings, {"training.learning_rate": combination.learning_rate})
     return settings
 
 
@@ -205,13 +167,7 @@ def _matches(where: Mapping[str, Any], coordinates: Mapping[str, Any]) -> bool:
 
 
 def _filled_in(grid: GridConfig, settings: Settings) -> LearningConfig:
-    """The configuration with the method's habits in place of what was left open."""
-    strategy = settings.get("strategy", {}).get("name")
-    if strategy is not None and strategy not in get_args(StrategyName):
-        near = get_close_matches(str(strategy), get_args(StrategyName), n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"unknown strategy {strategy!r}; the nearest is {near}, all are {', '.join(get_args(StrategyName))}."
-        )
+    """The configuration with the method's defaults in place of what was left open."""
     config = config_from(RunConfig if grid.kind == "train" else SequenceConfig, settings)
     if isinstance(config, SequenceConfig):  # tasks as written: their order is order_seed's
         as_written = ordered_tasks(config.model_copy(update={"order_seed": None}))
@@ -225,12 +181,15 @@ def _check(config: LearningConfig) -> None:
     for path in _files(config):
         if _looks_like_a_file(path) and not Path(path).exists():
             raise ConfigError(f"{path}: no such file.")
-    if isinstance(config, RunConfig):
-        assert config.data.path is not None
-        _check_task(config.data.path)
-        return
-    for name in ordered_tasks(config):
+    for name in _tasks(config):
         _check_task(name)
+
+
+def _tasks(config: LearningConfig) -> list[str]:
+    """What a configuration names to learn: tasks, files, data sets of the hub."""
+    if isinstance(config, RunConfig):
+        return [] if config.data.path is None else [config.data.path]
+    return config.tasks or []
 
 
 def _check_task(name: str) -> None:
@@ -264,28 +223,22 @@ def _forgetting_text(grid: GridConfig, config: LearningConfig) -> str | None:
             "measure names forgetting_text, and a model of your own needs a text of your own; set forgetting_text to "
             "a file or hub data set, such as HuggingFaceFW/finewiki."
         )
-    if grid.forgetting_text is not None and _looks_like_a_file(grid.forgetting_text):
-        _existing(grid.forgetting_text)
-    return grid.forgetting_text
-
-
-def _existing(path: str) -> str:
-    if not Path(path).is_file():
+    path = grid.forgetting_text
+    if path is not None and _looks_like_a_file(path) and not Path(path).is_file():
         raise ConfigError(f"{path}: no such file.")
     return path
 
 
-def _versions(grid: GridConfig, config: LearningConfig) -> dict[str, Any]:
+def _versions(grid: GridConfig, config: LearningConfig, checksum: Callable[[str], str]) -> dict[str, Any]:
     """Versions of the scorer and the tasks, checksums of files, and what our own adapters do by default."""
-    names = [config.data.path] if isinstance(config, RunConfig) else ordered_tasks(config)
     bundled = config.model.path is None and config.retention.path is None
-    known = [name for name in names if name is not None and not os.path.exists(name) and "/" not in name]
+    known = [name for name in _tasks(config) if not os.path.exists(name) and "/" not in name]
     tasks = [*find_tasks(known), *(find_tasks(["knowledge"]) if bundled else [])]
     files = [*_files(config), *filter(None, [grid.forgetting_text if "forgetting_text" in grid.measure else None])]
     return {
         "scoring": SCORING_VERSION,
         "tasks": sorted(task_version_key(task) for task in tasks),
-        "files": {path: _checksum(path) for path in sorted(files) if os.path.isfile(path)},
+        "files": {path: checksum(path) for path in sorted(files) if os.path.isfile(path)},
         "adapter": _own_adapter_settings(config),
     }
 
@@ -307,11 +260,9 @@ def _plain(value: Any) -> Any:
 
 def _files(config: LearningConfig) -> Sequence[str]:
     """What a configuration names that may be a file."""
-    names: list[str | None] = [config.retention.path, config.method.calibration]
+    names = [config.retention.path, config.method.calibration, *_tasks(config)]
     if isinstance(config, RunConfig):
-        names += [config.data.path, config.data.test_path]
-    else:
-        names += config.tasks or []
+        names.append(config.data.test_path)
     return [name for name in names if name is not None]
 
 

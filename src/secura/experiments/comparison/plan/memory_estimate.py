@@ -1,7 +1,8 @@
 """How much GPU memory a training step holds, piece by piece.
 
     weights       base and adapter, by their own types, buffers included: exact
-    references    W_ref of each adapted layer, float32, where folds move it
+    references    W_ref of each adapted layer, in float32 or wider, where folds move it: exact
+    folds         what each fold has stored, at the end of the run: exact
     gradients     as many bytes as the trained weights
     optimizer     AdamW's two moments, in the type of the trained weights: exact
     activations   what autograd saves; with checkpointing, the input of each layer and one layer in full
@@ -16,11 +17,11 @@ What is missing: the gaps that PyTorch's allocator leaves, a few per cent.
 
 Source:
     AdamW's state is that of torch.optim.AdamW; checkpointing by layer is Chen et al.,
-    arXiv:1604.06174; what autograd saves is counted by `meta_model`, not derived.
+    arXiv:1604.06174; what autograd saves is counted by `step_count`, not derived.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -28,8 +29,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from secura.adapters.secura.factors import ChangeFactors
 from secura.adapters.secura.layer import SecuraLayer
-from secura.experiments.comparison.plan.meta_model import StepCount, decoder_layers
+from secura.training.meta_layers import all_weights, decoder_layers, whole
+from secura.training.step_count import StepCount
 
 OVERHEAD_BYTES = 1_000_000_000
 _FLOAT32_BYTES = 4
@@ -43,6 +46,8 @@ class MemoryEstimate:
     """Base and adapter, buffers included."""
     references: int
     """Moved references of adapted layers."""
+    folds: int
+    """What folds have stored."""
     gradients: int
     """Of the trained weights."""
     optimizer: int
@@ -59,16 +64,17 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """All of it."""
-        return (
-            self.weights
-            + self.references
-            + self.gradients
-            + self.optimizer
-            + self.activations
-            + self.copies
-            + self.temporaries
-            + self.overhead
-        )
+        return sum(getattr(self, piece.name) for piece in fields(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folding:
+    """How often an adapter is folded in a run."""
+
+    tasks: int = 0
+    """Under the names of how many tasks."""
+    folds: int = 0
+    """How often in all."""
 
 
 def estimate_memory(
@@ -81,7 +87,7 @@ def estimate_memory(
     vocabulary: int,
     computed_in: torch.dtype,
     checkpointing: bool,
-    folds: bool,
+    folding: Folding,
 ) -> MemoryEstimate:
     """Add up what a step holds.
 
@@ -94,19 +100,20 @@ def estimate_memory(
         vocabulary: logits a token.
         computed_in: type of the activations.
         checkpointing: whether activations are computed twice to hold fewer.
-        folds: whether the adapter is folded while it trains.
+        folding: how often the adapter is folded.
     """
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    trained_bytes = sum(weight.numel() * weight.element_size() for weight in trained)
-    logits = batch * tokens * vocabulary
+    trained_bytes = sum(_bytes(weight) for weight in all_weights(model) if weight.requires_grad)
+    held = (*all_weights(model), *(buffer for part in whole(model) for buffer in part.buffers()))
+    adapted = [(layer, name) for layer in _secura_layers(model) for name in layer.secura_change]
     return MemoryEstimate(
-        weights=sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers())),
-        references=sum(_wide_bytes(layer) for layer in _layers_with_moved_reference(model)) if folds else 0,
+        weights=sum(map(_bytes, held)),
+        references=sum(_reference_bytes(layer, name) for layer, name in adapted) if folding.folds else 0,
+        folds=sum(_fold_bytes(layer, name, folding) for layer, name in adapted) if folding.folds else 0,
         gradients=trained_bytes,
         optimizer=2 * trained_bytes,
         activations=_activations(step, batch * tokens * hidden * computed_in.itemsize, checkpointing=checkpointing),
         copies=_copies(model, computed_in, checkpointing=checkpointing),
-        temporaries=max((2 * computed_in.itemsize + _FLOAT32_BYTES) * logits, _norm_temporaries(model)),
+        temporaries=max((2 * computed_in.itemsize + _FLOAT32_BYTES) * batch * tokens * vocabulary, _norm_bytes(model)),
     )
 
 
@@ -121,36 +128,50 @@ def _copies(model: PreTrainedModel | PeftModel, computed_in: torch.dtype, *, che
     if model.dtype == computed_in:
         return 0
     layers = decoder_layers(model)
-    in_layers = sum(weight.numel() for weight in layers.parameters() if weight.dim() > 1)
+    in_layers = sum(weight.numel() for weight in all_weights(layers) if weight.dim() > 1)
     output: Any = model.get_output_embeddings()
     head = 0 if output is None else output.weight.numel()
     return computed_in.itemsize * (head + (in_layers // len(layers) if checkpointing else in_layers))
 
 
-def _norm_temporaries(model: nn.Module) -> int:
+def _reference_bytes(layer: SecuraLayer, adapter_name: str) -> int:
+    """W_ref of a layer; without a weight norm in force the layer never builds it."""
+    settings = layer.secura_settings[adapter_name]
+    return _wide_bytes(layer) if settings.folds_move_the_reference and settings.weight_norm is not None else 0
+
+
+def _fold_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
+    factors = layer.secura_change[adapter_name]
+    assert isinstance(factors, ChangeFactors)
+    kept = folding.tasks if layer.sums_folds(adapter_name) else folding.folds
+    return kept * sum(map(_bytes, factors.current_fold().values()))
+
+
+def _norm_bytes(model: nn.Module) -> int:
+    """What a weight norm holds at a time, of the layer where that is most."""
     sizes = [
-        _wide_bytes(layer) * (3 if _has_16_bits(layer) else 2)
+        _wide_bytes(layer) * (3 if _weight(layer).element_size() < _FLOAT32_BYTES else 2)
         for layer in _secura_layers(model)
         if any(settings.weight_norm is not None for settings in layer.secura_settings.values())
     ]
     return max(sizes, default=0)
 
 
-def _has_16_bits(layer: SecuraLayer) -> bool:
-    weight = layer.get_base_layer().weight
-    assert isinstance(weight, Tensor)
-    return weight.element_size() < _FLOAT32_BYTES
-
-
-def _layers_with_moved_reference(model: nn.Module) -> Iterator[SecuraLayer]:
-    for layer in _secura_layers(model):
-        if any(settings.folds_move_the_reference for settings in layer.secura_settings.values()):
-            yield layer
-
-
 def _secura_layers(model: nn.Module) -> Iterator[SecuraLayer]:
-    return (module for module in model.modules() if isinstance(module, SecuraLayer))
+    return (module for part in whole(model) for module in part.modules() if isinstance(module, SecuraLayer))
 
 
 def _wide_bytes(layer: SecuraLayer) -> int:
-    return layer.out_features * layer.in_features * _FLOAT32_BYTES
+    """A layer's whole weight in float32, or in its own type where that is wider."""
+    weight = _weight(layer)
+    return weight.numel() * torch.promote_types(weight.dtype, torch.float32).itemsize
+
+
+def _weight(layer: SecuraLayer) -> Tensor:
+    weight = layer.get_base_layer().weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

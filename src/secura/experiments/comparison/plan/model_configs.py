@@ -16,6 +16,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from secura.errors import ConfigError
+from secura.tasks.world import bundled_model_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +47,17 @@ def backbones() -> tuple[Backbone, ...]:
     return tuple(Backbone(ids=tuple(each["ids"]), weights=each["weights"], settings=each["config"]) for each in stored)
 
 
-def config_of_model(source: str) -> PretrainedConfig:
+def config_of_model(source: str | None) -> PretrainedConfig:
     """The configuration of a model.
 
     Args:
-        source: a folder with a config.json, or a hub id; one of `backbones` needs no network.
+        source: a folder with a config.json, or a hub id; one of `backbones` needs no network. None is the
+            bundled model.
 
     Raises:
         ConfigError: if there is no such folder, or the hub cannot be reached for it.
     """
+    source = str(bundled_model_path()) if source is None else source
     for backbone in backbones():
         if source.lower() in (each.lower() for each in backbone.ids) and not Path(source).exists():
             return backbone.config

@@ -22,12 +22,12 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, TrainerCallback
 
+from secura.adapters.corda import adapter_state, save_as_lora
 from secura.errors import SecuraError, TrainingError
+from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.comparison.plan.model_configs import config_of_model
-from secura.experiments.comparison.runs.grid_run import GridRun
 from secura.experiments.methods.adapters import attach_adapter
-from secura.experiments.methods.corda import adapter_state, save_as_lora
 from secura.training.examples import Example
 from secura.training.trainer import Precision, make_trainer
 
@@ -92,37 +92,31 @@ def small_adapter(adapter: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def try_grid_runs(grid_runs: Sequence[GridRun]) -> Iterator[Trial]:
+def try_runs(runs: Sequence[GridRun]) -> Iterator[Trial]:
     """Try each method on each architecture of a grid once, and yield how it did."""
     tried = set()
-    for grid_run in grid_runs:
-        method = grid_run.settings["method"]
-        key = (grid_run.settings["model"]["path"], method["name"], repr(method["adapter"]), method["fold_every"])
+    for run in runs:
+        method = run.settings["method"]
+        key = (run.settings["model"]["path"], method["name"], repr(method["adapter"]), method["fold_every"])
         if key in tried:
             continue
         tried.add(key)
-        yield try_grid_run(grid_run)
+        yield _try_run(run)
 
 
-def try_grid_run(grid_run: GridRun) -> Trial:
-    """Try one run of a grid; an error of any kind is the answer, not the end."""
+def _try_run(run: GridRun) -> Trial:
+    """Try one run; an error of any kind is the answer, not the end."""
     try:
-        said = _tried(grid_run.settings)
+        said = _tried(run.settings)
     except Exception as problem:
         reason = " ".join(str(problem).split())[:300]
         said = reason if isinstance(problem, SecuraError) else f"{type(problem).__name__}: {reason}"
-        return Trial(model=grid_run.model, label=grid_run.label, worked=False, said=said)
-    return Trial(model=grid_run.model, label=grid_run.label, worked=True, said=said)
+        return Trial(model=run.model, label=run.label, worked=False, said=said)
+    return Trial(model=run.model, label=run.label, worked=True, said=said)
 
 
 def _tried(settings: Mapping[str, Any]) -> str:
-    source = settings["model"]["path"]
-    if source is None:
-        from secura.tasks.world import bundled_model_path
-
-        source = str(bundled_model_path())
-    config = config_of_model(source)
-    method = settings["method"]
+    config, method = config_of_model(settings["model"]["path"]), settings["method"]
     model_on_meta(config, method["name"], method["adapter"], torch.bfloat16)  # refuses a rank that is too large
     return try_method(
         small_config(config),

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from secura.evaluation.retention_metrics import ScoreMatrix, average_accuracy
-from secura.experiments.comparison.runs.grid_run import GridRun, stored_grid_runs
+from secura.evaluation.tally import together
+from secura.experiments.comparison.grid.grid_run import GridRun
+from secura.experiments.comparison.runs.comparison_run import declared_runs
 from secura.experiments.comparison.runs.record import RunRecord
 from secura.experiments.comparison.runs.record_files import read_records
 
@@ -32,7 +34,7 @@ COLUMNS: Mapping[str, str] = {
 
 
 def flat_rows(folder: Path, records: list[RunRecord] | None = None) -> list[Row]:
-    """One row a run, planned ones without a record as `missing`.
+    """One row a run, those without a record as `missing`.
 
     Args:
         folder: folder of a comparison.
@@ -40,21 +42,14 @@ def flat_rows(folder: Path, records: list[RunRecord] | None = None) -> list[Row]
     """
     found = read_records(folder) if records is None else records
     known = {(record.grid, record.name) for record in found}
-    missing = [grid_run for grid_run, _ in stored_grid_runs(folder) if (grid_run.grid, grid_run.name) not in known]
+    missing = [run for run in declared_runs(folder) if (run.grid, run.name) not in known]
     return [*map(_row, found), *map(_missing_row, missing)]
 
 
 def _row(record: RunRecord) -> Row:
-    settings, cost = record.settings, record.cost
+    cost = record.cost
     return _whole_row(
-        _of_settings(settings),
-        name=record.name,
-        grid=record.grid,
-        label=record.label,
-        model=record.model,
-        task=record.task,
-        seed=record.seed,
-        learning_rate=record.learning_rate,
+        record,
         status=record.status,
         error=record.error or None,
         source=record.source,
@@ -77,24 +72,15 @@ def _row(record: RunRecord) -> Row:
     )
 
 
-def _missing_row(grid_run: GridRun) -> Row:
-    return _whole_row(
-        _of_settings(grid_run.settings),
-        name=grid_run.name,
-        grid=grid_run.grid,
-        label=grid_run.label,
-        model=grid_run.model,
-        task=grid_run.task,
-        seed=grid_run.seed,
-        learning_rate=grid_run.learning_rate,
-        status="missing",
-        source="secura",
-    )
+def _missing_row(run: GridRun) -> Row:
+    return _whole_row(run, status="missing", source="secura")
 
 
-def _whole_row(some: Row, **more: Any) -> Row:
-    """A row with every column, in order; None where nothing is known."""
-    return {column: {**some, **more}.get(column) for column in COLUMNS}
+def _whole_row(run: RunRecord | GridRun, **more: Any) -> Row:
+    """A row with every column, in order: which run it is, and what is known of it; None where nothing is."""
+    which = {key: getattr(run, key) for key in ("name", "grid", "label", "model", "task", "seed", "learning_rate")}
+    known = {**which, **_of_settings(run.settings), **more}
+    return {column: known.get(column) for column in COLUMNS}
 
 
 def _of_settings(settings: Mapping[str, Any]) -> Row:
@@ -109,14 +95,15 @@ def _of_settings(settings: Mapping[str, Any]) -> Row:
 
 
 def _known(record: RunRecord) -> Row:
-    """Knowledge questions answered right, each counting once: shares of all, and after as a share of before."""
-    asked = sum(tally.asked for tally in record.knowledge.values())
-    before = sum(tally.before for tally in record.knowledge.values())
-    after = sum(tally.after for tally in record.knowledge.values())
-    if not asked:
+    """Knowledge questions, each counting once: the shares answered right, and what was kept."""
+    known = together(record.knowledge.values())
+    if not known.asked:
         return {}
-    kept = after / before if before else None
-    return {"knowledge_before": before / asked, "knowledge_after": after / asked, "knowledge_kept": kept}
+    return {
+        "knowledge_before": known.before / known.asked,
+        "knowledge_after": known.after / known.asked,
+        "knowledge_kept": known.kept,
+    }
 
 
 def _of_sequence(record: RunRecord) -> Row:

@@ -10,43 +10,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from secura.errors import ConfigError
-from secura.experiments.comparison.runs.grid_run import PLANNED_FOLDER, GridRun, GridRunFiles, files_of, write_grid_run
 from secura.experiments.comparison.engines.engine import Ended, Engine, Job
-from secura.experiments.comparison.grid.expand import runs_of_grid
 from secura.experiments.comparison.grid.config import GridConfig
-from secura.experiments.comparison.runs.record_files import PEFT_GRID, RESULTS_FOLDER, read_record, write_record
+from secura.experiments.comparison.grid.expand import runs_of_grid
+from secura.experiments.comparison.runs.comparison_run import ComparisonRun, State, write_declaration
+from secura.experiments.comparison.runs.record_files import PEFT_GRID, read_record, write_record
 
 SUPERSEDED_FOLDER = "superseded"
 """In the results folder: records of runs that the grid no longer has."""
-
-State = Literal["done", "failed", "left"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedRun:
-    """One run of a comparison, and how far it is."""
-
-    grid_run: GridRun
-    """What is to be done."""
-    files: GridRunFiles
-    """Where everything of it lies."""
-
-    @property
-    def state(self) -> State:
-        """done or failed by its record; left where it has none."""
-        if not self.files.record.is_file():
-            return "left"
-        return "done" if read_record(self.files.record).status == "success" else "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
     """A run that has come to its end."""
 
-    run: PlannedRun
+    run: ComparisonRun
     """Which one."""
     state: State
     """How it ended; left where it died or was stopped without a record."""
@@ -54,7 +35,7 @@ class Finished:
     """Why it failed, or what became of it."""
 
 
-def planned_runs(grids: Sequence[GridConfig], folder: Path) -> list[PlannedRun]:
+def runs_of_grids(grids: Sequence[GridConfig], folder: Path) -> list[ComparisonRun]:
     """Every run of the grids; nothing is written yet.
 
     Raises:
@@ -66,76 +47,74 @@ def planned_runs(grids: Sequence[GridConfig], folder: Path) -> list[PlannedRun]:
             raise ConfigError(f"two grids are called {name}; each needs a name of its own, which is also its folder.")
         if name == PEFT_GRID:
             raise ConfigError(f"a grid cannot be called {PEFT_GRID}: that is where PEFT's published results are kept.")
-    return [PlannedRun(grid_run=grid_run, files=files_of(grid_run, folder)) for grid in grids for grid_run in runs_of_grid(grid)]
+    return [ComparisonRun(declared=declared, folder=folder) for grid in grids for declared in runs_of_grid(grid)]
 
 
-def due_runs(runs: Sequence[PlannedRun], *, retry_failed: bool) -> list[PlannedRun]:
+def due_runs(runs: Sequence[ComparisonRun], *, retry_failed: bool) -> list[ComparisonRun]:
     """What is still to be carried out, the longest first, so that no worker ends up alone with it.
 
     A run that several grids have is carried out once; see `share_results`.
     """
     wanted = ("left", "failed") if retry_failed else ("left",)
-    due: dict[str, PlannedRun] = {}
+    due: dict[str, ComparisonRun] = {}
     for run in runs:
         if run.state in wanted:
-            due.setdefault(run.grid_run.name, run)
-    return sorted(due.values(), key=lambda run: -(run.grid_run.steps or 0))
+            due.setdefault(run.name, run)
+    return sorted(due.values(), key=lambda run: -(run.declared.steps or 0))
 
 
-def write_plan(runs: Sequence[PlannedRun], folder: Path) -> int:
-    """Store every run; returns how many results of an earlier form of the grids were set aside.
+def declare(runs: Sequence[ComparisonRun]) -> int:
+    """Store what each run is to do; returns how many results of an earlier form of the grids were set aside.
 
     What a grid no longer has must not mix with what it has now, so it moves to
     `results/superseded/`, and comes back from there should the grid have it again.
     """
-    by_grid: dict[str, set[str]] = {}
+    names: dict[tuple[Path, Path], set[str]] = {}
     for run in runs:
-        write_grid_run(run.grid_run, folder)
-        by_grid.setdefault(run.grid_run.grid, set()).add(run.grid_run.name)
+        write_declaration(run)
+        names.setdefault((run.declaration_file.parent, run.record_file.parent), set()).add(run.name)
     moved = 0
-    for grid, names in by_grid.items():
-        for path in (folder / grid / PLANNED_FOLDER).glob("*.json"):
-            if path.stem not in names:
+    for (declarations, results), current in names.items():
+        for path in declarations.glob("*.json"):
+            if path.stem not in current:
                 path.unlink()
-        results = folder / grid / RESULTS_FOLDER
         aside = results / SUPERSEDED_FOLDER
         for path in results.glob("*.json"):
-            if path.stem not in names:
+            if path.stem not in current:
                 aside.mkdir(exist_ok=True)
                 os.replace(path, aside / path.name)
                 moved += 1
         for path in aside.glob("*.json"):
-            if path.stem in names and not (results / path.name).exists():
+            if path.stem in current and not (results / path.name).exists():
                 os.replace(path, results / path.name)
     return moved
 
 
-def share_results(runs: Sequence[PlannedRun]) -> int:
+def share_results(runs: Sequence[ComparisonRun]) -> int:
     """Give a run that succeeded in one grid to the others that have the same one; returns how many."""
-    succeeded = {run.grid_run.name: run for run in runs if run.state == "done"}
+    succeeded = {run.name: run for run in runs if run.state == "done"}
     shared = 0
     for run in runs:
-        source = succeeded.get(run.grid_run.name)
+        source = succeeded.get(run.name)
         if source is not None and run.state != "done":
-            record = read_record(source.files.record)
-            write_record(run.files.folder, replace(record, grid=run.grid_run.grid))
+            write_record(run.folder, replace(read_record(source.record_file), grid=run.grid))
             shared += 1
     return shared
 
 
-def run_all(due: Sequence[PlannedRun], engine: Engine) -> Iterator[Finished]:
+def carry_out_all(due: Sequence[ComparisonRun], engine: Engine) -> Iterator[Finished]:
     """Carry out runs; yields each as it ends. Closing the iterator stops what is under way."""
-    by_name = {run.grid_run.name: run for run in due}
+    by_name = {run.name: run for run in due}
     for run in due:
-        run.files.log.unlink(missing_ok=True)  # its log is there once it has started; see `under_way`
+        run.log_file.unlink(missing_ok=True)  # its log is there once it has started; see `under_way`
     with _closed_after(engine.run([_job(run) for run in due])) as running:
         for ended in running:
             yield _finished(by_name[ended.job.name], ended.exit_code)
 
 
-def under_way(due: Sequence[PlannedRun], ended: set[str]) -> list[PlannedRun]:
+def under_way(due: Sequence[ComparisonRun], ended: set[str]) -> list[ComparisonRun]:
     """Which runs have started and not ended, whatever the engine."""
-    return [run for run in due if run.grid_run.name not in ended and run.files.log.is_file()]
+    return [run for run in due if run.name not in ended and run.log_file.is_file()]
 
 
 def _closed_after(running: Any) -> AbstractContextManager[Iterator[Ended]]:
@@ -143,16 +122,15 @@ def _closed_after(running: Any) -> AbstractContextManager[Iterator[Ended]]:
     return closing(running)
 
 
-def _job(run: PlannedRun) -> Job:
-    module = "secura.experiments.comparison.runs.run_one"
-    return Job(
-        name=run.grid_run.name, command=(sys.executable, "-m", module, str(run.files.grid_run.absolute())), log=run.files.log
-    )
+def _job(run: ComparisonRun) -> Job:
+    module = "secura.experiments.comparison.runs.carry_out"
+    command = (sys.executable, "-m", module, str(run.declaration_file.absolute()))
+    return Job(name=run.name, command=command, log=run.log_file)
 
 
-def _finished(run: PlannedRun, exit_code: int) -> Finished:
+def _finished(run: ComparisonRun, exit_code: int) -> Finished:
     state = run.state
     if state == "failed":
-        return Finished(run=run, state=state, reason=read_record(run.files.record).error)
-    died = f"ended with code {exit_code} and without a record; {run.files.log} says more"
+        return Finished(run=run, state=state, reason=read_record(run.record_file).error)
+    died = f"ended with code {exit_code} and without a record; {run.log_file} says more"
     return Finished(run=run, state=state, reason="" if state == "done" else died)

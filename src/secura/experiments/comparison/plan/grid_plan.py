@@ -6,8 +6,9 @@ come on top, as do extra forward passes of a strategy such as LwF. Every row of 
 be as long as the longest, so both memory and hours are those of a grid without short rows.
 """
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -19,12 +20,16 @@ from transformers import PretrainedConfig
 from secura.errors import ConfigError, InputError
 from secura.experiments.comparison.grid.config import load_grid
 from secura.experiments.comparison.grid.expand import runs_of_grid
+from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.plan.gpus import GPUS, Gpu
-from secura.experiments.comparison.plan.memory_estimate import MemoryEstimate, estimate_memory
-from secura.experiments.comparison.plan.meta_model import count_step, model_on_meta
+from secura.experiments.comparison.plan.memory_estimate import Folding, MemoryEstimate, estimate_memory
+from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.comparison.plan.model_configs import config_of_model
-from secura.experiments.comparison.runs.grid_run import GridRun
+from secura.training.meta_layers import all_weights
+from secura.training.step_count import count_step
 
+_SLOW_STARTS = {"mica", "corda", "osf"}
+"""Methods that take weights apart, or read text, before they begin."""
 DEFAULT_TOKENS = 512
 """Tokens a row where the grid sets no data.max_length."""
 
@@ -43,8 +48,6 @@ class RunCost:
     """With gradient checkpointing."""
     flops_per_step: int
     """Operations of one optimizer step."""
-    tokens: int
-    """Tokens a row that were counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +105,14 @@ def runs_of_files(files: Sequence[Path], assignments: Sequence[str] = ()) -> lis
     Raises:
         InputError: for a file or a setting that cannot be used.
     """
-    return [grid_run for file in files for grid_run in runs_of_grid(load_grid(file, assignments))]
+    return [run for file in files for run in runs_of_grid(load_grid(file, assignments))]
 
 
-def plan(grid_runs: Sequence[GridRun], *, tokens: int = DEFAULT_TOKENS) -> Plan:
+def plan_runs(runs: Sequence[GridRun], *, tokens: int = DEFAULT_TOKENS) -> Plan:
     """Work out what runs would take, without loading a weight.
 
     Args:
-        grid_runs: the runs.
+        runs: the runs.
         tokens: tokens a row where the grid sets no data.max_length.
 
     Raises:
@@ -119,86 +122,93 @@ def plan(grid_runs: Sequence[GridRun], *, tokens: int = DEFAULT_TOKENS) -> Plan:
     if tokens < 2:
         raise ConfigError(f"tokens is {tokens}; a row has at least 2.")
     groups: dict[tuple[str, str, str], list[tuple[GridRun, RunCost]]] = defaultdict(list)
-    for grid_run in grid_runs:
-        groups[grid_run.grid, grid_run.model, grid_run.label].append((grid_run, _cost(grid_run, tokens)))
+    for run in runs:
+        groups[run.grid, run.model, run.label].append((run, _cost(run, tokens)))
     rows = [_row(grid, model, label, members) for (grid, model, label), members in groups.items()]
-    return Plan(rows=rows, notes=_notes(grid_runs, tokens))
+    return Plan(rows=rows, notes=_notes(runs, tokens))
 
 
 def _row(grid: str, model: str, label: str, members: Sequence[tuple[GridRun, RunCost]]) -> PlanRow:
-    steps = [grid_run.steps for grid_run, _ in members]
-    known = [each for each in steps if each is not None]
-    whole = len(known) == len(steps)
+    steps, flops = 0, 0.0
+    for run, cost in members:
+        steps += run.steps or 0
+        flops += (run.steps or 0) * cost.flops_per_step
+    known = all(run.steps is not None for run, _ in members)
     return PlanRow(
         grid=grid,
         model=model,
         label=label,
         runs=len(members),
-        steps=sum(known) if whole else None,
+        steps=steps if known else None,
         largest=max((cost for _, cost in members), key=lambda cost: cost.memory.total),
-        flops=float(sum(each * cost.flops_per_step for each, (_, cost) in zip(known, members, strict=True)))
-        if whole
-        else None,
+        flops=flops if known else None,
     )
 
 
-def _notes(grid_runs: Sequence[GridRun], tokens: int) -> list[str]:
+def _notes(runs: Sequence[GridRun], tokens: int) -> list[str]:
+    """What the numbers take for granted, and what they leave out."""
     notes = []
-    if any(grid_run.settings["data"].get("max_length") is None for grid_run in grid_runs):
+    settings = [run.settings for run in runs]
+    if any(each["data"].get("max_length") is None for each in settings):
         notes.append(f"rows are taken to have {tokens} tokens where the grid sets no data.max_length")
-    if any(grid_run.steps is None for grid_run in grid_runs):
+    if any(run.steps is None for run in runs):
         notes.append("runs that count epochs have no known steps until their data is read; set training.steps")
-    strategies = {grid_run.settings.get("strategy", {}).get("name", "sequential") for grid_run in grid_runs}
-    extra = sorted(strategies & {"replay", "ilora", "kl_anchor", "lwf", "ewc"})
-    if extra:
-        notes.append(f"what {', '.join(extra)} compute or hold besides the step is not counted")
-    return notes
+    if any(each["method"].get("start_from") for each in settings):
+        notes.append("the adapter in method.start_from is not read, and counts as a new one of the method's own size")
+    left_out = {
+        "what {} compute or hold besides the step": {each["strategy"]["name"] for each in settings} - {"sequential"},
+        "what {} compute before the first step": {each["method"]["name"] for each in settings} & _SLOW_STARTS,
+        "what measuring {} takes": {name for run in runs for name in run.measure} - {"gradient_norms"},
+    }
+    notes += [f"{what.format(', '.join(sorted(names)))} is not counted" for what, names in left_out.items() if names]
+    return [*notes, "loading a model, asking it questions, and what PyTorch's allocator loses in gaps are not counted"]
 
 
 # ---------------------------------------------------------------------- one run
 
 
-def _cost(grid_run: GridRun, tokens: int) -> RunCost:
-    settings = grid_run.settings
-    method, training = settings["method"], settings["training"]
+def _cost(run: GridRun, tokens: int) -> RunCost:
+    method, training = run.settings["method"], run.settings["training"]
     try:
         return _counted(
-            settings["model"]["path"],
-            settings["model"]["dtype"],
+            run.settings["model"]["path"],
+            run.settings["model"]["dtype"],
             method["name"],
-            _Frozen(method["adapter"]),
-            method["fold_every"] is not None,
+            json.dumps(method["adapter"], sort_keys=True),
+            _folding(run),
             training["batch_size"],
             training["gradient_accumulation"],
             training["gradient_checkpointing"],
             training["precision"],
-            settings["data"].get("max_length") or tokens,
+            run.settings["data"].get("max_length") or tokens,
         )
     except InputError as problem:
-        raise type(problem)(f"grid {grid_run.grid}, {grid_run.label} on {grid_run.model}: {problem}") from problem
+        raise type(problem)(f"grid {run.grid}, {run.label} on {run.model}: {problem}") from problem
 
 
-class _Frozen(dict[str, Any]):
-    """Settings that a cache can tell apart."""
+def _folding(run: GridRun) -> Folding:
+    """How often a run folds; of one whose steps are not known, once a task."""
+    method, steps = run.settings["method"], run.settings["training"]["steps"]
+    tasks, every = len(run.settings.get("tasks") or [run.task]), method["fold_every"]
+    folds = 0 if every is None else steps // every if isinstance(every, int) and steps else 1
+    folds += method.get("boundary") == "fold"
+    return Folding(tasks=tasks, folds=tasks * folds)
 
-    def __hash__(self) -> int:  # type: ignore[override]
-        return hash(repr(sorted(self.items(), key=lambda item: item[0])))
 
-
-@cache
+@cache  # runs differ by seed, task and rate, none of which changes what they take
 def _counted(
     source: str | None,
     dtype: str,
     method: Any,
-    adapter: Mapping[str, Any],
-    folds: bool,
+    adapter_json: str,
+    folding: Folding,
     batch: int,
     accumulation: int,
     checkpointing: bool,
     precision: str,
     tokens: int,
 ) -> RunCost:
-    config = _config(source)
+    config, adapter = config_of_model(source), json.loads(adapter_json)
     held_in = _held_in(config, dtype)
     computed_in = {"as-stored": held_in, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     held = model_on_meta(config, method, adapter, held_in)
@@ -206,31 +216,28 @@ def _counted(
     context = getattr(config, "max_position_embeddings", None)
     tokens = min(tokens, context) if context else tokens
     step = count_step(computed, batch=batch, tokens=tokens)
-    sizes: dict[str, Any] = {
-        "batch": batch,
-        "tokens": tokens,
-        "hidden": config.hidden_size,
-        "vocabulary": config.vocab_size,
-        "computed_in": computed_in,
-        "folds": folds,
-    }
-    forwards = 2 if checkpointing else 1
-    return RunCost(
-        trained_weights=sum(weight.numel() for weight in held.parameters() if weight.requires_grad),
-        total_weights=sum(weight.numel() for weight in held.parameters()),
-        memory=estimate_memory(held, step, checkpointing=checkpointing, **sizes),
-        memory_with_checkpointing=estimate_memory(held, step, checkpointing=True, **sizes),
-        flops_per_step=accumulation * (forwards * step.forward_flops + step.backward_flops),
-        tokens=tokens,
+    memory, with_checkpointing = (
+        estimate_memory(
+            held,
+            step,
+            batch=batch,
+            tokens=tokens,
+            hidden=config.hidden_size,
+            vocabulary=config.vocab_size,
+            computed_in=computed_in,
+            checkpointing=each,
+            folding=folding,
+        )
+        for each in (checkpointing, True)
     )
-
-
-def _config(source: str | None) -> PretrainedConfig:
-    if source is None:
-        from secura.tasks.world import bundled_model_path
-
-        source = str(bundled_model_path())
-    return config_of_model(source)
+    weights = all_weights(held)
+    return RunCost(
+        trained_weights=sum(weight.numel() for weight in weights if weight.requires_grad),
+        total_weights=sum(weight.numel() for weight in weights),
+        memory=memory,
+        memory_with_checkpointing=with_checkpointing,
+        flops_per_step=accumulation * ((2 if checkpointing else 1) * step.forward_flops + step.backward_flops),
+    )
 
 
 def _held_in(config: PretrainedConfig, dtype: str) -> torch.dtype:

@@ -1,0 +1,69 @@
+"""One run of a grid: its settings, and the name that everything deciding its result gives it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from secura.experiments.comparison.grid.config import Kind, Measure
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRun:
+    """One run of a grid, as it is declared."""
+
+    grid: str
+    """Name of the grid."""
+    kind: Kind
+    """Whether it learns one task or a sequence of them."""
+    label: str
+    """The method as the grid calls it."""
+    model: str
+    """The model as the grid calls it."""
+    task: str
+    """The task as the grid calls it, or `sequence`."""
+    settings: Mapping[str, Any]
+    """The configuration, the method's habits in place of what was left open; no folder."""
+    measure: tuple[Measure, ...] = ()
+    """What is measured besides the questions, sorted."""
+    forgetting_text: str | None = None
+    """The fixed text to measure forgetting on, where it is not the bundled one."""
+    versions: Mapping[str, Any]
+    """Versions of the scorer and of the tasks, checksums of files: what decides the result besides the settings."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.settings["training"]["seed"]
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate."""
+        return self.settings["training"]["learning_rate"]
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps of the run, where the settings say so; for a sequence, of all its tasks."""
+        steps, tasks = self.settings["training"]["steps"], self.settings.get("tasks")
+        return None if steps is None else steps * (len(tasks) if tasks else 1)
+
+    @cached_property
+    def name(self) -> str:
+        """`label-task-seed-` and ten digits of a checksum; the same on every machine."""
+        deciding = {
+            "kind": self.kind,
+            "settings": self.settings,
+            "measure": list(self.measure),
+            "forgetting_text": self.forgetting_text,
+            "versions": self.versions,
+        }
+        canonical = json.dumps(deciding, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        checksum = hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        return "-".join([_file_name(self.label), _file_name(self.task), str(self.seed), checksum])
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.]+", "_", text).strip("_") or "run"
