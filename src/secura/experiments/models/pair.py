@@ -127,9 +127,9 @@ def model_pair(base: str, tuned: str) -> ModelPair:
     """Name the two models of a comparison; nothing is loaded yet.
 
     Args:
-        base: folder or hub id, or the word `bundled`.
+        base: folder, GGUF file or hub id, or the word `bundled`.
         tuned: folder of an adapter of any PEFT method, of a whole model, or of a run of
-            `secura train`; or the hub id of a whole model.
+            `secura train`; or the GGUF file or hub id of a whole model.
 
     Raises:
         ConfigError: if a folder holds neither, or the base is itself an adapter.
@@ -138,7 +138,7 @@ def model_pair(base: str, tuned: str) -> ModelPair:
     if base_path is not None and (Path(base_path) / "adapter_config.json").is_file():
         raise ConfigError(f"the base {base} holds an adapter; name the model it was made for, or {BUNDLED}.")
     folder = Path(tuned)
-    if folder.is_file():
+    if folder.is_file() and folder.suffix != ".gguf":
         raise ConfigError(f"{tuned} is a file; name the folder of an adapter or of a model.")
     if folder.is_dir() and not _loadable(folder):
         # A run's own folder, as `secura train` leaves it.

@@ -22,7 +22,7 @@ class ModelConfig(Section):
     """The model to start from."""
 
     path: str | None = None
-    """Folder or hub id of the model; null is the bundled one."""
+    """Folder, GGUF file or hub id of the model, or smollm2; null is the bundled one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the weights in memory; auto is as stored. Adapters are float32 in any case."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -16,6 +16,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from secura.errors import ConfigError
+from secura.experiments.models.gguf import config_in_gguf, gguf_file
 from secura.tasks.world import bundled_model_path
 
 
@@ -51,7 +52,7 @@ def config_of_model(source: str | None) -> PretrainedConfig:
     """The configuration of a model.
 
     Args:
-        source: a folder with a config.json, or a hub id; one of `backbones` needs no network. None is the
+        source: a folder with a config.json, a GGUF file, or a hub id; one of `backbones` needs no network. None is the
             bundled model.
 
     Raises:
@@ -61,6 +62,9 @@ def config_of_model(source: str | None) -> PretrainedConfig:
     for backbone in backbones():
         if source.lower() in (each.lower() for each in backbone.ids) and not Path(source).exists():
             return backbone.config
+    file = gguf_file(source)
+    if file is not None:
+        return config_in_gguf(file)
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError, KeyError) as problem:
