@@ -59,6 +59,9 @@ def adapter_config(method: MethodName, overrides: Mapping[str, Any]) -> PeftConf
     """
     if method == "full":
         raise ConfigError("method full has no adapter, so method.adapter and folds do not apply to it.")
+    rank = overrides.get("r", 1)
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise ConfigError(f"method.adapter.r is {rank!r}; it is a whole number from 1.")
     if method == "osf":
         _check_known(OSFConfig, overrides)
         return _built(lambda: OSFConfig(task_type=TaskType.CAUSAL_LM, **overrides), overrides)
@@ -85,7 +88,7 @@ def _built(build: Any, overrides: Mapping[str, Any]) -> PeftConfig:
     except SecuraError:
         raise
     except (ValueError, TypeError) as problem:
-        raise ConfigError(f"method.adapter {dict(overrides)}: {problem}") from problem
+        raise ConfigError(f"method.adapter with {', '.join(overrides)}: {problem}") from problem
 
 
 def _check_known(kind: Any, overrides: Mapping[str, Any]) -> None:
@@ -114,10 +117,7 @@ def attach_adapter(
         if overrides:
             raise ConfigError("method full has no adapter, so method.adapter must be empty.")
         return model.requires_grad_(True)
-    rank = overrides.get("r", 1)
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise ConfigError(f"method.adapter.r is {rank!r}; it is a whole number from 1.")
-    config = adapter_config(method, overrides)
+    config, rank = adapter_config(method, overrides), overrides.get("r", 1)
     if hasattr(config, "fan_in_fan_out") and "fan_in_fan_out" not in overrides:
         # GPT-2's Conv1D holds its weight as (in, out); PEFT would find out by itself, and warn.
         transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())

@@ -4,13 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from secura.errors import ConfigError
-from secura.experiments.settings.names import METHOD_NAMES
+from secura.experiments.settings.names import METHOD_NAMES, STRATEGY_NAMES
 from secura.experiments.settings.run import RunConfig
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -136,43 +137,82 @@ def assign(values: dict[str, Any], path: str, value: Any) -> None:
         if inner is None:
             inner = values[section] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"{path}: {section} is {inner!r}, not a section.")
+            raise ConfigError(f"{path}: {section} is {_shown(inner)}, not a section.")
         values = inner
     values[last] = value
 
 
 def _explain(problem: ValidationError, kind: type[BaseModel]) -> str:
-    """The first thing that is wrong, in one line."""
-    error = problem.errors()[0]
-    path = [str(part) for part in error["loc"]]
-    dotted = ".".join(path)
+    """What is wrong, in one line: an unknown key before all else, since it may be why another is missing."""
+    errors = problem.errors()
+    error = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    *holder, key = error["loc"]
+    place, section = _place(holder, kind)
     if error["type"] == "extra_forbidden":
-        return f"unknown setting {dotted}; {_nearest(path, kind)}."
-    if dotted == "method.name":
-        near = get_close_matches(str(error["input"]), METHOD_NAMES, n=1, cutoff=0.0)
-        return f"unknown method {error['input']!r}; the nearest is {near[0]}, all are {', '.join(METHOD_NAMES)}."
-    message = error["msg"][:1].lower() + error["msg"][1:]
-    return f"{_without_union_parts(path, kind)} is {error['input']!r}: {message}."
+        return f"unknown setting {_joined(place, key)}; the nearest is {_nearest(str(key), place, section, kind)}."
+    if error["type"] == "missing":
+        return f"{place or 'this'} has no {key}; give it one."
+    place, _ = _place(error["loc"], kind)
+    if place in _NAMES:
+        what, names = place.partition(".")[0], _NAMES[place]
+        near = get_close_matches(str(error["input"]), names, n=1, cutoff=0.0)
+        return f"unknown {what} {_shown(error['input'])}; the nearest is {near[0]}, all are {', '.join(names)}."
+    message = _KINDS.get(error["type"], error["msg"][:1].lower() + error["msg"][1:])
+    return f"{place} is {_shown(error['input'])}: {message}."
 
 
-def _nearest(path: Sequence[str], kind: type[BaseModel]) -> str:
-    known = list(_flat_fields(kind))
-    dotted = ".".join(path)
-    by_name = get_close_matches(path[-1], [key.rsplit(".", 1)[-1] for key in known], n=1, cutoff=0.6)
-    siblings = [key for key in known if key.rsplit(".", 1)[0] == ".".join(path[:-1])]
-    near = get_close_matches(dotted, siblings, n=1, cutoff=0.6)
-    near = near or [key for key in known if by_name and key.rsplit(".", 1)[-1] == by_name[0]][:1]
-    near = near or get_close_matches(dotted, known, n=1, cutoff=0.0)
-    return f"the nearest is {near[0]}"
+_NAMES: Mapping[str, Sequence[str]] = {"method.name": METHOD_NAMES, "strategy.name": STRATEGY_NAMES}
+_KINDS = {"list_type": "it should be a list"}
+_KINDS |= dict.fromkeys(("dict_type", "model_type"), "it should be a section, such as {name: value}")
 
 
-def _without_union_parts(path: Sequence[str], kind: type[BaseModel]) -> str:
-    """The dotted path up to the field; pydantic appends the member of a union it tried."""
-    known = {*_flat_fields(kind), *kind.model_fields}
-    for length in range(len(path), 0, -1):
-        if ".".join(path[:length]) in known:
-            return ".".join(path[:length])
-    return ".".join(path)
+def _shown(value: Any) -> str:
+    """A value that stands alone; of a section or a list, that it is one."""
+    if value and isinstance(value, dict | list):
+        return "a section" if isinstance(value, dict) else "a list"
+    return repr(value)
+
+
+def _joined(place: str, key: object) -> str:
+    return f"{place}.{key}" if place else str(key)
+
+
+def _place(path: Sequence[str | int], kind: type[BaseModel]) -> tuple[str, type[BaseModel]]:
+    """Where something stands, as its file has it, and the section it is in; not which part of a union was tried."""
+    place, section, here = "", kind, kind
+    for part in path:
+        here = _without_none(here)
+        if isinstance(part, int):
+            place += f"[{part}]"
+            here = next(iter(get_args(here)), None)
+        elif isinstance(here, type) and issubclass(here, BaseModel):
+            place, field = _joined(place, part), here.model_fields.get(part)
+            here = None if field is None else field.annotation
+        elif get_origin(here) is dict:
+            place, here = _joined(place, part), None
+        else:
+            break
+        here = _without_none(here)
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            section = here
+    return place, section
+
+
+def _without_none(annotation: Any) -> Any:
+    others = [each for each in get_args(annotation) if each is not NoneType]
+    return others[0] if NoneType in get_args(annotation) and len(others) == 1 else annotation
+
+
+def _nearest(key: str, place: str, section: type[BaseModel], kind: type[BaseModel]) -> str:
+    """The setting that a key was probably meant to be: of the same section, or else of that name in another."""
+    near = get_close_matches(key, section.model_fields, n=1, cutoff=0.6)
+    if near:
+        return _joined(place, near[0])
+    elsewhere = {path.rsplit(".", 1)[-1]: path for path in reversed(_flat_fields(kind))}
+    near = get_close_matches(key, elsewhere, n=1, cutoff=0.6)
+    if near:
+        return elsewhere[near[0]]
+    return _joined(place, get_close_matches(key, section.model_fields, n=1, cutoff=0.0)[0])
 
 
 def _flat_fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:

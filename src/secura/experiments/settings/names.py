@@ -19,5 +19,6 @@ Boundary = Literal["fold", "keep", "anew"]
 """What becomes of an adapter between two tasks: folded, gone on with, or merged and begun anew."""
 StrategyName = Literal["sequential", "replay", "ewc", "ilora", "kl_anchor", "lwf", "o_lora"]
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
+STRATEGY_NAMES: tuple[StrategyName, ...] = get_args(StrategyName)
 CANNOT_FOLD: tuple[MethodName, ...] = ("lora", "dora", "mica", "corda", "osf", "full")
 """PEFT's own adapters, and no adapter at all."""

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from secura.errors import ConfigError, DataError, InputError
+from secura.experiments.comparison.grid import expand
 from secura.experiments.comparison.grid.config import load_grid
 from secura.experiments.comparison.grid.expand import runs_of_grid
 from secura.experiments.comparison.grid.grid_run import GridRun
@@ -96,13 +97,18 @@ def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
         ({"tasks": []}, r"tasks is empty"),
         ({"tasks": ["own_things", "own_things"]}, r"own_things, seed 0 is there twice"),
         ({"base": {"training.step": 3}}, r"unknown setting training.step; the nearest is training.steps"),
-        ({"base": {"training.seed": 3}}, r"settings name training.seed, which the grid gives each run"),
+        ({"base": {"training.seed": 3}}, r"grid.yaml: base names training.seed, which the grid gives each run"),
         ({"base": {"method.adapter.rr": 3}}, r"unknown setting method.adapter.rr; the nearest is method.adapter.r"),
         ({"base": {"training.steps": 0}}, r"training.steps is 0"),
-        ({"exclude": [{"label": "lorra"}]}, r"exclude \{'label': 'lorra'\} matches no run"),
+        ({"exclude": [{"label": "lorra"}]}, r"exclude\[0\] \(label: lorra\) matches no run"),
         ({"exclude": [{"lable": "lora"}]}, r"'lable'; the nearest is label"),
-        ({"overrides": [{"where": {"seed": 5}, "set": {}}]}, r"overrides \{'seed': 5\} matches no run"),
-        ({"measure": ["spectrum"]}, r"measure is 'spectrum'"),
+        ({"overrides": [{"where": {"seed": 5}, "set": {}}]}, r"overrides\[0\].where \(seed: 5\) matches no run"),
+        ({"measure": ["spectrum"]}, r"measure\[0\] is 'spectrum'"),
+        ({"base": {"trainng": {"steps": 3}}}, r"grid.yaml: base: unknown setting trainng; the nearest is training\."),
+        ({"base": {"training": 5}}, r"grid.yaml: base: training is 5: it should be a section"),
+        ({"base": {"strategy": "replay"}}, r"base: strategy is 'replay': it should be a section"),
+        ({"methods": [{"name": "lora", "settings": {"method.adapter.r": "x"}}]}, r"method.adapter.r is 'x'"),
+        ({"exclude": [{"label": {"is": "lora"}}]}, r"exclude\[0\]: label should be a value, or a list"),
         ({"order_seeds": [1]}, r"order_seeds belong to kind sequence"),
         ({"models": ["some/model"], "measure": ["forgetting_text"]}, r"needs a text of your own"),
     ],
@@ -112,6 +118,56 @@ def test_what_cannot_work_is_refused_by_name_before_anything_runs(
 ) -> None:
     with pytest.raises(InputError, match=says):
         runs_of_grid(load_grid(_file(tmp_path, **changes)))
+
+
+SECRET = {"name": "lora", "label": "values that no error repeats"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"methods": [{**SECRET, "settngs": {}}]},
+            "unknown setting methods[0].settngs; the nearest is methods[0].settings",
+        ),
+        ({"methods": [{**SECRET, "settings": {"method.rr": 3}}]}, "methods[0].settings: unknown setting method.rr;"),
+        ({"methods": SECRET}, "methods is a section: it should be a list"),
+        (
+            {"tasks": [{"nam": "values that no error repeats"}]},
+            "unknown setting tasks[0].nam; the nearest is tasks[0].name",
+        ),
+        ({"tasks": [{"label": "values that no error repeats"}]}, "tasks[0] has no name"),
+        (
+            {"overrides": [{"wher": SECRET, "set": {}}]},
+            "unknown setting overrides[0].wher; the nearest is overrides[0].where",
+        ),
+        (
+            {"overrides": [{"where": {"seed": 0}, "set": {"trainin": SECRET}}]},
+            "overrides[0].set: unknown setting trainin;",
+        ),
+        ({"learning_rates": [SECRET]}, "learning_rates[0] is a section: input should be a valid number"),
+        ({"base": {"method": {"fold_every": SECRET}}}, "base: method.fold_every is a section: input should be"),
+        ({"include": SECRET}, "include should be a list of YAML files"),
+    ],
+)
+def test_an_error_names_the_file_and_the_key_and_repeats_no_section(
+    changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"^.*grid\.yaml: ") as raised:
+        load_grid(_file(tmp_path, **changes))
+    assert says in str(raised.value)
+    assert "values that no error repeats" not in str(raised.value)
+
+
+def test_a_file_that_many_runs_read_is_hashed_once(
+    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+    own = expand._checksum
+    monkeypatch.setattr(expand, "_checksum", lambda path: hashed.append(path) or own(path))
+    runs = runs_of_grid(load_grid(_file(tmp_path, tasks=[str(rows_file)])))
+    assert len(runs) == 4
+    assert hashed == [str(rows_file)]
 
 
 def test_a_grid_of_sequences_is_every_method_with_its_strategy_in_every_order(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ exclude: [{label: lora, seed: 2}]
 measure: [spectra, gradient_norms]
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,16 @@ from pydantic import Field, field_validator
 
 from secura.errors import ConfigError
 from secura.experiments.settings.layers import assign, config_from, read_yaml, yaml_assignment
-from secura.experiments.settings.run import Section
+from secura.experiments.settings.run import RunConfig, Section
+from secura.experiments.settings.sequence import SequenceConfig
 
 Kind = Literal["train", "sequence"]
 Measure = Literal["spectra", "gradient_norms", "forgetting_text"]
 Settings = dict[str, Any]
+
+TOLD_APART_BY = ("label", "method", "strategy", "model", "task", "seed", "learning_rate", "order_seed")
+"""What overrides and exclusions name runs by."""
+_GIVEN_BY_THE_GRID = ("out", "data.path", "method.name", "strategy.name", "model.path", "training.seed", "order_seed")
 
 
 class GridMethod(Section):
@@ -114,6 +120,14 @@ class GridConfig(Section):
     forgetting_text: str | None = None
     """File or hub data set of the fixed text; null is plain sentences of the bundled model's world."""
 
+    @property
+    def conditions(self) -> list[tuple[str, Settings]]:
+        """Everything that names some of the runs, with where it stands: overrides first."""
+        return [
+            *((f"overrides[{index}].where", each.where) for index, each in enumerate(self.overrides)),
+            *((f"exclude[{index}]", each) for index, each in enumerate(self.exclude)),
+        ]
+
     @field_validator("methods", "tasks", mode="before")
     @classmethod
     def _by_name(cls, given: Any) -> Any:
@@ -143,9 +157,14 @@ def load_grid(file: Path, assignments: Sequence[str] = ()) -> GridConfig:
     for assignment in assignments:
         assign(values, *yaml_assignment(assignment))
     try:
-        return config_from(GridConfig, values)
+        grid = config_from(GridConfig, values)
+        _check_shape(grid)
+        _check_conditions(grid)
+        for place, settings in _settings_of(grid):
+            _check_settings(place, settings, grid.kind)
     except ConfigError as problem:
         raise ConfigError(f"{file}: {problem}") from problem
+    return grid
 
 
 def _read_with_includes(file: Path, includers: tuple[Path, ...]) -> Settings:
@@ -157,12 +176,67 @@ def _read_with_includes(file: Path, includers: tuple[Path, ...]) -> Settings:
     included = values.pop("include", [])
     included = [included] if isinstance(included, str) else included
     if not isinstance(included, list) or not all(isinstance(each, str) for each in included):
-        raise ConfigError(f"{file}: include is {included!r}; it is a list of YAML files.")
+        raise ConfigError(f"{file}: include should be a list of YAML files.")
     under: Settings = {}
     for each in included:
         lay_over(under, _read_with_includes(file.parent / each, (*includers, place)))
     lay_over(under, values)
     return under
+
+
+def _check_shape(grid: GridConfig) -> None:
+    if grid.kind == "train" and not grid.tasks:
+        raise ConfigError("tasks is empty; list at least one task, or set kind to sequence.")
+    if grid.kind == "sequence" and grid.tasks:
+        raise ConfigError("a sequence has its tasks under base.tasks; move them there.")
+    if grid.kind == "train" and grid.order_seeds != [None]:
+        raise ConfigError("order_seeds belong to kind sequence; leave them out.")
+    listed: dict[str, list[Any]] = {"methods": [each.shown for each in grid.methods], "seeds": [*grid.seeds]}
+    for what, names in listed.items():
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ConfigError(f"{what} names {twice[0]!r} twice; give each a label of its own.")
+
+
+def _check_conditions(grid: GridConfig) -> None:
+    """Refuse a condition that names what runs are not told apart by, or that no value can meet."""
+    for section, condition in grid.conditions:
+        for key, value in condition.items():
+            if key not in TOLD_APART_BY:
+                near = get_close_matches(str(key), TOLD_APART_BY, n=1, cutoff=0.0)[0]
+                raise ConfigError(
+                    f"{section}: runs are not told apart by {key!r}; the nearest is {near}, all are "
+                    f"{', '.join(TOLD_APART_BY)}."
+                )
+            if any(isinstance(each, dict | list) for each in (value if isinstance(value, list) else [value])):
+                raise ConfigError(f"{section}: {key} should be a value, or a list of values.")
+
+
+def _settings_of(grid: GridConfig) -> Iterator[tuple[str, Settings]]:
+    """Each section of settings, with where it stands."""
+    yield "base", grid.base
+    for kind in ("methods", "models", "tasks"):
+        for index, each in enumerate(getattr(grid, kind)):
+            yield f"{kind}[{index}].settings", each.settings
+    for index, override in enumerate(grid.overrides):
+        yield f"overrides[{index}].set", override.set
+
+
+def _check_settings(place: str, settings: Settings, kind: Kind) -> None:
+    """Refuse a section with an unknown key, a wrong value, or what the grid gives each run."""
+    nested: Settings = {}
+    try:
+        lay_over(nested, settings)
+        config_from(RunConfig if kind == "train" else SequenceConfig, nested)
+    except ConfigError as problem:
+        raise ConfigError(f"{place}: {problem}") from problem
+    for path in _GIVEN_BY_THE_GRID:
+        section, _, key = path.rpartition(".")
+        if (nested.get(section) or {} if section else nested).get(key) is not None:
+            raise ConfigError(
+                f"{place} names {path}, which the grid gives each run; leave it out (methods, models, tasks and seeds "
+                "are lists of the grid)."
+            )
 
 
 def lay_over(values: Settings, more: Settings) -> None:

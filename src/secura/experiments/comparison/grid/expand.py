@@ -3,11 +3,11 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from peft import PeftConfig
 
@@ -20,14 +20,10 @@ from secura.experiments.methods.defaults import with_habits
 from secura.experiments.methods.strategies import check_boundary, check_goes_together, check_single_run, make_strategy
 from secura.experiments.sequence.run import ordered_tasks
 from secura.experiments.settings.layers import config_from
-from secura.experiments.settings.names import StrategyName
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.tasks.finding import GROUPS, find_tasks, is_user_task
 from secura.tasks.task_items import task_version_key
-
-_WHERE = ("label", "method", "strategy", "model", "task", "seed", "learning_rate", "order_seed")
-_GIVEN_BY_THE_GRID = ("out", "data.path", "method.name", "strategy.name", "model.path", "training.seed", "order_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +54,13 @@ def runs_of_grid(grid: GridConfig) -> list[GridRun]:
             is declared twice, or an override or exclusion that no run matches; the message
             names the run.
     """
-    _check_shape(grid)
+    checksum = cache(_checksum)  # for as long as this takes: the next time, a file may hold something else
     runs: dict[str, GridRun] = {}
-    used = [0] * (len(grid.overrides) + len(grid.exclude))
+    used = [0] * len(grid.conditions)
     for combination in _combinations(grid):
         where = f"grid {grid.name}, {combination.label} on {combination.task_label}, seed {combination.seed}"
         try:
-            run = _run(grid, combination, used)
+            run = _run(grid, combination, used, checksum)
         except InputError as problem:
             raise type(problem)(f"{where}: {problem}") from problem
         if run is None:
@@ -72,35 +68,13 @@ def runs_of_grid(grid: GridConfig) -> list[GridRun]:
         if run.name in runs:
             raise ConfigError(f"{where} is there twice with the same settings; take one out or give it another label.")
         runs[run.name] = run
-    sections = [*(("overrides", each.where) for each in grid.overrides), *(("exclude", each) for each in grid.exclude)]
-    for (section, condition), count in zip(sections, used, strict=True):
+    for (section, condition), count in zip(grid.conditions, used, strict=True):
         if not count:
-            raise ConfigError(f"grid {grid.name}: {section} {condition} matches no run; mend it or take it out.")
+            said = ", ".join(f"{key}: {value}" for key, value in condition.items())
+            raise ConfigError(f"grid {grid.name}: {section} ({said}) matches no run; mend it or take it out.")
     if not runs:
         raise ConfigError(f"grid {grid.name}: exclude leaves no run at all.")
     return list(runs.values())
-
-
-def _check_shape(grid: GridConfig) -> None:
-    if grid.kind == "train" and not grid.tasks:
-        raise ConfigError(f"grid {grid.name}: tasks is empty; list at least one task, or set kind to sequence.")
-    if grid.kind == "sequence" and grid.tasks:
-        raise ConfigError(f"grid {grid.name}: a sequence has its tasks under base.tasks; move them there.")
-    if grid.kind == "train" and grid.order_seeds != [None]:
-        raise ConfigError(f"grid {grid.name}: order_seeds belong to kind sequence; leave them out.")
-    listed: dict[str, list[Any]] = {"methods": [each.shown for each in grid.methods], "seeds": [*grid.seeds]}
-    for kind, names in listed.items():
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ConfigError(f"grid {grid.name}: {kind} names {twice[0]!r} twice; give each a label of its own.")
-    for condition in (*(each.where for each in grid.overrides), *grid.exclude):
-        for key in condition:
-            if key not in _WHERE:
-                near = get_close_matches(key, _WHERE, n=1, cutoff=0.0)[0]
-                raise ConfigError(
-                    f"grid {grid.name}: runs are not told apart by {key!r}; the nearest is {near}, all are "
-                    f"{', '.join(_WHERE)}."
-                )
 
 
 def _combinations(grid: GridConfig) -> Iterator[_Combination]:
@@ -125,7 +99,9 @@ def _expanded(task: GridTask, grid: GridConfig) -> list[GridTask]:
 # ---------------------------------------------------------------------- one run
 
 
-def _run(grid: GridConfig, combination: _Combination, used: list[int]) -> GridRun | None:
+def _run(
+    grid: GridConfig, combination: _Combination, used: list[int], checksum: Callable[[str], str]
+) -> GridRun | None:
     settings = _laid_over(grid, combination)
     config = _filled_in(grid, settings)
     rate = config.training.learning_rate
@@ -143,7 +119,7 @@ def _run(grid: GridConfig, combination: _Combination, used: list[int]) -> GridRu
     for number, override in enumerate(grid.overrides):
         if _matches(override.where, coordinates):
             used[number] += 1
-            lay_over(settings, _checked(override.set))
+            lay_over(settings, override.set)
             changed = True
     left_out = [number for number, where in enumerate(grid.exclude) if _matches(where, coordinates)]
     for number in left_out:
@@ -162,7 +138,7 @@ def _run(grid: GridConfig, combination: _Combination, used: list[int]) -> GridRu
         settings=config.model_dump(mode="json", exclude={"out"}),
         measure=tuple(sorted(set(grid.measure))),
         forgetting_text=_forgetting_text(grid, config),
-        versions=_versions(grid, config),
+        versions=_versions(grid, config, checksum),
     )
 
 
@@ -170,8 +146,8 @@ def _laid_over(grid: GridConfig, combination: _Combination) -> Settings:
     """The settings of a combination: base, then the model's, the task's and the method's, then what the grid varies."""
     settings: Settings = {}
     for more in (grid.base, combination.model.settings, {} if combination.task is None else combination.task.settings):
-        lay_over(settings, _checked(more))
-    lay_over(settings, _checked(combination.method.settings))
+        lay_over(settings, more)
+    lay_over(settings, combination.method.settings)
     lay_over(settings, {"method.name": combination.method.name, "training.seed": combination.seed})
     if combination.model.path != "bundled":
         lay_over(settings, {"model.path": combination.model.path})
@@ -186,34 +162,12 @@ def _laid_over(grid: GridConfig, combination: _Combination) -> Settings:
     return settings
 
 
-def _checked(settings: Settings) -> Settings:
-    """Settings that do not name what the grid itself varies."""
-    flat: Settings = {}
-    lay_over(flat, settings)
-    for path in _GIVEN_BY_THE_GRID:
-        value: Any = flat
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            raise ConfigError(
-                f"settings name {path}, which the grid gives each run; leave it out (methods, models, tasks and "
-                "seeds are lists of the grid)."
-            )
-    return settings
-
-
 def _matches(where: Mapping[str, Any], coordinates: Mapping[str, Any]) -> bool:
     return all(coordinates[key] in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in where.items())
 
 
 def _filled_in(grid: GridConfig, settings: Settings) -> RunConfig | SequenceConfig:
     """The configuration with the method's habits in place of what was left open."""
-    strategy = settings.get("strategy", {}).get("name")
-    if strategy is not None and strategy not in get_args(StrategyName):
-        near = get_close_matches(str(strategy), get_args(StrategyName), n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"unknown strategy {strategy!r}; the nearest is {near}, all are {', '.join(get_args(StrategyName))}."
-        )
     config = config_from(RunConfig if grid.kind == "train" else SequenceConfig, settings)
     if isinstance(config, SequenceConfig):  # tasks as written: their order is order_seed's
         as_written = ordered_tasks(config.model_copy(update={"order_seed": None}))
@@ -223,28 +177,33 @@ def _filled_in(grid: GridConfig, settings: Settings) -> RunConfig | SequenceConf
 
 def _check(config: RunConfig | SequenceConfig) -> None:
     """Refuse what a run would refuse, as far as that is known without loading the model."""
-    method = config.method
-    if method.name != "full":
-        adapter_config(method.name, method.adapter)
+    _check_settings(config)
     for path in _files(config):
         if _looks_like_a_file(path) and not Path(path).exists():
             raise ConfigError(f"{path}: no such file.")
-    if isinstance(config, RunConfig):
-        assert config.data.path is not None
-        _check_task(config.data.path)
-        if config.model.path is not None and config.data.path is None:
-            raise ConfigError("a model of your own needs data of your own.")
-        check_single_run(config.strategy.name, config.strategy.settings, method.name)
-        make_strategy(config.strategy.name, config.strategy.settings, seed=config.training.seed)
-        return
-    for name in ordered_tasks(config):
+    for name in _tasks(config):
         _check_task(name)
-    strategy = config.strategy
-    boundary = config.method.boundary
-    assert boundary != "method"
-    check_boundary(method.name, boundary)
-    check_goes_together(strategy.name, strategy.settings, method.name, boundary)
+
+
+def _check_settings(config: RunConfig | SequenceConfig) -> None:
+    method, strategy = config.method, config.strategy
+    if method.name != "full":
+        adapter_config(method.name, method.adapter)
+    if isinstance(config, RunConfig):
+        check_single_run(strategy.name, strategy.settings, method.name)
+    else:
+        boundary = config.method.boundary
+        assert boundary != "method"
+        check_boundary(method.name, boundary)
+        check_goes_together(strategy.name, strategy.settings, method.name, boundary)
     make_strategy(strategy.name, strategy.settings, seed=config.training.seed)
+
+
+def _tasks(config: RunConfig | SequenceConfig) -> list[str]:
+    """What a configuration names to learn: tasks, files, data sets of the hub."""
+    if isinstance(config, RunConfig):
+        return [] if config.data.path is None else [config.data.path]
+    return config.tasks or []
 
 
 def _check_task(name: str) -> None:
@@ -278,28 +237,22 @@ def _forgetting_text(grid: GridConfig, config: RunConfig | SequenceConfig) -> st
             "measure names forgetting_text, and a model of your own needs a text of your own; set forgetting_text to "
             "a file or hub data set, such as HuggingFaceFW/finewiki."
         )
-    if grid.forgetting_text is not None and _looks_like_a_file(grid.forgetting_text):
-        _existing(grid.forgetting_text)
-    return grid.forgetting_text
-
-
-def _existing(path: str) -> str:
-    if not Path(path).is_file():
+    path = grid.forgetting_text
+    if path is not None and _looks_like_a_file(path) and not Path(path).is_file():
         raise ConfigError(f"{path}: no such file.")
     return path
 
 
-def _versions(grid: GridConfig, config: RunConfig | SequenceConfig) -> dict[str, Any]:
+def _versions(grid: GridConfig, config: RunConfig | SequenceConfig, checksum: Callable[[str], str]) -> dict[str, Any]:
     """Versions of the scorer and the tasks, checksums of files, and what our own adapters do by default."""
-    names = [config.data.path] if isinstance(config, RunConfig) else ordered_tasks(config)
     bundled = config.model.path is None and config.retention.path is None
-    known = [name for name in names if name is not None and not os.path.exists(name) and "/" not in name]
+    known = [name for name in _tasks(config) if not os.path.exists(name) and "/" not in name]
     tasks = [*find_tasks(known), *(find_tasks(["knowledge"]) if bundled else [])]
     files = [*_files(config), *filter(None, [grid.forgetting_text if "forgetting_text" in grid.measure else None])]
     return {
         "scoring": SCORING_VERSION,
         "tasks": sorted(task_version_key(task) for task in tasks),
-        "files": {path: _checksum(path) for path in sorted(files) if os.path.isfile(path)},
+        "files": {path: checksum(path) for path in sorted(files) if os.path.isfile(path)},
         "adapter": _own_adapter_settings(config),
     }
 
@@ -321,11 +274,9 @@ def _plain(value: Any) -> Any:
 
 def _files(config: RunConfig | SequenceConfig) -> Sequence[str]:
     """What a configuration names that may be a file."""
-    names: list[str | None] = [config.retention.path, config.method.calibration]
+    names = [config.retention.path, config.method.calibration, *_tasks(config)]
     if isinstance(config, RunConfig):
-        names += [config.data.path, config.data.test_path]
-    else:
-        names += config.tasks or []
+        names.append(config.data.test_path)
     return [name for name in names if name is not None]
 
 
