@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from secura.cli import app as cli
@@ -57,6 +58,22 @@ def test_an_error_is_one_line_on_stderr_and_an_exit_code(
     assert captured.out == ""
     assert captured.err.startswith("secura: ")
     assert captured.err.count("\n") == 1
+
+
+def test_running_out_of_memory_is_said_with_the_way_out_and_without_the_allocators_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    app = typer.Typer()
+    app.command()(fail)
+    monkeypatch.setattr(cli, "app", app)
+    assert cli.run([]) == cli.FAILED
+    said = capsys.readouterr().err
+    assert said.startswith("secura: main memory ran out when ")
+    assert "training.batch_size" in said
+    assert "DefaultCPUAllocator" not in said
 
 
 @pytest.mark.parametrize("arguments", [["train", "--bogus"], ["trian"], ["train", "--min-retention", "much"]])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from secura.errors import ConfigError
-from secura.evaluation.batch_size import BatchSize, in_batches, is_out_of_memory, longest_first, row_cost
+from secura.evaluation.batch_size import BatchSize, in_batches, longest_first, row_cost
 
 CPU = torch.device("cpu")
 
@@ -46,28 +46,6 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         in_batches([0, 1], [1, 1], BatchSize(2, CPU), compute)
-
-
-@pytest.mark.parametrize(
-    ("problem", "expected"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), True),
-        (MemoryError(), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 68719476736 bytes."), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_running_out_of_memory_is_told_from_other_errors(problem: BaseException, expected: bool) -> None:
-    assert is_out_of_memory(problem) == expected
-
-
-def test_an_allocation_that_cannot_be_made_on_this_machine_is_recognised() -> None:
-    with pytest.raises(RuntimeError) as raised:
-        torch.empty(2**60, dtype=torch.uint8)
-    assert is_out_of_memory(raised.value)
 
 
 def test_a_token_costs_its_logits_where_the_vocabulary_is_large() -> None:

@@ -76,10 +76,20 @@ def run(arguments: list[str]) -> int:
             return USAGE
         if debug:
             raise
-        processes.say_error(f"{type(problem).__name__}: {problem} (--debug shows where)")
+        full = _out_of_memory(problem)
+        processes.say_error(full or f"{type(problem).__name__}: {problem} (--debug shows where)")
         return FAILED
     if code == _CTRL_C:
         processes.say_error("stopped by Ctrl-C.")
         return FAILED
     processes.part()
     return code if isinstance(code, int) else DONE
+
+
+def _out_of_memory(problem: Exception) -> str | None:
+    """What is said where memory ran out, which only a command that has imported torch can run into."""
+    if "torch" not in sys.modules:
+        return None
+    from secura.training.memory import out_of_memory_sentence
+
+    return out_of_memory_sentence(problem)

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from secura.errors import ConfigError
+from secura.training.memory import is_out_of_memory
 
 Wanted = int | Literal["auto"]
 
@@ -19,8 +20,6 @@ _ROWS_AT_FIRST = {"cuda": 256, "cpu": 64}
 _COST_AT_FIRST = {"cuda": 2**16, "cpu": 2**14}
 _VOCABULARY_OF_COST_ONE = 2**13
 """A token whose logits are kept costs as much as a token in the context, for each 8,192 entries of the vocabulary."""
-
-_SAID_WHEN_FULL = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
 class BatchSize:
@@ -78,17 +77,6 @@ def _fits(compute: Callable[[list[int]], None], batch: list[int]) -> bool:
             raise
         return False
     return True
-
-
-def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or in main memory.
-
-    On Linux, main memory seldom says so: the system ends the process instead.
-    """
-    if isinstance(problem, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(problem).lower()
-    return isinstance(problem, RuntimeError) and any(said in text for said in _SAID_WHEN_FULL)
 
 
 def longest_first(rows: Sequence[Sequence[int]], costs: Sequence[int]) -> list[int]:

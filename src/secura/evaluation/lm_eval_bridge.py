@@ -34,10 +34,11 @@ from transformers import PreTrainedTokenizerBase
 
 from secura.errors import ConfigError, DataError
 from secura.evaluation import lm_eval_rows
-from secura.evaluation.batch_size import BatchSize, Wanted, is_out_of_memory
+from secura.evaluation.batch_size import BatchSize, Wanted
 from secura.evaluation.causal_model import Model, called_model, in_evaluation_mode, vocabulary_size
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
+from secura.training.memory import is_out_of_memory
 
 EXPORTED_PREFIX = "secura_"
 """Exported tasks are called so, since the harness lets a later task of the same name replace its own."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from engine_jobs import becomes_true
 from in_this_process import InThisProcess
@@ -103,12 +104,12 @@ def test_a_failure_is_kept_with_its_reason_and_tried_again(
     runs = runs_of_grids([_grid(tmp_path, settings)], out)
     real = carry_out.train_and_measure
 
-    def out_of_memory(*_: Any) -> RunRecord:
-        raise RuntimeError("not enough\nmemory")
+    def broken(*_: Any) -> RunRecord:
+        raise RuntimeError("a bug in\ntwo lines")
 
-    monkeypatch.setattr(carry_out, "train_and_measure", out_of_memory)
+    monkeypatch.setattr(carry_out, "train_and_measure", broken)
     (failed,) = _carried_out(runs, out)
-    assert (failed.state, failed.reason) == ("failed", "RuntimeError: not enough memory")
+    assert (failed.state, failed.reason) == ("failed", "RuntimeError: a bug in two lines")
     assert _only_record(out).status == "failed"
     assert due_runs(runs, retry_failed=False) == []
     monkeypatch.setattr(carry_out, "train_and_measure", real)
@@ -116,7 +117,17 @@ def test_a_failure_is_kept_with_its_reason_and_tried_again(
     assert retried.state == "done"
     assert _only_record(out).status == "success"
     (kept,) = (out / "tiny" / "results" / "failed").iterdir()
-    assert read_record(kept).error == "RuntimeError: not enough memory"
+    assert read_record(kept).error == "RuntimeError: a bug in two lines"
+
+
+def test_a_run_that_ran_out_of_memory_says_so_in_one_sentence(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carry_out, "train_and_measure", lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    (failed,) = _carried_out(runs_of_grids([_grid(tmp_path, settings)], tmp_path / "out"), tmp_path / "out")
+    assert failed.reason.startswith("main memory ran out when ")
+    assert "training.batch_size" in failed.reason
+    assert _only_record(tmp_path / "out").error == failed.reason
 
 
 def test_a_run_that_cannot_work_is_a_record_and_costs_the_next_one_nothing(

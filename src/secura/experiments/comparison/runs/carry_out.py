@@ -21,6 +21,7 @@ from secura.errors import SecuraError, StoppedError
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun, read_declaration
 from secura.experiments.comparison.runs.record_files import FAILED_FOLDER, read_record, write_record
 from secura.experiments.comparison.runs.train_and_measure import blank_record, train_and_measure
+from secura.training.memory import out_of_memory_sentence
 
 DONE, FAILED, STOPPED = 0, 1, 130
 
@@ -59,7 +60,9 @@ def _set_failure_aside(run: ComparisonRun) -> None:
 
 def _in_one_sentence(problem: Exception) -> str:
     text = " ".join(str(problem).split())[:500]
-    return text if isinstance(problem, SecuraError) else f"{type(problem).__name__}: {text}"
+    if isinstance(problem, SecuraError):
+        return text
+    return out_of_memory_sentence(problem) or f"{type(problem).__name__}: {text}"
 
 
 def main() -> None:
