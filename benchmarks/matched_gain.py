@@ -64,17 +64,17 @@ CONTENDERS: dict[str, dict[str, Any]] = {
 def learn(name: str, task: str, seed: int, results: Path) -> None:
     """One run, questioned as it goes; its curve becomes one small file."""
     from secura.evaluation.merged import merged_for_scoring
+    from secura.evaluation.provenance import provenance
     from secura.evaluation.scoring import score_questions
-    from secura.experiments.provenance import provenance
-    from secura.experiments.run import steps as run_steps
     from secura.experiments.run.prepare import prepare_run
     from secura.experiments.run.questions import matchable
+    from secura.experiments.run.train import learn as learn_run
     from secura.experiments.settings.layers import load_config
 
     with tempfile.TemporaryDirectory() as place:
         flags = {**CONTENDERS[name], "data.path": task, "training.seed": seed, "out": f"{place}/run"}
         run = prepare_run(load_config(None, [], flags))
-        test, _ = matchable(run.tokenizer, run.test, 64)
+        test, _ = matchable(run.tokenizer, run.task.test, 64)
         knowledge, _ = matchable(run.tokenizer, run.retention, 64)
         curve: list[dict[str, float]] = []
 
@@ -94,10 +94,8 @@ def learn(name: str, task: str, seed: int, results: Path) -> None:
                 if state.global_step % EVERY_STEPS == 0:
                     ask(state.global_step)
 
-        folds = run_steps.fold_callbacks
-        run_steps.fold_callbacks = lambda prepared: [*folds(prepared), AskAsItGoes()]
         ask(0)
-        run_steps.train(run, Console(file=io.StringIO()))
+        learn_run(run, Console(file=io.StringIO()), [AskAsItGoes()])
         stored = {"name": name, "task": task, "seed": seed, "curve": curve, "settings": run.config.model_dump()}
         stored |= {"trainable_weights": run.trainable_weights, "provenance": provenance()}
     results.mkdir(parents=True, exist_ok=True)

@@ -34,8 +34,8 @@ from rich.table import Table
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.evaluation.lm_eval_bridge import export_tasks, harness_scores
+from secura.evaluation.provenance import provenance
 from secura.evaluation.score_task import score_task
-from secura.experiments.provenance import provenance
 from secura.tasks.catalogue import CATALOGUE
 from secura.tasks.finding import GROUPS
 from secura.tasks.prompting import prompt_text

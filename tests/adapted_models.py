@@ -49,11 +49,13 @@ def one_conv1d(seed: int = 0, dtype: torch.dtype = torch.float32) -> OneConv1D:
     return drawn(OneConv1D(), seed).to(dtype)
 
 
-def llama(seed: int = 0, *, layers: int = 2, width: int = 32, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def llama(
+    seed: int = 0, *, layers: int = 2, width: int = 32, between: int = 48, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=width,
-        intermediate_size=48,
+        intermediate_size=between,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,

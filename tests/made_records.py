@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.evaluation.spectra import Spectrum
+from secura.evaluation.tally import Tally
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.comparison.runs.record_files import write_record
 
 LABELS = ("LoRA", "DoRA", "CUR-LoRA", "I-LoRA", "CABR", "SECURA M1", "SECURA M2")
@@ -29,8 +31,11 @@ def made_record(label: str = "LoRA", *, seed: int = 0, **changes: Any) -> RunRec
         "status": "success",
         "created_at": "2026-11-24T03:00:00Z",
         "total_seconds": 12.0,
-        "gain": Tally(asked=200, before=10, after=180),
-        "knowledge": {"homes": Tally(asked=50, before=50, after=45), "ages": Tally(asked=50, before=40, after=30)},
+        "gain": Tally.of_totals(asked=200, before=10, after=180),
+        "knowledge": {
+            "homes": Tally.of_totals(asked=50, before=50, after=45),
+            "ages": Tally.of_totals(asked=50, before=40, after=30),
+        },
         "cost": Cost(
             trainable_weights=65_536,
             total_weights=1_506_656,
@@ -77,7 +82,7 @@ def _cost(label: str, seconds: float) -> Cost:
 def _knowledge(kept: float, draw: random.Random) -> dict[str, Tally]:
     families = ("homes", "ages", "trades", "colours", "letters", "phrases")
     return {
-        family: Tally(asked=50, before=48, after=max(0, min(50, round(48 * kept + draw.gauss(0, 1.2)))))
+        family: Tally.of_totals(asked=50, before=48, after=max(0, min(50, round(48 * kept + draw.gauss(0, 1.2)))))
         for family in families
     }
 
@@ -96,7 +101,7 @@ def made_grids(*, seeds: int = 3, labels: Sequence[str] = LABELS) -> list[RunRec
                     label,
                     seed=seed,
                     task=task,
-                    gain=Tally(asked=200, before=6, after=after),
+                    gain=Tally.of_totals(asked=200, before=6, after=after),
                     knowledge=_knowledge(KEEPS[label] + draw.gauss(0, 0.01), draw),
                     forgetting_nats=round(0.6 - 0.6 * KEEPS[label] + draw.gauss(0, 0.01), 4),
                     cost=_cost(label, 9.0 + LABELS.index(label) + draw.random()),
@@ -121,7 +126,9 @@ def made_grids(*, seeds: int = 3, labels: Sequence[str] = LABELS) -> list[RunRec
                     seed=seed,
                     grid="harsh_rates",
                     learning_rate=rate,
-                    gain=Tally(asked=200, before=6, after=round(200 * min(1, SKILL[label] + draw.gauss(0, 0.01)))),
+                    gain=Tally.of_totals(
+                        asked=200, before=6, after=round(200 * min(1, SKILL[label] + draw.gauss(0, 0.01)))
+                    ),
                     knowledge=_knowledge(kept + draw.gauss(0, 0.015), draw),
                     cost=_cost(label, 10.0),
                 )
@@ -129,6 +136,8 @@ def made_grids(*, seeds: int = 3, labels: Sequence[str] = LABELS) -> list[RunRec
                     record = _failed(record, "the loss became NaN at step 4; lower training.learning_rate.")
                 records.append(record)
             names = [f"task_{place}" for place in range(1, 17)]
+            made = made_sequence(names, keeps=KEEPS[label], draw=draw)
+            before, after = (round(1000 * (share or 0)) for share in (made.knowledge[0], made.knowledge[-1]))
             records.append(
                 made_record(
                     label,
@@ -136,8 +145,8 @@ def made_grids(*, seeds: int = 3, labels: Sequence[str] = LABELS) -> list[RunRec
                     grid="sixteen_tasks",
                     task="sequence",
                     gain=None,
-                    knowledge={},
-                    sequence=made_sequence(names, keeps=KEEPS[label], draw=draw),
+                    knowledge={"all": Tally.of_totals(asked=1000, before=before, after=after)},
+                    sequence=made,
                     cost=_cost(label, 160.0),
                 )
             )

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from secura.evaluation.retention_gate import knowledge_kept
 from secura.evaluation.significance import compare_paired
+from secura.evaluation.tally import together
 from secura.evaluation.task_score import ItemScore, TaskScore
 from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
 from secura.tasks.data_rows import item_from_row
@@ -74,21 +74,18 @@ def made_change(
         paired=paired,
         adjusted_p=paired.p,
         significant=paired.p < 0.05 if significant is None else significant,
-        smallest_visible=paired.smallest_visible,
     )
 
 
 def made_result(*changes: TaskChange, notes: Sequence[str] = ()) -> ForgetResult:
     ordered = by_clearest_loss(changes)
     counted = [change for change in ordered if change.right_or_wrong]
-    old = [bool(item.correct) for change in counted for item in change.before.items]
-    new = [bool(item.correct) for change in counted for item in change.after.items]
     return ForgetResult(
         base="base",
         tuned=str(Path("runs") / "tuned"),
         changes=ordered,
         flips=[flip for change in ordered for flip in change.flips],
-        kept=knowledge_kept(old, new, confidence=0.95) if counted else None,
+        kept=together(change.tally for change in counted) if counted else None,
         verdict=None,
         confidence=0.95,
         notes=list(notes),

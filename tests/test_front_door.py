@@ -2,11 +2,13 @@
 
 import ast
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from peft import PeftConfig, get_peft_model
-from tiny_models import tiny_model
+from tiny_models import save_tiny_model, tiny_model
 
 import secura
 from secura import errors
@@ -15,12 +17,65 @@ PACKAGE = Path(inspect.getfile(secura)).parent
 
 
 def test_all_is_sorted_and_is_what_the_package_offers() -> None:
-    offered = {
-        name for name in vars(secura) if not name.startswith("_") and not inspect.ismodule(getattr(secura, name))
-    }
-    typing_only = {"TYPE_CHECKING", "Path"}
-    assert set(secura.__all__) == offered - typing_only
     assert secura.__all__ == sorted(secura.__all__)
+    assert dir(secura) == secura.__all__
+    starred: dict[str, object] = {}
+    exec("from secura import *", starred)
+    del starred["__builtins__"]
+    assert sorted(starred) == secura.__all__
+    assert all(value is getattr(secura, name) for name, value in starred.items())
+
+
+def test_what_is_imported_when_asked_for_is_what_type_checkers_see() -> None:
+    (block,) = [node for node in ast.parse(Path(secura.__file__).read_text()).body if isinstance(node, ast.If)]
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == secura._IMPORTED_WHEN_ASKED_FOR
+    assert list(seen) == sorted(seen, key=lambda name: (seen[name], name))
+
+
+def test_an_unknown_name_is_refused_by_its_name() -> None:
+    with pytest.raises(AttributeError, match="'secura' has no attribute 'fould'"):
+        secura.fould  # type: ignore[attr-defined] # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'fould' from 'secura'"):
+        exec("from secura import fould")
+
+
+def test_importing_secura_imports_neither_torch_nor_peft(tmp_path: Path) -> None:
+    in_a_process(tmp_path, "import sys, secura\nassert not {'torch', 'peft', 'transformers'} & sys.modules.keys()")
+
+
+@pytest.mark.parametrize("first", ["", "import secura.numerics.change\n"], ids=["nothing before", "a module before"])
+def test_a_process_called_secura_can_import_what_is_offered(first: str, tmp_path: Path) -> None:
+    code = first + (
+        "from secura import FoldCallback, SecuraConfig, fold\n"
+        "import secura\n"
+        "from peft import PeftConfig\n"
+        "assert type(PeftConfig.from_peft_type(peft_type='SECURA')) is secura.SecuraConfig is SecuraConfig\n"
+        "assert FoldCallback(every=2).every == 2 and callable(fold)\n"
+    )
+    in_a_process(tmp_path, code, named="secura")
+
+
+@pytest.mark.parametrize("imports", ["import secura\nimport peft", "import peft\nimport secura"])
+def test_importing_secura_lets_peft_load_an_adapter(imports: str, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "base")
+    get_peft_model(tiny_model(), secura.SecuraConfig(r=4)).save_pretrained(tmp_path / "adapter")  # type: ignore[arg-type]
+    code = (
+        f"{imports}\n"
+        "from transformers import AutoModelForCausalLM\n"
+        f"base = AutoModelForCausalLM.from_pretrained({str(folder)!r})\n"
+        f"model = peft.PeftModel.from_pretrained(base, {str(tmp_path / 'adapter')!r})\n"
+        "assert type(model.base_model).__module__ == 'secura.adapters.secura.model'\n"
+    )
+    in_a_process(tmp_path, code, named="secura")
+
+
+def in_a_process(folder: Path, code: str, *, named: str = "program.py") -> None:
+    """Run code as a program of its own, under a name such as that of the installed command."""
+    program = folder / named
+    program.write_text(code)
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_error_is_offered_and_in_the_tree_that_its_module_shows() -> None:

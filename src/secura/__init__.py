@@ -1,14 +1,15 @@
 """Fine-tune a language model without breaking what it already knows.
 
-Importing secura registers its adapter with PEFT, so `PeftModel.from_pretrained` can load it.
-The `secura` command imports what it needs when it needs it, so that `--help` answers at once.
+Importing secura makes its adapter known to PEFT, so `PeftModel.from_pretrained` can load it: at once where PEFT has
+been imported, or else as soon as anything imports it. PEFT brings torch, which takes seconds; so neither is imported
+here, nor is what `__all__` names before it is asked for, and `secura --help` answers at once.
 """
 
-import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+from secura.after_import import after_import
 from secura.errors import (
     BaseMismatchError,
     ConfigError,
@@ -21,16 +22,9 @@ from secura.errors import (
     TrainingError,
 )
 
-# `python -m secura` has no name yet while this is imported.
-_IS_COMMAND = Path(sys.argv[0]).stem == "secura" or (sys.argv[0] == "-m" and "secura" in sys.orig_argv[:4])
-
-if TYPE_CHECKING or not _IS_COMMAND:
+if TYPE_CHECKING:
     from secura.adapters import SecuraConfig, SecuraModel, fold, folded_tasks, undo
     from secura.training.fold_schedule import FoldCallback
-else:
-    # OpenMP threads spin while they wait. Where another process wanted the same two cores, a run
-    # of 12 seconds took 150; asleep they lost nothing. OpenMP reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [
     "BaseMismatchError",
@@ -49,3 +43,26 @@ __all__ = [
     "folded_tasks",
     "undo",
 ]
+
+_IMPORTED_WHEN_ASKED_FOR = {
+    "FoldCallback": "secura.training.fold_schedule",
+    "SecuraConfig": "secura.adapters",
+    "SecuraModel": "secura.adapters",
+    "fold": "secura.adapters",
+    "folded_tasks": "secura.adapters",
+    "undo": "secura.adapters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _IMPORTED_WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+    value = globals()[name] = getattr(import_module(_IMPORTED_WHEN_ASKED_FOR[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)
+
+
+after_import("peft", lambda: import_module("secura.adapters"))

@@ -62,7 +62,7 @@ def attached() -> dict[str, object]:
             and torch.equal(one.secura_rows["default"], other.secura_rows["default"])
             for one, other in pairs
         ),
-        "same_fingerprints": all(torch.equal(one._fingerprint, other.fingerprint()) for one, other in pairs),
+        "same_fingerprints": all(torch.equal(one.fingerprint(), other.fingerprint()) for one, other in pairs),
     }
     found["logits_apart"] = _apart(divided, whole)
     for model in (divided, whole):

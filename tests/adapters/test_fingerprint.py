@@ -1,32 +1,54 @@
+import hashlib
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
-from secura.adapters.fingerprint import (
-    FINGERPRINT_LENGTH,
-    fingerprint_from_text,
-    fingerprint_text,
-    fingerprints_match,
-    weight_fingerprint,
-)
+from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fingerprint_text
 
 
-def draw_weight(seed: int = 0) -> torch.Tensor:
+@pytest.fixture
+def digests_taken(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many digests have been computed so far."""
+    taken = []
+    blake2b = hashlib.blake2b
+
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        taken.append(1)
+        return blake2b(*arguments, **settings)
+
+    monkeypatch.setattr(hashlib, "blake2b", counted)
+    return lambda: len(taken)
+
+
+def draw_weight(seed: int = 0) -> Tensor:
     return torch.randn(17, 33, generator=torch.Generator().manual_seed(seed))
+
+
+def fingerprint(weight: Tensor) -> Tensor:
+    return WeightDigests().fingerprint(lambda: nullcontext(weight))
+
+
+def match(stored: Tensor, weight: Tensor) -> bool:
+    return WeightDigests().match(stored, lambda: nullcontext(weight))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_equal_weights_match_and_others_do_not(dtype: torch.dtype) -> None:
     weight, other = draw_weight().to(dtype), draw_weight(seed=1).to(dtype)
-    assert weight_fingerprint(weight).shape == (FINGERPRINT_LENGTH,)
-    assert fingerprints_match(weight_fingerprint(weight), weight_fingerprint(weight.clone()))
-    assert not fingerprints_match(weight_fingerprint(weight), weight_fingerprint(other))
+    assert fingerprint(weight).shape == (4,)
+    assert match(fingerprint(weight), weight.clone())
+    assert not match(fingerprint(weight), other)
 
 
 def test_one_flipped_last_bit_is_noticed() -> None:
     weight = draw_weight()
     touched = weight.clone()
     touched[3, 4] = torch.nextafter(touched[3, 4], torch.tensor(10.0))
-    assert not fingerprints_match(weight_fingerprint(weight), weight_fingerprint(touched))
+    assert not match(fingerprint(weight), touched)
 
 
 @pytest.mark.parametrize("other", [torch.bfloat16, torch.float16])
@@ -34,14 +56,45 @@ def test_one_flipped_last_bit_is_noticed() -> None:
 def test_a_float32_checkpoint_loaded_in_another_dtype_still_matches(other: torch.dtype, float32_first: bool) -> None:
     stored, present = (torch.float32, other) if float32_first else (other, torch.float32)
     weight = draw_weight()
-    assert fingerprints_match(weight_fingerprint(weight.to(stored)), weight_fingerprint(weight.to(present)))
+    assert match(fingerprint(weight.to(stored)), weight.to(present))
+    assert not match(fingerprint(weight.to(stored)), draw_weight(seed=1).to(present))
 
 
 def test_the_fingerprint_does_not_depend_on_the_memory_layout() -> None:
     weight = draw_weight()
-    assert torch.equal(weight_fingerprint(weight), weight_fingerprint(weight.T.contiguous().T))
+    assert torch.equal(fingerprint(weight), fingerprint(weight.T.contiguous().T))
+
+
+def test_the_fingerprint_is_the_one_that_earlier_versions_have_saved() -> None:
+    weight = torch.arange(6.0).reshape(2, 3) / 7
+    parts = [2]
+    for values in (weight, weight.bfloat16(), weight.half()):
+        raw = bytes(values.view(torch.uint8).flatten().tolist())
+        parts.append(int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little", signed=True))
+    assert fingerprint(weight).tolist() == parts
 
 
 def test_text_gives_the_fingerprint_back() -> None:
-    fingerprint = weight_fingerprint(draw_weight())
-    assert torch.equal(fingerprint_from_text(fingerprint_text(fingerprint)), fingerprint)
+    expected = fingerprint(draw_weight())
+    assert torch.equal(fingerprint_from_text(fingerprint_text(expected)), expected)
+
+
+@pytest.mark.parametrize(("dtype", "in_full"), [(torch.float32, 3), (torch.bfloat16, 2), (torch.float16, 2)])
+def test_a_weight_is_digested_once_for_a_match_and_never_again_for_its_fingerprint(
+    dtype: torch.dtype, in_full: int, digests_taken: Callable[[], int]
+) -> None:
+    weight = draw_weight().to(dtype)
+    stored = fingerprint(weight)
+    assert digests_taken() == in_full
+    digests = WeightDigests()
+    for _ in range(2):
+        assert digests.match(stored, lambda: nullcontext(weight))
+    assert torch.equal(digests.fingerprint(lambda: nullcontext(weight)), stored)
+    assert digests_taken() == in_full + 1
+
+
+def test_a_match_in_another_dtype_never_takes_over_what_was_stored() -> None:
+    weight = draw_weight()
+    digests = WeightDigests()
+    assert digests.match(fingerprint(weight), lambda: nullcontext(weight.bfloat16()))
+    assert torch.equal(digests.fingerprint(lambda: nullcontext(weight.bfloat16())), fingerprint(weight.bfloat16()))

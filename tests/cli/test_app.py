@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,27 +10,61 @@ from secura.cli import app as cli
 from secura.errors import ConfigError, SecuraError, TrainingError
 
 
-def _as_command(folder: Path, code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run code from a script named as the installed command is."""
-    script = folder / "secura"
-    script.write_text("import os, sys\nfrom secura.cli.app import run\n" + code)
+def _as_command(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process where nobody has said how threads wait."""
     plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=plain | env)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=plain | env)
 
 
-def test_help_answers_without_importing_torch(tmp_path: Path) -> None:
-    code = "code = run(['train', '--help'])\nsys.exit(code or 'torch' in sys.modules)"
-    done = _as_command(tmp_path, code)
+@pytest.mark.parametrize(
+    "start",
+    ["from secura.__main__ import main; main()", "import runpy; runpy.run_module('secura', run_name='__main__')"],
+    ids=["secura", "python -m secura"],
+)
+def test_help_answers_without_importing_torch(start: str) -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['secura', 'train', '--help']\n"
+        f"try:\n    {start}\n"
+        "except SystemExit as end:\n"
+        "    sys.exit(end.code or 'torch' in sys.modules or 'peft' in sys.modules)\n"
+    )
+    done = _as_command(code)
     assert done.returncode == 0, done.stderr
     assert "--min-retention" in done.stdout
 
 
 @pytest.mark.parametrize(("own", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_waiting_threads_sleep_unless_the_user_wants_otherwise(
-    own: dict[str, str], expected: str, tmp_path: Path
-) -> None:
-    done = _as_command(tmp_path, "print(os.environ['OMP_WAIT_POLICY'])", **own)
-    assert done.stdout.strip() == expected, done.stderr
+def test_threads_of_the_command_wait_asleep_unless_the_user_wants_otherwise(own: dict[str, str], expected: str) -> None:
+    code = (
+        "import os, sys\n"
+        "from secura.cli import app\n"
+        "app.run = lambda arguments: print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules) or 0\n"
+        "app.main([])\n"
+    )
+    done = _as_command(code, **own)
+    assert done.stdout.strip() == f"{expected} False", done.stderr
+
+
+def test_libraries_that_miss_a_gpu_do_not_say_so_in_the_command() -> None:
+    code = (
+        "import logging\n"
+        "from secura.cli import app\n"
+        "def use_libraries(arguments):\n"
+        "    logging.getLogger('bitsandbytes.backends.cpu.ops').warning('no kernel for the CPU')\n"
+        "    logging.getLogger('DeepSpeed').setLevel(logging.WARNING)\n"  # as it does itself
+        "    logging.getLogger('DeepSpeed').warning('Setting accelerator to CPU. If you have GPU')\n"
+        "    logging.getLogger('DeepSpeed').warning('something else')\n"
+        "    return 0\n"
+        "app.run = use_libraries\n"
+        "app.main([])\n"
+    )
+    assert _as_command(code).stderr == "something else\n"
+
+
+def test_importing_secura_leaves_the_environment_alone() -> None:
+    done = _as_command("import os, secura, secura.cli.app; print(os.environ.get('OMP_WAIT_POLICY'))")
+    assert done.stdout.strip() == "None", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -82,6 +115,37 @@ def test_wrong_usage_is_exit_code_3(arguments: list[str], capsys: pytest.Capture
     assert capsys.readouterr().err.startswith("secura: ")
 
 
-def test_no_arguments_at_all_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    cli.run([])
-    assert "train" in "".join(capsys.readouterr())
+@pytest.mark.parametrize(
+    ("arguments", "lists"),
+    [
+        ([], ["Usage: secura [OPTIONS] COMMAND", "  train  ", "  sequence  ", "  compare  "]),
+        (["sequence"], ["Usage: secura sequence [OPTIONS] COMMAND", "  run  ", "  undo  "]),
+        (["compare"], ["Usage: secura compare [OPTIONS] COMMAND", "  plan  ", "  table  "]),
+    ],
+)
+def test_a_bare_command_shows_its_help_line_by_line(
+    arguments: list[str], lists: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(arguments) == cli.USAGE
+    bare = capsys.readouterr()
+    assert bare.out == ""
+    lines = bare.err.splitlines()
+    for part in lists:
+        assert any(line.startswith(part) for line in lines), part
+    assert cli.run([*arguments, "--help"]) == cli.DONE
+    assert capsys.readouterr().out == bare.err
+
+
+@pytest.mark.parametrize("width", ["80", "60"])
+def test_help_keeps_to_the_width_and_cuts_no_sentence(
+    width: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    for arguments in ([], ["sequence"], ["compare"]):
+        cli.run([*arguments, "--help"])
+        shown = capsys.readouterr().out
+        assert "..." not in shown.replace("COMMAND [ARGS]...", "")
+        assert max(map(len, shown.splitlines())) <= int(width)
+    cli.run(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Fine-tune a model and see what it learned, what it kept and what it forgot." in shown

@@ -9,7 +9,8 @@ from made_results import made_change, made_result, some
 from rich.console import Console
 from tiny_models import save_tiny_model
 
-from secura.cli.app import BELOW_RETENTION, DONE, USAGE, run
+from secura.cli.app import run
+from secura.cli.exit_codes import BELOW_RETENTION, DONE, USAGE
 from secura.cli.forget_view import show_forgetting
 
 
@@ -85,7 +86,7 @@ def test_a_model_that_lost_everything_ends_with_code_2_and_a_reason(
     assert _forget(llama_folder, tuned, only_short, tmp_path / "report", "--min-retention", "0.9") == BELOW_RETENTION
     shown = capsys.readouterr().out
     assert "Broken: questions" in shown
-    assert "gate at 90.0%: fails: kept 0.0% of what the base knew" in shown
+    assert "gate at 90%: fails: kept 0.0% of what the base knew" in shown
 
 
 def test_tasks_are_named_with_commas_or_again_and_again(

@@ -27,6 +27,8 @@ def test_a_sequence_is_learned_shown_logged_and_undone(
     shown = capsys.readouterr().out
     assert "2/2 two_steps: learned" in shown
     assert "average accuracy" in shown
+    rows = [line.split() for line in shown.splitlines() if line.startswith(("different_homes ", "two_steps "))]
+    assert [len(row) for row in rows] == [7, 7]  # 80 columns hold each in one line, what was kept and at least included
     assert run(["sequence", "log", str(out)]) == 0
     assert "in the ledger: different_homes, two_steps" in capsys.readouterr().out
     assert run(["sequence", "undo", str(out), "two_steps"]) == 0
@@ -35,6 +37,26 @@ def test_a_sequence_is_learned_shown_logged_and_undone(
     assert "homes was not broken" in capsys.readouterr().out
     assert sequence(file, out) == 0  # everything is done, so nothing is learned again
     assert "2 tasks, 2 of them done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rate", "code", "says"), [("1e-9", 0, "passes: kept 100.0%"), ("0.3", 2, "fails: kept ")])
+def test_the_gate_gives_the_verdict_that_the_other_commands_give(
+    rate: str, code: int, says: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit = ("--set", "retention.min_retention=0.75", "--set", f"training.learning_rate={rate}")
+    assert sequence(file, tmp_path / "out", *limit, "--method", "lora") == code
+    shown = capsys.readouterr().out
+    assert f"gate at 75%: {says}" in shown
+    assert "knowledge kept of the 13 answers that the base model has right: " in shown
+    assert "% (95% interval " in shown
+
+
+def test_a_gate_that_so_few_questions_cannot_open_is_refused_before_anything_is_learned(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sequence(file, tmp_path / "out", "--set", "retention.min_retention=0.8") == 3
+    assert "13 questions cannot show at confidence 0.95 that 80% is kept" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_writes_nothing(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from secura.cli.app import BELOW_RETENTION, DONE, FAILED, USAGE, run
+from secura.cli.app import run
+from secura.cli.exit_codes import BELOW_RETENTION, DONE, FAILED, USAGE
 
 SMALL = ["--set", "training.steps=3", "--set", "training.batch_size=2", "--method", "lora"]
 
@@ -27,11 +29,31 @@ def test_a_run_shows_the_first_batch_the_table_and_the_flips(
     code = _train(llama_folder, rows_file, tmp_path / "out", "--retain", str(retain_file))
     shown = capsys.readouterr().out
     assert code == DONE
-    assert "⟦ blue<eos>⟧" in shown or "⟦ grey<eos>⟧" in shown or "⟦ red<eos>⟧" in shown
-    for part in ("step 3/3", "loss", "rate", "MB", "s left", "held out", "knowledge, all", "family 0"):
+    learned = re.findall(r"⟦ (\w+)<eos>⟧", shown)
+    assert len(learned) == 2  # a batch
+    assert set(learned) <= {"blue", "grey", "red"}
+    for part in (
+        "step 3/3",
+        "loss",
+        "rate",
+        "MB",
+        "s left",
+        "held out",
+        "knowledge of",
+        "kept",
+        "at least",
+        "gained",
+        "family 0",
+    ):
         assert part in shown
-    assert "flipped from right to wrong" in shown or "nothing that was right before is wrong now" in shown
-    assert json.loads((tmp_path / "out" / "retention.json").read_text())["config"]["method"]["name"] == "lora"
+    report = json.loads((tmp_path / "out" / "retention.json").read_text())
+    assert report["config"]["method"]["name"] == "lora"
+    flips = report["retention"]["flips"]
+    said = (
+        f"{len(flips)} answers flipped from right to wrong" if flips else "nothing that was right before is wrong now"
+    )
+    assert said in shown
+    assert shown.count("  right: ") == len(flips)
 
 
 def test_a_dry_run_trains_nothing(
@@ -74,9 +96,19 @@ def test_retention_below_the_wanted_share_is_exit_code_2(
     ]
     assert _train(llama_folder, data, tmp_path / "out", *more, "--min-retention", "0.5") == BELOW_RETENTION
     shown = capsys.readouterr().out
-    assert "below --min-retention: kept 0.0%, wanted 50.0%" in shown
+    assert "gate at 50%: fails: kept 0.0% of what the base knew (95% interval 0.0% to 36.9%), all of it below" in shown
     assert "8 answers flipped from right to wrong" in shown
     assert _train(llama_folder, data, tmp_path / "again", *more, "--min-retention", "0.0") == DONE
+    assert "gate at 0%: passes" in capsys.readouterr().out
+
+
+def test_a_gate_that_so_few_questions_cannot_open_is_refused_before_anything_is_trained(
+    llama_folder: Path, rows_file: Path, retain_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--retain", str(retain_file), "--min-retention", "0.98")
+    assert _train(llama_folder, rows_file, tmp_path / "out", *more) == USAGE
+    assert "6 questions cannot show at confidence 0.95 that 98% is kept" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import copy
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from continual.two_parameter_model import TwoParameterModel, collate, row
 from peft import LoraConfig, get_peft_model
 from references import strategies as reference
+from torch import nn
 from torch.autograd import grad
 from torch.testing import assert_close
 
@@ -20,6 +22,7 @@ from secura.continual.replay import Replay
 from secura.continual.reservoir import Reservoir
 from secura.continual.sequential import Sequential
 from secura.continual.strategy import Step, Strategy
+from secura.continual.trained_weights import copied_values, values_in_place
 
 ROWS = [[0, 1, 1], [1, 0, 0], [1, 1, 0], [0, 0, 1], [1, 1, 1]]
 STRATEGIES: list[Any] = [
@@ -302,3 +305,87 @@ def test_a_saved_state_goes_on_as_the_one_that_was_never_saved(build: Any, tmp_p
 def test_a_setting_that_cannot_be_is_refused(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# ------------------------------------------------------------------ where the state lies
+
+
+def state_of(strategy: Strategy) -> list[torch.Tensor]:
+    dicts = [value for value in vars(strategy).values() if isinstance(value, dict)]
+    return [tensor for held in dicts for tensor in held.values() if isinstance(tensor, torch.Tensor)]
+
+
+def lora_on(device: str) -> Any:
+    torch.manual_seed(0)
+    base = nn.Sequential(OrderedDict(first=nn.Linear(5, 3), second=nn.Linear(3, 2)))
+    config = LoraConfig(r=2, target_modules=["first", "second"], init_lora_weights=False)
+    return get_peft_model(base, config).to(device)  # type: ignore[arg-type]  # any module can be adapted
+
+
+PENALTIES: list[Any] = [
+    lambda: EWC(strength=3.0),
+    lambda: EWC(strength=3.0, decay=0.5),
+    lambda: EWC(strength=3.0, protects="effective_weight"),
+    lambda: OLoRA(strength=2.0),
+]
+
+
+def with_a_past(strategy: Any, model: Any) -> Any:
+    """A strategy that has something to protect, without the forward passes of a Fisher estimate."""
+    if isinstance(strategy, OLoRA):
+        strategy.end_task(model, 0, [], collate)
+        return strategy
+    for name, value in strategy._values.current(model).items():
+        strategy._add(name, torch.full_like(value.detach(), 0.5), value.detach() + 0.25)
+    return strategy
+
+
+def penalty_on(strategy: Strategy, model: Any) -> torch.Tensor:
+    step = Step(model=model, inputs={}, logits=None, collate=collate, number=0)
+    term = strategy.loss_term(step)
+    assert term is not None
+    return term
+
+
+@pytest.mark.parametrize("build", PENALTIES)
+def test_a_state_that_was_read_moves_to_the_model_and_stays_there(build: Any, tmp_path: Path) -> None:
+    with_a_past(build(), lora_on("cpu")).save(tmp_path)
+    strategy = build()
+    strategy.load(tmp_path)
+    assert {tensor.device.type for tensor in state_of(strategy)} == {"cpu"}
+    # The meta device stands for a GPU: a tensor of the CPU can be moved to it, and not computed with beside it.
+    assert penalty_on(strategy, lora_on("meta")).device.type == "meta"
+    moved = state_of(strategy)
+    assert {tensor.device.type for tensor in moved} == {"meta"}
+    penalty_on(strategy, lora_on("meta"))
+    assert all(one is other for one, other in zip(moved, state_of(strategy), strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("build", PENALTIES)
+def test_a_state_that_was_read_gives_the_same_penalty_on_a_gpu(build: Any, tmp_path: Path) -> None:
+    strategy, again = with_a_past(build(), lora_on("cpu")), build()
+    strategy.save(tmp_path)
+    again.load(tmp_path)
+    model = lora_on("cuda")
+    assert_close(penalty_on(again, model).cpu(), penalty_on(strategy, lora_on("cpu")))
+    if isinstance(again, OLoRA):
+        again.end_task(model, 1, [], collate)
+    assert {tensor.device.type for tensor in state_of(again)} == {"cuda"}
+    again.save(tmp_path)
+
+
+def test_values_in_place_of_others_are_moved_once() -> None:
+    values = copied_values(lora_on("cpu"))
+    with values_in_place(lora_on("meta"), values):
+        pass
+    assert {value.device.type for value in values.values()} == {"meta"}
+
+
+def test_o_lora_keeps_earlier_directions_beside_the_model() -> None:
+    model = lora_on("meta")
+    strategy = OLoRA()
+    for task_index in range(2):
+        strategy.end_task(model, task_index, [], collate)
+    assert {tensor.device.type for tensor in state_of(strategy)} == {"meta"}
+    assert {len(tensor) for tensor in state_of(strategy)} == {4}  # two tasks of rank 2

@@ -1,13 +1,17 @@
 from pathlib import Path
 from typing import Any
 
+import launched_processes
 import pytest
 import torch
+from continual import one_task
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from tiny_models import tiny_model, tiny_tokenizer
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
@@ -232,3 +236,87 @@ def test_what_would_drop_the_term_is_refused(setting: Any, message: str, tmp_pat
 class _StopAfterSave(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         control.should_training_stop = True
+
+
+# ------------------------------------------------------------------ one batch, divided
+
+
+PROGRAM = Path(one_task.__file__)
+PENALTIES = ["ewc", "kl_anchor", "lwf"]
+
+
+@pytest.mark.parametrize("trainer", ["plain", "sft"])
+@pytest.mark.parametrize("strategy", PENALTIES)
+def test_a_penalty_is_as_strong_in_one_pass_as_in_several(strategy: str, trainer: str) -> None:
+    at_once = one_task.learned(trainer, strategy, 4, 1)
+    without = one_task.learned(trainer, "sequential", 4, 1)
+    assert max((at_once[name] - without[name]).abs().max() for name in at_once) > 1e-3  # it does something
+    assert_close(one_task.learned(trainer, strategy, 1, 4), at_once, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trainer", ["plain", "sft"])
+@pytest.mark.parametrize("strategy", PENALTIES)
+@pytest.mark.parametrize(("rows_a_pass", "passes"), [(2, 1), (1, 2)])
+def test_a_penalty_is_as_strong_on_two_processes_as_on_one(
+    strategy: str, trainer: str, rows_a_pass: int, passes: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "values.safetensors"
+    arguments = [str(PROGRAM), str(file), trainer, strategy, str(rows_a_pass), str(passes)]
+    ended = launched_processes.run(arguments)
+    assert [each.code for each in ended] == [0, 0], ended[0].errors + ended[1].errors
+    assert_close(load_file(file), one_task.learned(trainer, strategy, 4, 1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("build", [with_trainer, with_sft_trainer])
+def test_the_short_last_step_of_an_epoch_counts_the_whole_term(build: Any, tmp_path: Path) -> None:
+    after = []
+    for strategy in (Sequential(), SumOfWeights()):
+        trainer = build(tmp_path, strategy, gradient_accumulation_steps=5, max_steps=4)  # 5, 5 and 2 of 12 batches, 5
+        trainer.train()
+        after.append(copied_values(trainer.model))
+    for name, without in after[0].items():
+        # 2e-2: the term moves the weights, and with them the gradient of the task.
+        assert_close(without - after[1][name], torch.full_like(without, 4 * RATE), rtol=2e-2, atol=2e-2)
+
+
+def test_copies_of_a_model_on_several_gpus_of_one_process_are_refused(tmp_path: Path) -> None:
+    trainer = with_trainer(tmp_path, SumOfWeights())
+    trainer.args._n_gpu = 2
+    (callback,) = [one for one in trainer.callback_handler.callbacks if isinstance(one, StrategyCallback)]
+    with pytest.raises(ConfigError, match="n_gpu is 2"):
+        callback.on_train_begin(
+            trainer.args, trainer.state, trainer.control, trainer.model, trainer.get_train_dataloader()
+        )
+
+
+def test_a_term_is_not_read_before_it_is_logged(tmp_path: Path) -> None:
+    model = adapted()
+    strategy = in_its_second_task(EWC(strength=50.0), model)
+    trainer = with_trainer(tmp_path, strategy, task_index=1, model=model, max_steps=4, logging_steps=2)
+    (callback,) = [one for one in trainer.callback_handler.callbacks if isinstance(one, StrategyCallback)]
+    add_term, seen = callback._add_term, []
+
+    def watched(*arguments: Any) -> Any:
+        with _NotesOperations() as noted:
+            output = add_term(*arguments)
+        seen.extend(noted.names)
+        return output
+
+    callback._add_term = watched  # type: ignore[method-assign]
+    trainer.train()
+    assert "aten.mul.Tensor" in seen
+    assert "aten._local_scalar_dense.default" not in seen  # what item() and float() are, and wait for the GPU
+    logged = [entry["continual_loss"] for entry in trainer.state.log_history if "continual_loss" in entry]
+    assert len(logged) == 2
+    assert logged[0] < logged[1]  # it moves away
+
+
+class _NotesOperations(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))

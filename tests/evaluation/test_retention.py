@@ -25,10 +25,11 @@ COMPARISON = BeforeAndAfter(
 )
 
 
-def test_kept_is_right_after_over_right_before_in_each_family_and_in_all() -> None:
-    kept = {tally.family: tally.kept for tally in COMPARISON.families}
-    assert kept == {"ages": 3 / 4, "sums": 1.0, "words": None}
-    assert COMPARISON.total.kept == 4 / 5
+def test_kept_is_counted_in_each_family_and_in_all_without_what_was_gained() -> None:
+    kept = {family: tally.kept for family, tally in COMPARISON.families.items()}
+    assert kept == {"ages": 3 / 4, "sums": 0.0, "words": None}
+    assert COMPARISON.total.kept == 3 / 5
+    assert (COMPARISON.total.lost, COMPARISON.total.gained) == (2, 1)
 
 
 def test_flips_are_what_was_right_and_is_wrong_with_both_answers() -> None:
@@ -38,7 +39,21 @@ def test_flips_are_what_was_right_and_is_wrong_with_both_answers() -> None:
 
 def test_the_report_is_json_with_every_answer() -> None:
     report = json.loads(json.dumps(before_and_after_as_json(COMPARISON)))
-    assert report["total"] == {"family": "all", "asked": 8, "right_before": 5, "right_after": 4, "kept": 0.8}
+    total = report["total"]
+    assert {
+        key: total[key] for key in ("family", "asked", "right_before", "right_after", "lost", "gained", "kept")
+    } == {
+        "family": "all",
+        "asked": 8,
+        "right_before": 5,
+        "right_after": 4,
+        "lost": 2,
+        "gained": 1,
+        "kept": 0.6,
+    }
+    assert total["kept_interval"][0] < 0.6 < total["kept_interval"][1]
+    assert report["confidence"] == 0.95
+    assert [family["family"] for family in report["families"]] == ["ages", "sums", "words"]
     assert [flip["prompt"] for flip in report["flips"]] == ["ages 2?", "sums 0?"]
     assert len(report["answers"]) == 8
 

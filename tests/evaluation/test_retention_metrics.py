@@ -11,7 +11,6 @@ from secura.evaluation.retention_metrics import (
     forgetting_best_minus_last,
     forgetting_first_minus_last,
     forward_transfer,
-    knowledge_kept,
 )
 
 # Three tasks learned in turn, and one only watched. `a` does best after `b` was learned.
@@ -43,8 +42,6 @@ def test_every_metric_by_hand() -> None:
     assert forward_transfer(WORKED, untrained={"b": 0.0, "c": 0.5}).mean == pytest.approx((0.25 - 0.10) / 2)
     assert forgetting_best_minus_last(WORKED).by_task == pytest.approx({"a": 0.75 - 0.50, "b": 0.90 - 0.85})
     assert forgetting_first_minus_last(WORKED).by_task == pytest.approx({"a": 0.70 - 0.50, "b": 0.90 - 0.85})
-    assert knowledge_kept(WORKED, WORKED.watched).mean == pytest.approx(0.75)
-    assert knowledge_kept(WORKED).by_task["a"] == pytest.approx(5.0)
 
 
 def test_best_minus_last_is_negative_where_the_last_score_is_the_best() -> None:
@@ -59,7 +56,6 @@ def test_a_missing_score_makes_only_what_needs_it_missing() -> None:
     )  # cells above the diagonal, as Mammoth leaves them
     assert forward_transfer(unlearned).by_task == {"b": None, "c": None}
     assert forward_transfer(unlearned).mean is None
-    assert knowledge_kept(unlearned, ["watched"]).by_task == {"watched": None}
     assert forgetting_best_minus_last(unlearned) == forgetting_best_minus_last(WORKED)
     assert backward_transfer(unlearned) == backward_transfer(WORKED)
 
@@ -75,15 +71,8 @@ def test_a_sequence_that_has_just_begun_has_nothing_to_forget() -> None:
     assert backward_transfer(begun).mean is None
     assert forgetting_best_minus_last(begun).by_task == {}
     assert begun.watched == ("b",)
-    assert knowledge_kept(begun, begun.watched).mean == pytest.approx(0.75)
     untouched = ScoreMatrix(tasks=("a",), scores=((0.5,),))
     assert average_accuracy(untouched).mean is None
-    assert knowledge_kept(untouched).mean == 1.0
-
-
-def test_nothing_is_kept_of_what_the_base_did_not_know() -> None:
-    matrix = ScoreMatrix(tasks=("a", "b"), scores=((0.0, 0.5), (0.4, 0.5)))
-    assert knowledge_kept(matrix).by_task == {"a": None, "b": 1.0}
 
 
 def test_a_matrix_that_does_not_fit_is_refused() -> None:

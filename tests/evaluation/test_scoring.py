@@ -1,14 +1,19 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 from torch.testing import assert_close
 
 from secura.evaluation.answer_loss import mean_answer_loss
-from secura.evaluation.merged import merged_for_scoring
+from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import score_questions, sum_log_likelihoods
+from secura.tasks.finding import find_tasks
 from secura.tasks.prompting import answer_tokens, end_tokens, prompt_tokens
 from secura.tasks.question import PlainText, Question
+from secura.tasks.task_items import task_items
 
 PAIRS = [([5, 6, 7], [8]), ([9], [10, 11, 12]), ([20, 21, 22, 23, 24], [25, 26])]
 FREE = [Question(prompt="sky " * length + "?", answer="blue") for length in (1, 7, 3, 5)]
@@ -46,6 +51,29 @@ def test_a_choice_is_the_one_of_highest_summed_log_likelihood() -> None:
     (scored,) = score_questions(model, tokenizer, [question])
     assert scored.given == likeliest
     assert scored.correct == (likeliest == "red")
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "commonsense_qa"])
+def test_rows_of_a_task_are_chosen_by_its_rule_in_training_as_in_evaluation(name: str, tmp_path: Path) -> None:
+    rows = [
+        {"question": f"{'sky ' * words}is?", "choices": ["zq", "the colour of the sky", "grey"], "answer": words % 3}
+        for words in range(1, 9)
+    ]
+    (tmp_path / f"{name}.test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (task,) = find_tasks([name])
+    items = task_items(task, data=tmp_path)
+    questions = [item for item in items if isinstance(item, Question)]
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    trained, evaluated = score_questions(model, tokenizer, questions), score_task(model, tokenizer, task, items)
+    assert [each.given for each in trained] == [each.given for each in evaluated.items]
+    assert [each.correct for each in trained] == [each.correct for each in evaluated.items]
+
+
+def test_a_question_by_length_takes_the_choice_of_highest_log_likelihood_per_character() -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    question = Question(prompt="sky is?", answer="zq", choices=("zq", "the colour of the sky"))
+    by_sum, by_length = score_questions(model, tokenizer, [question, replace(question, by_length=True)])
+    assert (by_sum.given, by_length.given) == ("zq", "the colour of the sky")
 
 
 def test_what_the_model_says_is_scored_right_when_it_is_the_right_answer() -> None:
@@ -101,41 +129,6 @@ def test_a_plain_text_costs_what_its_own_loss_says() -> None:
         expected = model(tokens, labels=tokens).loss.item()
     found = mean_answer_loss(model, tokenizer, [PlainText(text=text)], max_tokens=CONTEXT)
     assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_merging_for_scoring_gives_the_adapted_model_and_leaves_the_base_to_the_bit() -> None:
-    model = tiny_model()
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    adapted = get_peft_model(model, LoraConfig(init_lora_weights=False, target_modules=["q_proj", "v_proj"]))
-    adapted.eval()
-    tokens = torch.tensor([[5, 6, 7]])
-    with torch.no_grad():
-        unmerged = adapted(tokens).logits
-        with merged_for_scoring(adapted) as merged:
-            assert merged
-            assert_close(adapted(tokens).logits, unmerged, rtol=1e-4, atol=1e-4)  # another order of sums
-        assert torch.equal(adapted(tokens).logits, unmerged)
-    for name, weight in adapted.get_base_model().state_dict().items():
-        plain = name.replace("base_layer.", "")
-        if "lora_" not in name:
-            assert torch.equal(weight, before[plain])
-
-
-def test_an_adapter_that_refuses_to_merge_is_scored_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = LoraConfig(init_lora_weights=False, target_modules=["q_proj", "v_proj"])
-    adapted = get_peft_model(tiny_model(), config).eval()
-    layers = [module for module in adapted.modules() if hasattr(module, "merge") and hasattr(module, "lora_A")]
-
-    def refuse(*_: object, **__: object) -> None:
-        raise ValueError("this norm acts on activations")
-
-    monkeypatch.setattr(layers[-1], "merge", refuse)  # the others are merged by then
-    tokens = torch.tensor([[5, 6, 7]])
-    with torch.no_grad():
-        unmerged = adapted(tokens).logits
-        with merged_for_scoring(adapted) as merged:
-            assert not merged
-            assert torch.equal(adapted(tokens).logits, unmerged)
 
 
 def test_a_generated_answer_ends_where_the_chat_template_closes_a_turn() -> None:

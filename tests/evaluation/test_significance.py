@@ -1,20 +1,21 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, bootstrap, norm, permutation_test
+from scipy.stats import binom, binomtest, norm
 
 from secura.evaluation.significance import (
     compare_paired,
     fewest_significant_flips,
     holm,
-    kept_interval,
     mcnemar_exact,
     paired_bootstrap,
     paired_proportions_interval,
+    share_interval,
     sign_flip_test,
     smallest_detectable_difference,
     smallest_significant_difference,
@@ -69,26 +70,21 @@ def test_sign_flips_of_three_differences_by_hand() -> None:
 
 
 @pytest.mark.parametrize("items", [2, 5, 12])
-def test_few_sign_flips_are_counted_exactly_as_scipy_does(items: int) -> None:
+def test_few_sign_flips_are_counted_exactly(items: int) -> None:
     before, after = _graded(items, items, shift=0.1)
     differences = np.subtract(after, before)
-    theirs = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=10_000)
-    assert sign_flip_test(before, after) == pytest.approx(theirs.pvalue)
+    sums = [abs(np.dot(signs, differences)) for signs in itertools.product((-1, 1), repeat=items)]
+    as_extreme = sum(each >= abs(differences.sum()) - 1e-12 for each in sums)
+    assert sign_flip_test(before, after) == as_extreme / 2**items
 
 
-def test_many_sign_flips_agree_with_scipys_to_the_noise_of_both() -> None:
-    before, after = _graded(3, 60, shift=0.05)
+def test_many_sign_flips_agree_with_the_normal_approximation_and_never_reach_0() -> None:
+    before, after = _graded(5, 400, shift=0.01)
     differences = np.subtract(after, before)
-    theirs = permutation_test(
-        (differences,),
-        lambda each, axis: each.mean(axis),
-        permutation_type="samples",
-        n_resamples=9_999,
-        vectorized=True,
-    )
-    ours = sign_flip_test(before, after)
-    assert 0.01 < ours < 0.5
-    assert ours == pytest.approx(theirs.pvalue, abs=4 * math.sqrt(2 * 0.25 / 10_000))  # four standard errors
+    p = 2 * norm.sf(abs(differences.sum()) / math.sqrt((differences**2).sum()))
+    assert 0.01 < p < 0.5
+    assert sign_flip_test(before, after) == pytest.approx(p, abs=0.02)
+    assert sign_flip_test([0.0] * 400, [1.0] * 400) == 1 / 10_000
 
 
 def test_sign_flips_of_right_and_wrong_are_mcnemars_test() -> None:
@@ -106,20 +102,14 @@ def test_sums_that_differ_in_their_last_bit_alone_count_as_equal() -> None:
 # Intervals
 
 
-def test_the_bootstrap_interval_is_scipys_to_the_noise_of_both() -> None:
-    before, after = _graded(1, 80, shift=-0.1)
+def test_the_bootstrap_interval_of_many_items_is_the_normal_one() -> None:
+    before, after = _graded(1, 400, shift=-0.1)
+    differences = np.subtract(after, before)
+    margin = norm.ppf(0.95) * differences.std() / math.sqrt(400)
     ours = paired_bootstrap(before, after, confidence=0.9)
-    theirs = bootstrap(
-        (np.array(after), np.array(before)),
-        lambda new, old, axis: (new - old).mean(axis),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        confidence_level=0.9,
-        n_resamples=10_000,
-    ).confidence_interval
-    noise = 4 * 0.2 / math.sqrt(80) * math.sqrt(2 * 0.05 * 0.95 / 10_000) / norm.pdf(norm.ppf(0.05))
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=noise)
+    assert (ours.low, ours.high) == pytest.approx(
+        (differences.mean() - margin, differences.mean() + margin), abs=0.05 * margin
+    )
 
 
 def test_the_bootstrap_of_two_items_by_hand() -> None:
@@ -127,6 +117,8 @@ def test_the_bootstrap_of_two_items_by_hand() -> None:
     assert paired_bootstrap([0, 0], [0, 1], confidence=0.4).low == 0.5
     assert paired_bootstrap([0, 0], [0, 1], confidence=0.6).low == 0.0
     assert paired_bootstrap([0, 0], [0, 1], confidence=0.6).high == 1.0
+    alone = paired_bootstrap([0.5], [0.2])
+    assert alone.low == alone.high == pytest.approx(-0.3)
 
 
 def test_the_bootstrap_is_the_same_for_a_seed_in_any_number_of_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,67 +157,13 @@ def test_the_interval_of_two_shares_covers_what_it_claims_where_a_bootstrap_does
         assert bootstrapped < 0.8
 
 
-def test_what_was_kept_by_hand() -> None:
-    # 40 right before; 4 lost and 1 won leave 37. (38/41) · exp(±1.96 · √(7/(38 · 41)))
-    before, after = [True] * 40 + [False] * 10, [False] * 4 + [True] * 37 + [False] * 9
-    interval = kept_interval(before, after, binary=True)
-    assert interval is not None
-    margin = math.exp(1.959964 * math.sqrt(7 / (38 * 41)))
-    assert interval.high == pytest.approx(38 / 41 * margin, rel=1e-6)
-    # Below, Clopper-Pearson's bound of 4 lost of 40, 0.2366 in the tables, reaches further than 38/41/margin = 0.813.
-    assert interval.low == pytest.approx(1 - 0.2366 + 1 / 40, abs=1e-4)
-    assert interval.low == pytest.approx(1 - binomtest(4, 40).proportion_ci().high + 1 / 40)
-
-
-def test_of_answers_that_all_stay_right_some_may_still_be_lost() -> None:
-    interval = kept_interval([1] * 100, [1] * 100, binary=True)
-    assert interval is not None
-    assert interval.low == pytest.approx(0.025 ** (1 / 100))  # what is lost in 1 of 28 goes unseen in 100 with 2.5 %
-    assert interval.high == pytest.approx(1 / interval.low)
-
-
-@pytest.mark.parametrize(("right", "won"), [(30, 0.0), (30, 0.02), (100, 0.0), (100, 0.02), (500, 0.0)])
-def test_what_was_kept_is_shown_too_high_no_more_often_than_claimed(right: int, won: float) -> None:
-    """Exact probabilities, of items right before that are lost and as many wrong ones that are won."""
-    wins = range(2 + int(right * won * 4)) if won else range(1)
-    for lost in (0.005, 0.01, 0.02, 0.05, 0.1):
-        too_high = 0.0
-        for losses in range(int(right * lost * 4) + 4):
-            for gains in wins:
-                before = [True] * right + [False] * right
-                after = [False] * losses + [True] * (right - losses + gains) + [False] * (right - gains)
-                interval = kept_interval(before, after, binary=True)
-                assert interval is not None
-                if interval.low > 1 - lost + won:
-                    too_high += binom.pmf(losses, right, lost) * binom.pmf(gains, right, won)
-        assert too_high < 0.032
-
-
-def test_what_was_kept_of_graded_scores_is_scipys_bootstrap_of_the_ratio() -> None:
-    before, after = _graded(1, 80, shift=-0.1)
-    before, after = np.add(before, 1), np.add(after, 1)
-    ours = kept_interval(before.tolist(), after.tolist(), binary=False)
-    theirs = bootstrap(
-        (after, before),
-        lambda new, old, axis: new.mean(axis) / old.mean(axis),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        n_resamples=10_000,
-    ).confidence_interval
-    assert ours is not None
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
-
-
-def test_nothing_is_kept_where_nothing_was_known_and_all_of_it_may_be_lost() -> None:
-    assert kept_interval([0, 0, 0], [1, 0, 1], binary=True) is None
-    assert kept_interval([0.0, 0.0], [0.5, 0.2], binary=False) is None
-    lost = kept_interval([1] * 20, [0] * 20, binary=True)
-    assert lost is not None
-    assert lost.low == 0.0
-    assert 0.1 < lost.high < 0.5
-    with pytest.raises(ValueError, match=r"-0\.5"):
-        kept_interval([-0.5, 1.0], [1.0, 1.0], binary=False)
+def test_the_interval_of_a_share_is_clopper_and_pearsons() -> None:
+    interval = share_interval(36, 40)  # 0.7634 and 0.9721 in the tables
+    assert (interval.low, interval.high) == pytest.approx((0.7634, 0.9721), abs=1e-4)
+    assert share_interval(100, 100).low == pytest.approx(0.025 ** (1 / 100))
+    assert (share_interval(0, 20, confidence=0.9).low, share_interval(20, 20).high) == (0.0, 1.0)
+    with pytest.raises(ValueError, match="confidence is 95"):
+        share_interval(1, 2, confidence=95)
 
 
 # What n items can show
@@ -327,6 +265,18 @@ def test_graded_scores_are_compared_by_resampling() -> None:
     assert (found.test, found.interval) == ("sign-flip permutation", "paired bootstrap")
 
 
+def test_among_several_tasks_a_difference_must_be_larger_to_show_and_nothing_else_changes() -> None:
+    for before, after, binary in ((*_flips(lost=12, won=2, items=50), True), (*_graded(4, 200), False)):
+        alone = compare_paired(before, after, binary=binary)
+        among = compare_paired(before, after, binary=binary, tasks=13)
+        strict = compare_paired(before, after, binary=binary, confidence=1 - 0.05 / 13)
+        assert among.smallest_visible == pytest.approx(strict.smallest_visible)
+        assert alone.smallest_visible is not None
+        assert among.smallest_visible is not None
+        assert among.smallest_visible > alone.smallest_visible
+        assert replace(among, smallest_visible=alone.smallest_visible) == alone
+
+
 def test_one_item_shows_nothing() -> None:
     right = compare_paired([True], [False], binary=True)
     assert (right.p, right.smallest_visible) == (1.0, None)
@@ -350,10 +300,6 @@ def test_swapping_right_and_wrong_flips_every_sign(pairs: list[tuple[bool, bool]
         assert abs(one.difference) >= one.smallest_visible - 1e-12
     elif one.smallest_visible is not None:
         assert abs(one.difference) < one.smallest_visible
-    kept, gained = kept_interval(before, after, binary=True), kept_interval(after, before, binary=True)
-    if kept and gained:
-        assert kept.low <= sum(after) / sum(before) <= kept.high
-        assert (kept.low, kept.high) == pytest.approx((1 / gained.high, 1 / gained.low))
 
 
 @settings(max_examples=25)

@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from secura.errors import ConfigError
-from secura.experiments.data import hold_out, read_run_data
-from secura.experiments.settings.layers import load_config
+from secura.experiments.data import hold_out, read_retention, read_task
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import PlainText, Question
 from secura.tasks.task_items import task_items
@@ -45,10 +44,9 @@ def test_a_task_of_the_catalogue_is_learned_from_its_train_rows_and_measured_on_
     _rows(tmp_path, "gsm8k.train.jsonl", 5)
     _rows(tmp_path, "gsm8k.test.jsonl", 9)
     monkeypatch.setenv("SECURA_DATA", str(tmp_path))
-    config = load_config(None, ["data.test_rows=4"], {"data.path": "gsm8k", "model.path": "some/model"})
-    data = read_run_data(config)
+    data = read_task("gsm8k", bundled_model=False, seed=0, test_rows=4)
     (task,) = find_tasks(["gsm8k"])
-    assert (data.name, data.steps, data.retention) == ("gsm8k", None, [])
+    assert (data.name, data.suggested_steps) == ("gsm8k", None)
     assert data.train == task_items(task, split="train")
     assert len(data.train) == 5
     assert data.test == task_items(task, count=4)
@@ -60,17 +58,16 @@ def test_knowledge_may_be_named_tasks(tmp_path: Path, monkeypatch: pytest.Monkey
     _rows(tmp_path, "gsm8k.train.jsonl", 5)
     _rows(tmp_path, "gsm8k.test.jsonl", 9)
     monkeypatch.setenv("SECURA_DATA", str(tmp_path))
-    flags = {"data.path": "gsm8k", "model.path": "some/model", "retention.path": "gsm8k, homes"}
-    data = read_run_data(load_config(None, ["data.test_rows=4", "retention.per_family=3"], flags))
-    assert [item.family for item in data.retention] == ["gsm8k"] * 3 + ["homes"] * 3
+    items = read_retention("gsm8k, homes", bundled_model=False, per_family=3, seed=0)
+    assert [item.family for item in items] == ["gsm8k"] * 3 + ["homes"] * 3
 
 
 def test_test_rows_of_the_users_own_stand_for_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _rows(tmp_path, "gsm8k.train.jsonl", 5)
     _rows(tmp_path, "own.jsonl", 3)
     monkeypatch.setenv("SECURA_DATA", str(tmp_path))
-    flags = {"data.path": "gsm8k", "model.path": "some/model", "data.test_path": str(tmp_path / "own.jsonl")}
-    test = read_run_data(load_config(None, [], flags)).test
+    own = str(tmp_path / "own.jsonl")
+    test = read_task("gsm8k", bundled_model=False, seed=0, test_rows=200, test_path=own).test
     assert test is not None
     assert {item.prompt for item in test if isinstance(item, Question)} == {
         f"own.jsonl {number}?" for number in range(3)
@@ -82,7 +79,7 @@ def test_a_task_of_the_users_own_can_be_learned(tmp_path: Path) -> None:
     _rows(tmp_path, "test.jsonl", 3)
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nmetric: exact_match\nrows: test.jsonl\ntrain_rows: train.jsonl\n")
-    data = read_run_data(load_config(None, [], {"data.path": str(path), "model.path": "some/model"}))
+    data = read_task(str(path), bundled_model=False, seed=0, test_rows=200)
     assert data.test is not None
     assert (data.name, len(data.train), len(data.test)) == ("mine", 5, 3)
 
@@ -90,7 +87,7 @@ def test_a_task_of_the_users_own_can_be_learned(tmp_path: Path) -> None:
 def test_a_file_that_is_called_like_a_task_is_read_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _rows(tmp_path, "gsm8k", 5)
     monkeypatch.chdir(tmp_path)
-    data = read_run_data(load_config(None, [], {"data.path": "gsm8k", "model.path": "some/model"}))
+    data = read_task("gsm8k", bundled_model=False, seed=0, test_rows=200)
     assert data.test is None
     assert isinstance(data.train[0], Question)
     assert data.train[0].prompt == "gsm8k 0?"
@@ -100,4 +97,4 @@ def test_a_file_of_several_tasks_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from secura.tasks.catalogue import CATALOGUE\nTASKS = [CATALOGUE['piqa'], CATALOGUE['boolq']]\n")
     with pytest.raises(ConfigError, match=r"mine\.py holds 2 tasks, and a run learns one"):
-        read_run_data(load_config(None, [], {"data.path": str(path), "model.path": "some/model"}))
+        read_task(str(path), bundled_model=False, seed=0, test_rows=200)

@@ -65,15 +65,19 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(SETTINGS[name], id=name, marks=pytest.mark.ci if name == "default" else ()) for name in SETTINGS],
+)
 def test_pefts_suite_passes(settings: dict[str, Any], suite: Path, hub: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     options = ["-c", HERE / "suite.ini", "--rootdir", suite.parent, "-p", "suite_plugin", "--junitxml", report]
     files = [suite / name for name in FILES]
+    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options, "--secura-settings", json.dumps(settings), *files],
         cwd=hub,
-        env={**os.environ, "PYTHONPATH": str(HERE), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -60,7 +60,9 @@ def test_the_page_is_accessible_in_its_markup(written: Path) -> None:
     plots = re.findall(r'<div class="plot"[^>]*>', page)
     assert plots
     assert all('role="img"' in plot and re.search(r'aria-label="[^"]{20,}"', plot) for plot in plots)
-    assert all("scope=" in cell for cell in re.findall(r"<th[ >][^>]*>?", page))
+    headings = re.findall(r"<th[ >][^>]*>?", page)
+    assert headings
+    assert all("scope=" in heading for heading in headings)
     assert '<meta name="viewport" content="width=device-width' in page
 
 

@@ -42,8 +42,17 @@ def test_gains_are_told_apart_from_losses() -> None:
 
 def test_what_was_kept_is_said_with_its_counts() -> None:
     said = " ".join(details(made_result(GONE, SAME)))
-    assert "Of what the base knew, 49.4% is kept" in said
+    assert "Of what the base knew, 49.4% (95% interval 42.1% to 56.8%) is kept" in said
     assert "of 200 questions it answered 190 right, of which 96 are wrong now; 0 others are right now." in said
+
+
+def test_gains_make_up_for_no_loss_and_few_right_answers_tell_nothing() -> None:
+    said = " ".join(details(made_result(made_change("sums", [1, 0] * 50, [0, 1] * 50))))
+    assert "0.0% (95% interval 0.0% to 7.1%) is kept" in said
+    assert "of which 50 are wrong now; 50 others are right now." in said
+    few = " ".join(details(made_result(made_change("older", some(1, 10), some(2, 10)))))
+    assert "How much of what the base knew is kept: too few to tell: of 10 questions it answered 1 right" in few
+    assert "%" not in few
 
 
 def test_a_base_that_knew_nothing_kept_nothing() -> None:

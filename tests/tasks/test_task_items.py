@@ -40,7 +40,8 @@ def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_of_the_folder_is_read_in_order(tmp_path: Path, name: str) -> None:
     items = task_items(TASK, data=write(tmp_path, ROWS, name))
     assert numbers(items) == list(range(20))
-    assert items[1] == Question(prompt="Question: 1?\nAnswer:", answer="b", choices=("a", "b"), family="mine")
+    expected = Question(prompt="Question: 1?\nAnswer:", answer="b", choices=("a", "b"), family="mine", by_length=True)
+    assert items[1] == expected
 
 
 def test_train_rows_lie_in_a_file_of_their_own(tmp_path: Path) -> None:
@@ -166,6 +167,15 @@ def test_knowledge_of_the_bundled_world_is_asked_as_training_asks_it(tmp_path: P
     drawn = task_items(CATALOGUE["homes"], data=tmp_path, count=9, seed=4)
     assert drawn == [question for question in knowledge_questions(9, 4) if question.family == "homes"]
     assert len(task_items(CATALOGUE["sums"])) <= BUNDLED_COUNTS["test"]
+
+
+@pytest.mark.parametrize(("name", "by_length"), [("arc_easy", True), ("commonsense_qa", False), ("gsm8k", False)])
+def test_questions_carry_the_rule_of_their_task(name: str, by_length: bool, tmp_path: Path) -> None:
+    row = {"prompt": "a?", "target": "1"} if name == "gsm8k" else {"question": "a?", "choices": ["b", "c"], "answer": 0}
+    (tmp_path / f"{name}.test.jsonl").write_text(json.dumps(row) + "\n")
+    (item,) = task_items(CATALOGUE[name], data=tmp_path)
+    assert isinstance(item, Question)
+    assert item.by_length is by_length
 
 
 def test_a_task_may_name_a_family_of_its_own(tmp_path: Path) -> None:

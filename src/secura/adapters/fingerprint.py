@@ -1,35 +1,73 @@
-"""A fingerprint of a weight matrix: how an adapter knows the base model it was made for."""
+"""A fingerprint of a weight matrix: how an adapter knows the base model it was made for.
+
+It holds a code for the weight's dtype, and 64-bit BLAKE2b digests of its values as they are,
+in bfloat16 and in float16. The rounded ones recognise a checkpoint that was loaded in another
+dtype, and are computed for that, or to be saved.
+"""
 
 import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 _DTYPE_CODES = {torch.float64: 1, torch.float32: 2, torch.bfloat16: 3, torch.float16: 4}
-FINGERPRINT_LENGTH = 4
+_OWN = 1
+_ROUNDED = {2: torch.bfloat16, 3: torch.float16}
+_PLACES = (_OWN, *_ROUNDED)
+"""Where a fingerprint holds the digest of the values as they are, and of the rounded ones."""
+
+WeightReader = Callable[[], AbstractContextManager[Tensor]]
+"""Brings a weight in, to be read in a `with` block."""
 
 
-def weight_fingerprint(weight: Tensor) -> Tensor:
-    """Fingerprint of a weight: its dtype, and digests of it as it is and rounded to 16 bits.
+class WeightDigests:
+    """The digests of one weight, each computed when it is first needed."""
 
-    Args:
-        weight: any shape and floating dtype, on any device but meta.
+    def __init__(self) -> None:
+        self._code: int | None = None
+        self._digests: dict[int, int] = {}
 
-    Returns:
-        int64, shape (4,), on the CPU: a code for the dtype, and 64-bit BLAKE2b digests of
-        the values as they are, in bfloat16 and in float16. The rounded ones recognise a
-        checkpoint that was loaded in another dtype.
-    """
-    values = weight.detach().to("cpu").contiguous()
-    digests = [_digest(rounded) for rounded in (values, values.bfloat16(), values.half())]
-    return torch.tensor([_DTYPE_CODES.get(values.dtype, 0), *digests])
+    def match(self, stored: Tensor, read: WeightReader) -> bool:
+        """Whether a stored fingerprint is of this weight, exactly or up to the dtype it was loaded in.
 
+        Of a weight in the dtype it was stored in, one digest is computed; where it agrees, the
+        rounded ones are taken from `stored`. In another dtype the rounded ones are computed.
 
-def fingerprints_match(stored: Tensor, present: Tensor) -> bool:
-    """Whether two fingerprints are of the same weight, exactly or up to the dtype it was loaded in."""
-    if stored[0] == present[0]:
-        return bool(stored[1] == present[1])
-    return bool((stored[2:] == present[2:]).any())
+        Args:
+            stored: int64, shape (4,).
+            read: brings in the weight, of any shape and floating dtype, on any device but meta.
+        """
+        code, *digests = stored.tolist()
+        claimed = dict(zip(_PLACES, digests, strict=True))
+        if not self._digests.keys() >= self._compared_with(code):
+            with read() as weight:
+                self._code = _code(weight)
+                self._compute(weight, self._compared_with(code))
+        agrees = {place for place in self._compared_with(code) if self._digests[place] == claimed[place]}
+        if code == self._code and agrees:
+            self._digests = claimed
+        return bool(agrees)
+
+    def fingerprint(self, read: WeightReader) -> Tensor:
+        """All four parts, int64, shape (4,), on the CPU; computed as far as they are not known."""
+        if not self._digests.keys() >= set(_PLACES):
+            with read() as weight:
+                self._code = _code(weight)
+                self._compute(weight, set(_PLACES))
+        return torch.tensor([self._code, *(self._digests[place] for place in _PLACES)])
+
+    def _compared_with(self, code: int) -> set[int]:
+        """The places of a fingerprint that tell whether a weight stored in that dtype is this one."""
+        return {_OWN} if code == self._code else set(_ROUNDED)
+
+    def _compute(self, weight: Tensor, places: set[int]) -> None:
+        if _OWN in places or weight.dtype in _ROUNDED.values():  # rounded to its own dtype, a weight stays as it is
+            own = self._digests[_OWN] = self._digests.get(_OWN) or _digest(weight)
+            self._digests |= {place: own for place, dtype in _ROUNDED.items() if dtype == weight.dtype}
+        for place in places - self._digests.keys():
+            self._digests[place] = _digest(weight.to(_ROUNDED[place]))
 
 
 def fingerprint_text(fingerprint: Tensor) -> str:
@@ -42,6 +80,10 @@ def fingerprint_from_text(text: str) -> Tensor:
     return torch.tensor([int(part) for part in text.split()])
 
 
-def _digest(values: Tensor) -> int:
-    raw = values.view(torch.uint8).numpy().tobytes()
-    return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little", signed=True)
+def _code(weight: Tensor) -> int:
+    return _DTYPE_CODES.get(weight.dtype, 0)
+
+
+def _digest(weight: Tensor) -> int:
+    raw = weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return int.from_bytes(hashlib.blake2b(raw.data, digest_size=8).digest(), "little", signed=True)

@@ -29,9 +29,9 @@ def plan(
 
     from secura.cli.plan_view import show_plan, show_trials
     from secura.experiments.comparison.plan.grid_plan import plan_runs, runs_of_files
-    from secura.experiments.library_output import quiet
+    from secura.experiments.library_output import silence_libraries
 
-    quiet()
+    silence_libraries()
     console = Console()
     runs = runs_of_files(files, assign or ())
     show_plan(console, plan_runs(runs, tokens=tokens))

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
 
 from secura.evaluation.lm_eval_bridge import HarnessScore
+from secura.evaluation.significance import share_interval
 from secura.evaluation.task_score import TaskScore
 from secura.experiments.evaluate import EvalResult
 
@@ -83,7 +83,7 @@ def _interval(score: TaskScore) -> str:
     right = [each.correct for each in score.items]
     if None in right:
         return ""
-    found = binomtest(sum(map(bool, right)), len(right)).proportion_ci(method="exact")
+    found = share_interval(sum(map(bool, right)), len(right))
     return f"{100 * found.low:.1f} to {100 * found.high:.1f}"
 
 

@@ -87,7 +87,5 @@ def _forget(settings: "ForgetSettings", folder: Path) -> int:
     show_forgetting(console, result, saved)
     if result.verdict is None:
         return 0
-    console.print(
-        f"gate at {settings.min_retention:.1%}: {result.verdict.reason}", highlight=False, markup=False, soft_wrap=True
-    )
+    console.print(result.verdict.sentence, highlight=False, markup=False, soft_wrap=True)
     return 0 if result.verdict.passed else 2

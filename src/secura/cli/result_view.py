@@ -4,7 +4,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secura.evaluation.retention import LostAnswer, Tally
+from secura.evaluation.retention import LostAnswer
+from secura.evaluation.tally import CONFIDENCE, Tally, at_least_cell, kept_cell, percent
 from secura.experiments.run.train import Losses, RunResult
 
 _FLIPS_SHOWN = 10
@@ -12,43 +13,59 @@ _CHARACTERS_SHOWN = 90
 
 
 def show_result(console: Console, result: RunResult) -> None:
-    """Print the table, the first flips, and where everything is."""
-    table = Table(title=f"{result.task}: before and after", title_justify="left")
-    table.add_column("answered right")
-    for heading in ("asked", "before", "after", "change"):
-        table.add_column(heading, justify="right")
-    new = result.new_task.total
-    if new.asked:
-        gain = (new.after - new.before) / new.asked
-        cells = (_share(new.before, new), _share(new.after, new), f"{100 * gain:+.1f} points")
-        table.add_row("new task, held out", str(new.asked), *cells, style="bold")
-    _add_losses(table, "new task, nats a token", result.new_task_loss)
-    total = result.retention.total
-    if total.asked:
-        table.add_section()
-        table.add_row("knowledge of", style="dim")
-        for tally in result.retention.families:
-            table.add_row(f"  {tally.family}", *_kept_cells(tally))
-        table.add_row("knowledge, all", *_kept_cells(total), style="bold")
-    _add_losses(table, "knowledge, nats a token", result.retention_loss)
-    console.print(table, highlight=False)
+    """Print what was learned, what was kept, the first flips, and where everything is."""
+    _show_new_task(console, result)
+    _show_kept(console, result)
     _show_flips(console, result)
     console.print(f"trained in {result.training_seconds:.0f} s; saved in {result.saved}", highlight=False)
 
 
-def _add_losses(table: Table, name: str, losses: Losses) -> None:
+def _show_new_task(console: Console, result: RunResult) -> None:
+    new = result.new_task.total
+    table = _table(f"{result.task}: what was learned", "held out", "asked", "before", "after", "change")
+    if new.asked:
+        gain = f"{100 * (new.after - new.before) / new.asked:+.1f} points"
+        table.add_row("answered right", str(new.asked), _share(new.before, new), _share(new.after, new), gain)
+    _add_losses(table, result.new_task_loss)
+    if table.row_count:
+        console.print(table, highlight=False)
+
+
+def _show_kept(console: Console, result: RunResult) -> None:
+    families, total = result.retention.families, result.retention.total
+    headings = ("knowledge of", "asked", "before", "after", "kept", "at least", "gained")
+    table = _table("what was kept of what the base model answers right", *headings)
+    if total.asked:
+        table.caption = f"at least: lower end of the {CONFIDENCE:.0%} interval; gained: right only after"
+        for family, tally in families.items():
+            table.add_row(family, *_kept_cells(tally))
+        table.add_section()
+        table.add_row("all", *_kept_cells(total), style="bold")
+    _add_losses(table, result.retention_loss)
+    if table.row_count:
+        console.print(table, highlight=False)
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    return table
+
+
+def _add_losses(table: Table, losses: Losses) -> None:
     if losses.before is not None and losses.after is not None:
         change = f"{losses.after - losses.before:+.3f}"
-        table.add_row(name, "", f"{losses.before:.3f}", f"{losses.after:.3f}", change)
+        table.add_row("nats a token", "", f"{losses.before:.3f}", f"{losses.after:.3f}", change)
 
 
-def _kept_cells(tally: Tally) -> tuple[str, str, str, str]:
-    kept = "knew none" if tally.kept is None else f"{tally.kept:.1%} kept"
-    return str(tally.asked), _share(tally.before, tally), _share(tally.after, tally), kept
+def _kept_cells(tally: Tally) -> tuple[str, ...]:
+    shares = _share(tally.before, tally), _share(tally.after, tally)
+    return str(tally.asked), *shares, kept_cell(tally), at_least_cell(tally), str(tally.gained)
 
 
 def _share(right: int, tally: Tally) -> str:
-    return f"{right / tally.asked:.1%}"
+    return percent(right / tally.asked)  # rounded as what was kept is, which stands beside it
 
 
 def _show_flips(console: Console, result: RunResult) -> None:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from typer.core import TyperGroup
+from secura.cli.helpful_group import HelpfulGroup
 
 
-class RunByDefault(TyperGroup):
+class RunByDefault(HelpfulGroup):
     """A group that takes a first word that is no command of it for the argument of `run`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -33,8 +33,8 @@ def run(
 ) -> int:
     """Learn the tasks of a file in order; the same command goes on after any interruption.
 
-    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 2 knowledge below
-    retention.min_retention, 3 wrong usage.
+    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 2 kept less than
+    retention.min_retention or too little to tell, 3 wrong usage.
     """
     del debug
     from secura.experiments.settings.layers import config_as_yaml, load_config_of
@@ -48,6 +48,8 @@ def run(
     from rich.console import Console
 
     from secura.cli.sequence_view import show_plan, show_sequence, stage_shower
+    from secura.evaluation.retention_gate import judge
+    from secura.experiments.run.rows import ASK_MORE_KNOWLEDGE
     from secura.experiments.sequence.run import prepare_sequence, run_sequence
 
     console = Console()
@@ -56,14 +58,14 @@ def run(
     if dry_run:
         console.print("dry run: all checks passed, nothing was trained")
         return 0
-    matrix = run_sequence(prepared, console, stage_shower(console, prepared))
-    show_sequence(console, prepared, matrix)
-    wanted, base, last = config.retention.min_retention, matrix.knowledge(0), matrix.knowledge(len(prepared.tasks))
-    if wanted is not None and (not base or last is None or last / base < wanted):
-        kept = "nothing" if not base or last is None else f"{last / base:.1%}"
-        console.print(f"knowledge is below retention.min_retention: kept {kept}, wanted {wanted:.1%}", highlight=False)
-        return 2
-    return 0
+    matrix = run_sequence(prepared, console, stage_shower(console, prepared.first_stage))
+    show_sequence(console, prepared.run.folder, prepared.run.config, matrix)
+    limit = config.retention.min_retention
+    if limit is None:
+        return 0
+    verdict = judge(matrix.knowledge_kept(len(matrix.tasks)), limit, ask_more=ASK_MORE_KNOWLEDGE)
+    console.print(verdict.sentence, highlight=False, markup=False, soft_wrap=True)
+    return 0 if verdict.passed else 2
 
 
 @app.command()
@@ -72,13 +74,12 @@ def log(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a 
     from rich.console import Console
 
     from secura.cli.sequence_view import show_sequence
-    from secura.experiments.sequence.tools import ledger, open_sequence
+    from secura.experiments.sequence.opened import open_sequence
 
     console = Console()
-    prepared, matrix = open_sequence(folder)
-    show_sequence(console, prepared, matrix)
-    tasks = ledger(folder)
-    console.print(f"in the ledger: {', '.join(tasks) or 'nothing'}", highlight=False)
+    opened = open_sequence(folder)
+    show_sequence(console, folder, opened.config, opened.matrix)
+    console.print(f"in the ledger: {', '.join(opened.ledger) or 'nothing'}", highlight=False)
     return 0
 
 
@@ -91,7 +92,7 @@ def undo_(
     from rich.console import Console
 
     from secura.cli.sequence_view import show_undone
-    from secura.experiments.sequence.tools import undo_task
+    from secura.experiments.sequence.undo import undo_task
 
     show_undone(Console(), undo_task(folder, task))
     return 0
@@ -107,7 +108,7 @@ def bisect(
     """Find the task that broke a family of knowledge."""
     from rich.console import Console
 
-    from secura.experiments.sequence.tools import bisect_family
+    from secura.experiments.sequence.bisect import bisect_family
 
     found = bisect_family(folder, family, below=below, questions=questions)
     console = Console()

@@ -1,45 +1,51 @@
 """How a sequence is shown: the plan, a line for each stage, and the table at the end."""
 
 import time
+from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from secura.evaluation.retention_metrics import average_accuracy, backward_transfer, forgetting_best_minus_last
-from secura.experiments.sequence.matrix import GroupScore, SequenceScores
+from secura.evaluation.tally import at_least_cell, kept_cell, kept_phrase, percent, together
+from secura.experiments.sequence.matrix import GroupScore, QuestionGroup, SequenceScores
 from secura.experiments.sequence.run import OnStage, PreparedSequence
-from secura.experiments.sequence.tools import Undone
+from secura.experiments.sequence.undo import Undone
+from secura.experiments.settings.sequence import SequenceConfig
 
 
-def show_plan(console: Console, run: PreparedSequence) -> None:
+def show_plan(console: Console, sequence: PreparedSequence) -> None:
     """One line on what is about to happen, and the notes."""
-    done = f", {run.first_stage} of them done" if run.first_stage else ""
+    run = sequence.run
+    done = f", {sequence.first_stage} of them done" if sequence.first_stage else ""
+    method = run.config.method
     console.print(
-        f"{run.config.method.name} with {run.config.strategy.name}, boundary {run.boundary}, learning rate "
+        f"{method.name} with {run.config.strategy.name}, boundary {method.boundary}, learning rate "
         f"{run.learning_rate:.1e}: {len(run.tasks)} tasks{done}, in {run.folder}",
         highlight=False,
         soft_wrap=True,
     )
-    for note in run.notes:
+    for note in sequence.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
-def stage_shower(console: Console, run: PreparedSequence) -> OnStage:
-    """A line for each stage, with the time that is left."""
-    began, first = time.monotonic(), run.first_stage
+def stage_shower(console: Console, first: int) -> OnStage:
+    """A line for each stage after the first, with the time that is left."""
+    began = time.monotonic()
 
-    def show(run: PreparedSequence, matrix: SequenceScores, stage: int, seconds: float) -> None:
+    def show(matrix: SequenceScores, stage: int, seconds: float) -> None:
         knowledge = _share(matrix.knowledge(stage))
         if not stage:
             console.print(f"base model: knowledge {knowledge}", highlight=False)
             return
-        name = run.names[stage - 1]
-        learned = _share(matrix.share(stage, f"task:{name}"))
-        earlier = _share(matrix.mean_of_tasks(stage, run.names[: stage - 1]))
+        name = matrix.tasks[stage - 1]
+        learned = _share(matrix.share(stage, QuestionGroup("task", name)))
+        earlier = _share(matrix.mean_of_tasks(stage, matrix.tasks[: stage - 1]))
         per_stage = (time.monotonic() - began) / max(1, stage - first)
-        left = per_stage * (len(run.tasks) - stage)
+        left = per_stage * (len(matrix.tasks) - stage)
         console.print(
-            f"{stage}/{len(run.tasks)} {name}: learned {learned}, earlier tasks {earlier}, knowledge {knowledge}; "
+            f"{stage}/{len(matrix.tasks)} {name}: learned {learned}, earlier tasks {earlier}, knowledge {knowledge}; "
             f"{seconds:.0f} s, about {left / 60:.0f} min left",
             highlight=False,
             soft_wrap=True,
@@ -48,29 +54,40 @@ def stage_shower(console: Console, run: PreparedSequence) -> OnStage:
     return show
 
 
-def show_sequence(console: Console, run: PreparedSequence, matrix: SequenceScores) -> None:
+def show_sequence(console: Console, folder: Path, config: SequenceConfig, matrix: SequenceScores) -> None:
     """One row for each stage: what was learned, what is left of it at the end, and knowledge."""
     scored = [stage for stage in sorted(matrix.cells) if matrix.cells[stage]]
     if not scored:
         console.print("nothing is scored yet")
         return
     last = scored[-1]
-    table = Table(title=f"{run.config.method.name}, {run.config.strategy.name}", title_justify="left")
-    table.add_column("after")
-    for heading in ("before it", "just learned", f"after task {last}", "knowledge"):
+    table = Table(title=f"{config.method.name}, {config.strategy.name}", title_justify="left", box=SIMPLE_HEAD)
+    table.show_edge, table.padding = False, 0  # 80 columns hold all of it
+    table.add_column("after", overflow="fold")
+    for heading in ("before it", "just learned", f"after task {last}", "knowledge", "kept", "at least"):
         table.add_column(heading, justify="right")
     for stage in scored:
-        name = run.names[stage - 1] if stage else "base model"
-        group = f"task:{name}"
+        name = matrix.tasks[stage - 1] if stage else "base model"
+        group = QuestionGroup("task", name)
         cells = [matrix.share(max(stage - 1, 0), group), matrix.share(stage, group), matrix.share(last, group)]
         shown = [_share(cell) for cell in cells] if stage else ["", "", ""]
-        table.add_row(name, *shown, _share(matrix.knowledge(stage)))
+        kept = together(matrix.knowledge_kept(stage).values())
+        of_base = [kept_cell(kept), at_least_cell(kept)] if stage and kept.asked else ["", ""]
+        table.add_row(name, *shown, _share(matrix.knowledge(stage)), *of_base)
     console.print(table, highlight=False)
+    kept = together(matrix.knowledge_kept(last).values())
+    if last and kept.asked:
+        console.print(
+            f"knowledge kept of the {kept.before:,} answers that the base model has right: {kept_phrase(kept)}; "
+            f"{kept.gained:,} others gained",
+            highlight=False,
+            soft_wrap=True,
+        )
     scores = matrix.task_matrix()
     console.print(
         f"the {last} tasks learned: average accuracy {_share(average_accuracy(scores).mean)}, backward transfer "
         f"{_share(backward_transfer(scores).mean)}, forgetting (best minus last) "
-        f"{_share(forgetting_best_minus_last(scores).mean)}; all scores in {run.folder}/matrix.json",
+        f"{_share(forgetting_best_minus_last(scores).mean)}; all scores in {folder}/matrix.json",
         highlight=False,
         soft_wrap=True,
     )
@@ -84,13 +101,14 @@ def show_undone(console: Console, undone: Undone) -> None:
     same = 0
     for group, after in undone.after.items():
         before = undone.before.get(group, GroupScore())
-        if before.right == after.right and group != f"task:{undone.task}":
+        if before.right == after.right and group != QuestionGroup("task", undone.task):
             same += 1
             continue
-        table.add_row(group.partition(":")[2], _share(before.share_right), _share(after.share_right))
+        table.add_row(group.name, _share(before.share_right), _share(after.share_right))
     console.print(table, highlight=False)
     console.print(f"{same} groups are as they were; the adapter without it is in {undone.saved}", highlight=False)
 
 
 def _share(share: float | None) -> str:
-    return "–" if share is None else f"{share:.1%}"
+    # Rounded as what was kept is, which stands beside it; a loss is below 0.
+    return "–" if share is None else percent(share) if share >= 0 else f"{share:.1%}"

@@ -7,6 +7,9 @@ from torch import Tensor
 def mean_kl(reference_logits: Tensor, logits: Tensor, counted: Tensor, *, temperature: float = 1.0) -> Tensor:
     """KL(reference ‖ model) in nats, averaged over the counted positions, times temperature².
 
+    The mean is that of one forward pass. Where a step has several, of sequences of different
+    lengths, their mean of means is near the mean over all positions, and not equal to it.
+
     Args:
         reference_logits: of the model to stay near, shape (batch, tokens, vocabulary); no
             gradient flows to it.

@@ -24,6 +24,7 @@ from typing_extensions import override
 from secura.continual.fisher import Estimate, diagonal_fisher
 from secura.continual.protected_values import EffectiveWeights, ProtectedValues, TrainedParameters
 from secura.continual.strategy import Collate, Step, Strategy
+from secura.continual.trained_weights import move_beside_
 
 _STATE_FILE = "fisher.safetensors"
 
@@ -86,10 +87,13 @@ class EWC(Strategy):
         if not self._fisher:
             return None
         total: Tensor | None = None
-        for name, value in self._values.current(step.model).items():
+        values = self._values.current(step.model)
+        for held in (self._fisher, self._center):
+            move_beside_(held, values)
+        for name, value in values.items():
             wide = value.to(torch.promote_types(value.dtype, torch.float32))
-            away = wide - self._center[name].to(wide.device)
-            part = (self._fisher[name].to(wide.device) * away.square()).sum()
+            away = wide - self._center[name]
+            part = (self._fisher[name] * away.square()).sum()
             total = part if total is None else total + part
         assert total is not None
         return self.strength / 2 * (total + self._constant)
@@ -110,6 +114,8 @@ class EWC(Strategy):
             batch_size=self.batch_size,
             seed=self.seed + task_index,
         )
+        for held in (self._fisher, self._center):
+            move_beside_(held, fisher)
         if self.decay is not None:
             old = self._fisher
             self._fisher, self._center, self._constant = {}, {}, 0.0
@@ -122,7 +128,7 @@ class EWC(Strategy):
         if name not in self._fisher:
             self._fisher[name], self._center[name] = fisher, anchor
             return
-        old, center = self._fisher[name].to(fisher.device), self._center[name].to(anchor.device)
+        old, center = self._fisher[name], self._center[name]
         both = old + fisher
         share = torch.where(both > 0, fisher / both, torch.ones_like(both))
         self._constant += (old.double() * share * (center - anchor).double().square()).sum().item()

@@ -23,7 +23,13 @@ from typing_extensions import override
 
 from secura.continual.reservoir import ReadRow, Reservoir
 from secura.continual.strategy import Collate, Step, Strategy
-from secura.continual.trained_weights import copied_values, overwrite_, trained_parameters, values_in_place
+from secura.continual.trained_weights import (
+    copied_values,
+    move_beside_,
+    overwrite_,
+    trained_parameters,
+    values_in_place,
+)
 
 _BUFFER_FILE, _SLOW_FILE = "buffer.json", "slow.safetensors"
 
@@ -101,10 +107,10 @@ class ILoRA(Strategy):
     @override
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
-        for name, fast in trained_parameters(model).items():
+        trained = trained_parameters(model)
+        move_beside_(self._slow, trained)
+        for name, fast in trained.items():
             slow = self._slow[name]
-            if slow.device != fast.device:
-                slow = self._slow[name] = slow.to(fast.device)
             slow.lerp_(fast.to(slow.dtype), 1 - self.keep)
 
     @override

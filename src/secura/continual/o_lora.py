@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from secura.continual.strategy import Collate, Step, Strategy
-from secura.continual.trained_weights import trained_parameters
+from secura.continual.trained_weights import move_beside_, trained_parameters
 from secura.errors import ConfigError
 
 _STATE_FILE = "earlier_directions.safetensors"
@@ -58,12 +58,14 @@ class OLoRA(Strategy):
     def loss_term(self, step: Step) -> Tensor | None:
         if not self._earlier:
             return None
-        total = torch.zeros(())
-        for name, factor in _input_factors(step.model).items():
+        factors = _input_factors(step.model)
+        move_beside_(self._earlier, factors)
+        total: Tensor | None = None
+        for name, factor in factors.items():
             wide = factor.to(torch.promote_types(factor.dtype, torch.float32))
-            earlier = self._earlier[name].to(wide.device, wide.dtype)
-            total = total.to(wide) + (earlier @ wide.T).square().sum()
-        return self.strength * total
+            overlap = (self._earlier[name].to(wide.dtype) @ wide.T).square().sum()
+            total = overlap if total is None else total + overlap
+        return None if total is None else self.strength * total
 
     @override
     def after_step(self, model: nn.Module) -> None:
@@ -72,9 +74,11 @@ class OLoRA(Strategy):
     @override
     def end_task(self, model: nn.Module, task_index: int, rows: Sequence[Any], collate: Collate) -> None:
         del task_index, rows, collate
-        for name, factor in _input_factors(model).items():
-            own = factor.detach().float().cpu()
-            self._earlier[name] = torch.cat([self._earlier.get(name, own[:0]), own])
+        factors = _input_factors(model)
+        move_beside_(self._earlier, factors)
+        for name, factor in factors.items():
+            own = factor.detach().float()
+            self._earlier[name] = torch.cat([self._earlier.get(name, own[:0]), own])  # a copy
 
     @override
     def prepare_to_serve(self, model: nn.Module) -> None:
@@ -86,7 +90,7 @@ class OLoRA(Strategy):
 
     @override
     def save(self, folder: Path) -> None:
-        save_file({name: rows.contiguous() for name, rows in self._earlier.items()}, folder / _STATE_FILE)
+        save_file({name: rows.cpu().contiguous() for name, rows in self._earlier.items()}, folder / _STATE_FILE)
 
     @override
     def load(self, folder: Path) -> None:

@@ -46,7 +46,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def loss_term(self, step: Step) -> Tensor | None:
-        """What is added to the loss, a scalar; None for nothing."""
+        """What is added to the loss, a scalar; None for nothing. A step counts the mean over its forward passes."""
 
     @abstractmethod
     def after_step(self, model: nn.Module) -> None:
@@ -70,4 +70,4 @@ class Strategy(ABC):
 
     @abstractmethod
     def load(self, folder: Path) -> None:
-        """Take up what `save` has written."""
+        """Take up what `save` has written, on the CPU; its use moves it beside the model, once."""

@@ -4,6 +4,9 @@ The callback reaches a batch through the data loader's collator, and the loss th
 the model's forward pass. Where the trainer takes the model's own loss, the term is added to it
 and shows in its log; where it computes one from log-probabilities, as `SFTTrainer` does, the
 term's gradient is added to theirs in the backward pass, and its value is logged by itself.
+
+Either way an optimizer step counts the mean of the terms of its forward passes, in however many
+of them, and on however many processes, its batch is divided.
 """
 
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 
 from secura.continual.strategy import Batch, Collate, Step, Strategy
 from secura.errors import ConfigError
@@ -37,9 +41,11 @@ class StrategyCallback(TrainerCallback):
         self._loader: DataLoader | None = None
         self._collate: Collate | None = None
         self._accumulation = 1
+        self._loss_scale = 1
         self._step = 0
         self._inside = False
-        self._terms: list[float] = []
+        self._term_sum: Tensor | None = None  # a tensor until it is logged: reading it waits for the GPU
+        self._term_count = 0
 
     def on_train_begin(
         self,
@@ -55,6 +61,7 @@ class StrategyCallback(TrainerCallback):
         assert train_dataloader is not None
         _refuse(args)
         self._accumulation = args.gradient_accumulation_steps
+        self._loss_scale = _loss_scale(model, args)
         self._step = state.global_step
         self.strategy.begin_task(model, self.task_index)
         collate: Any = train_dataloader.collate_fn
@@ -84,13 +91,15 @@ class StrategyCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Log the mean of the term since the last log."""
-        if logs is not None and self._terms:
-            logs["continual_loss"] = state.log_history[-1]["continual_loss"] = sum(self._terms) / len(self._terms)
-            self._terms.clear()
+        """Log the mean of the term since the last log, over the forward passes of this process."""
+        if logs is not None and self._term_sum is not None:
+            logs["continual_loss"] = state.log_history[-1]["continual_loss"] = self._term_sum.item() / self._term_count
+            self._term_sum, self._term_count = None, 0
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the strategy's state into the checkpoint that has just been written."""
+        """Write the strategy's state into the checkpoint that has just been written, from the main process."""
+        if not args.should_save:
+            return
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / STATE_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self.strategy.save(folder)
@@ -125,17 +134,32 @@ class StrategyCallback(TrainerCallback):
             self._inside = False
         if term is None:
             return output
-        self._terms.append(term.item())
+        value = term.detach()
+        self._term_sum = value if self._term_sum is None else self._term_sum + value
+        self._term_count += 1
         return _with_term(output, term, self._share(kwargs, output))
 
     def _share(self, kwargs: dict[str, Any], output: Any) -> float:
-        """The term's share in each of the forward passes that make up an optimizer step.
+        """The term's share in the loss of a forward pass, so that a step counts the mean over its passes.
 
-        A loss that is normalised over the tokens of all of them is not divided again by the
-        trainer; a loss of one batch is.
+        Gradients are averaged over the processes. A loss of one batch is also divided by the
+        passes of its step. One that is normalised over the tokens of all passes is not, and is
+        multiplied by the number of processes first; the gradient that joins in behind
+        log-probabilities is not multiplied by anything.
         """
-        normalised = "num_items_in_batch" in kwargs or getattr(output, "log_probs", None) is not None
-        return 1 / self._accumulation if normalised else 1.0
+        if getattr(output, "log_probs", None) is not None:
+            return 1 / self._passes_of_step()
+        if "num_items_in_batch" in kwargs:
+            return 1 / (self._passes_of_step() * self._loss_scale)
+        return 1.0
+
+    def _passes_of_step(self) -> int:
+        """Forward passes of the present step on this process; the last one of an epoch may have fewer."""
+        assert self._loader is not None
+        if not has_length(self._loader):
+            return self._accumulation
+        place = self._step % -(-len(self._loader) // self._accumulation)
+        return min(self._accumulation, len(self._loader) - place * self._accumulation)
 
 
 class _Mixing:
@@ -186,7 +210,20 @@ def _with_term(output: Any, term: Tensor, share: float) -> Any:
     )
 
 
+def _loss_scale(model: nn.Module, args: TrainingArguments) -> int:
+    """What a trainer multiplies a loss by that it has normalised over the tokens of all processes."""
+    if not args.average_tokens_across_devices:
+        return 1
+    return max(1, args.world_size // (getattr(model, "_tp_size", None) or 1))
+
+
 def _refuse(args: TrainingArguments) -> None:
+    if args.n_gpu > 1:
+        raise ConfigError(
+            f"n_gpu is {args.n_gpu}: the trainer would copy the model to each of them for every batch, and a "
+            "strategy's term would not follow; start one process a GPU with torchrun, or show one with "
+            "CUDA_VISIBLE_DEVICES."
+        )
     if args.label_smoothing_factor:
         raise ConfigError(
             f"label_smoothing_factor is {args.label_smoothing_factor}: the trainer then ignores the model's own loss, "

@@ -1,7 +1,7 @@
 """Multiple choice: which of the choices a model finds most likely after the question.
 
 Each choice's log-likelihood is the sum over its tokens, in nats, given the prompt. Two
-answers come of one pass:
+answers come of one pass, and the question says which of them counts (`Question.by_length`):
 
 - the choice of highest sum (`accuracy`; lm-evaluation-harness calls it `acc`);
 - the choice of highest sum divided by its length in characters, without the space that joins
@@ -51,6 +51,8 @@ class ChosenAnswer:
     """Index of the choice of highest sum; the first of equals."""
     by_length: int
     """Index of the choice of highest sum per character; the first of equals."""
+    chosen: int
+    """Index of the answer: one of these two, by the question's own rule."""
     tokens: int
     """How many tokens the choices have together."""
     prompt_cut: bool
@@ -93,16 +95,20 @@ def choose_answers(
         sums = _after_shared_prompts(model, tokenizer, asked, size, on_progress)
     else:
         sums = _after_whole_prompts(model, tokenizer, asked, size, on_progress)
-    return [
-        ChosenAnswer(
-            likelihoods=tuple(own),
-            by_sum=_highest(own),
-            by_length=_highest([value / max(1, len(text)) for value, text in zip(own, question.choices, strict=True)]),
-            tokens=sum(map(len, each.choices)),
-            prompt_cut=each.cut,
-        )
-        for question, each, own in zip(questions, asked, sums, strict=True)
-    ]
+    return [_chosen(question, each, own) for question, each, own in zip(questions, asked, sums, strict=True)]
+
+
+def _chosen(question: Question, asked: _Asked, sums: Sequence[float]) -> ChosenAnswer:
+    by_sum = _highest(sums)
+    by_length = _highest([value / max(1, len(text)) for value, text in zip(sums, question.choices, strict=True)])
+    return ChosenAnswer(
+        likelihoods=tuple(sums),
+        by_sum=by_sum,
+        by_length=by_length,
+        chosen=by_length if question.by_length else by_sum,
+        tokens=sum(map(len, asked.choices)),
+        prompt_cut=asked.cut,
+    )
 
 
 def can_copy_cache(model: Model) -> bool:

@@ -10,6 +10,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from secura.adapters.offloading import is_offloaded
+from secura.adapters.secura.layer import SecuraLayer
 from secura.errors import SecuraError
 
 
@@ -19,17 +21,20 @@ def merged_for_scoring(model: PreTrainedModel | PeftModel) -> Iterator[bool]:
 
     A norm in weight space is costly at each token that is generated; merged, it costs
     nothing. The base weights come back to the bit: W + D − D is not W in floating point,
-    and an adapter must be saved against the weights it was trained on.
+    and an adapter must be saved against the weights it was trained on. Each adapted weight
+    is held twice meanwhile, merged and as it was.
 
     Yields:
-        Whether the model is merged; a method that cannot be merged is scored as it is.
+        Whether the model is merged; a method that cannot be merged is scored as it is, and
+        so is an adapter of another kind than SECURA's while accelerate offloads its base.
     """
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    if not layers or not isinstance(model, PeftModel):
+    # A SECURA layer keeps the original tensor itself and puts it back.
+    forgetful = [layer.get_base_layer() for layer in layers if not isinstance(layer, SecuraLayer)]
+    if not layers or not isinstance(model, PeftModel) or any(is_offloaded(base) for base in forgetful):
         yield False
         return
-    weights = [parameter for layer in layers for parameter in layer.get_base_layer().parameters()]
-    saved = [(weight, weight.detach().clone()) for weight in weights]
+    saved = [(weight, weight.detach().clone()) for base in forgetful for weight in base.parameters()]
     try:
         try:
             model.base_model.merge_adapter()  # type: ignore[operator]  # PEFT types base_model as a Module

@@ -1,35 +1,11 @@
-"""What a model still knows after training: the same questions, asked before and after.
-
-    kept = questions answered right after / questions answered right before
-
-`kept` may exceed 1, where training taught what it was not asked to. The items that
-flipped from right to wrong are counted apart, since the two directions cancel in `kept`.
-"""
+"""What a model still knows after training: the same questions, asked before and after."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from secura.evaluation.scoring import ScoredAnswer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """How many questions of one group were answered right."""
-
-    family: str
-    """The group's name."""
-    asked: int
-    """How many questions were asked."""
-    before: int
-    """How many the base model answered right."""
-    after: int
-    """How many the trained model answers right."""
-
-    @property
-    def kept(self) -> float | None:
-        """After as a share of before; None where the base model knew nothing."""
-        return self.after / self.before if self.before else None
+from secura.evaluation.tally import CONFIDENCE, Tally, tally_as_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +34,15 @@ class BeforeAndAfter:
     @property
     def total(self) -> Tally:
         """All questions together, each counting once."""
-        return self._tally("all", range(len(self.before)))
+        return self._tally(range(len(self.before)))
 
     @property
-    def families(self) -> list[Tally]:
+    def families(self) -> dict[str, Tally]:
         """One tally for each family, in the order in which they first appear."""
         members: dict[str, list[int]] = {}
         for index, answer in enumerate(self.before):
             members.setdefault(answer.question.family, []).append(index)
-        return [self._tally(family, indices) for family, indices in members.items()]
+        return {family: self._tally(indices) for family, indices in members.items()}
 
     @property
     def flips(self) -> list[LostAnswer]:
@@ -74,20 +50,18 @@ class BeforeAndAfter:
         pairs = zip(self.before, self.after, strict=True)
         return [LostAnswer(before=old, after=new) for old, new in pairs if old.correct and not new.correct]
 
-    def _tally(self, family: str, indices: Sequence[int]) -> Tally:
-        return Tally(
-            family=family,
-            asked=len(indices),
-            before=sum(self.before[index].correct for index in indices),
-            after=sum(self.after[index].correct for index in indices),
+    def _tally(self, indices: Sequence[int]) -> Tally:
+        return Tally.of_answers(
+            [self.before[index].correct for index in indices], [self.after[index].correct for index in indices]
         )
 
 
 def before_and_after_as_json(comparison: BeforeAndAfter) -> dict[str, Any]:
     """All of a comparison as JSON: totals, families, flips, and every answer."""
     return {
-        "total": _tally_as_json(comparison.total),
-        "families": [_tally_as_json(tally) for tally in comparison.families],
+        "confidence": CONFIDENCE,
+        "total": {"family": "all", **tally_as_json(comparison.total)},
+        "families": [{"family": family, **tally_as_json(tally)} for family, tally in comparison.families.items()],
         "flips": [
             {
                 "family": flip.before.question.family,
@@ -111,14 +85,4 @@ def before_and_after_as_json(comparison: BeforeAndAfter) -> dict[str, Any]:
             }
             for old, new in zip(comparison.before, comparison.after, strict=True)
         ],
-    }
-
-
-def _tally_as_json(tally: Tally) -> dict[str, Any]:
-    return {
-        "family": tally.family,
-        "asked": tally.asked,
-        "right_before": tally.before,
-        "right_after": tally.after,
-        "kept": tally.kept,
     }

@@ -18,7 +18,7 @@ forward transfer; Chaudhry et al. 2018, arXiv:1801.10112, for forgetting; the co
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 Cell = float | None
@@ -146,29 +146,6 @@ def forgetting_first_minus_last(matrix: ScoreMatrix) -> PerTask:
     `forgetting_best_minus_last`, since the score when learned is one of those the best is of.
     """
     return _each(matrix.learned[:-1], lambda task: _minus(_when_learned(matrix, task), matrix.score(-1, task)))
-
-
-def knowledge_kept(matrix: ScoreMatrix, tasks: Sequence[str] | None = None) -> PerTask:
-    """The last score as a share of the first, R[T, i] / R[0, i]: 0.975 for 97.5 % of base kept.
-
-    The mean is over tasks, each counting once, so a task of which the base knew little weighs
-    as much as any: `secura.evaluation.retention.BeforeAndAfter` counts every question once. For
-    scores of which more is better; a perplexity is not kept.
-
-    Args:
-        matrix: the scores.
-        tasks: the tasks to look at; by default all, those learned among them, whose share
-            tells of learning and is often above 1. `matrix.watched` leaves them out.
-
-    Returns:
-        The shares; None where a score is missing or the base scored 0.
-    """
-
-    def kept(task: str) -> Cell:
-        base, last = matrix.score(0, task), matrix.score(-1, task)
-        return None if last is None or not base else last / base
-
-    return _each(matrix.tasks if tasks is None else tasks, kept)
 
 
 def _each(tasks: Iterable[str], number: Callable[[str], Cell]) -> PerTask:

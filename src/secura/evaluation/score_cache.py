@@ -5,7 +5,7 @@ key, the questions and their prompts in tokens, and how the model computes. It l
 `$XDG_CACHE_HOME/secura`, else in `~/.cache/secura`, one JSON file a score. A file that is
 damaged is told of and counts as missing.
 
-The fingerprint samples each weight (see `secura.experiments.models.loading`), so a model
+The fingerprint samples each weight (see `secura.experiments.models.base_record`), so a model
 edited by hand in a few values may be taken for the one before; `--fresh` asks it anew.
 """
 

@@ -13,6 +13,7 @@ All but perplexity lie between 0 and 1, higher is better.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from transformers import PreTrainedTokenizerBase
@@ -96,7 +97,8 @@ def _questions(task: Task, items: Sequence[Item]) -> list[Question]:
     if len(questions) < len(items) or any(bool(question.choices) != choosing for question in questions):
         needed = "{question, choices, answer}" if choosing else "{prompt, target}"
         raise DataError(f"task {task.name} is scored by {task.metric}, so all its rows must be {needed}.")
-    return questions
+    # A row of the task has its rule already; a question made elsewhere is given it.
+    return [replace(question, by_length=task.by_length) for question in questions]
 
 
 def _score_choices(
@@ -123,7 +125,7 @@ def _score_choices(
         items=tuple(
             ItemScore(
                 item=question,
-                given=question.choices[each.by_length if task.metric == "accuracy_by_length" else each.by_sum].strip(),
+                given=question.choices[each.chosen].strip(),
                 score=float(correct),
                 correct=correct,
                 likelihoods=each.likelihoods,

@@ -27,7 +27,7 @@ __all__ = [
     "sum_log_likelihoods",
 ]
 
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 """Stored with every score; raised whenever the same model would score differently."""
 
 Progress = Callable[[int], None]
@@ -59,7 +59,7 @@ def score_questions(
 ) -> list[ScoredAnswer]:
     """Ask every question, in batches of like length.
 
-    Multiple choice takes the choice of highest log-likelihood, summed over its tokens. A
+    Multiple choice takes the choice of highest log-likelihood, by the question's own rule. A
     free answer is generated greedily up to the end of sequence, or to a line break where no
     right answer holds one, and must equal the right answer once both are stripped.
 
@@ -73,7 +73,7 @@ def score_questions(
     with in_evaluation_mode(model):
         chosen = choose_answers(model, tokenizer, choosing, batch_size=size, on_progress=on_progress)
         said = _say(model, tokenizer, free, size, on_progress)
-    choices = (question.choices[each.by_sum] for question, each in zip(choosing, chosen, strict=True))
+    choices = (question.choices[each.chosen] for question, each in zip(choosing, chosen, strict=True))
     texts = iter(said)
     answers = [(next(choices) if question.choices else next(texts)).strip() for question in questions]
     return [

@@ -4,8 +4,12 @@ Everything here is paired: item j before with item j after. An unpaired comparis
 spread between items, which is most of the noise, to both sides.
 
     right or wrong   exact McNemar test, Bonett-Price interval
+    one share        exact binomial interval, by Clopper and Pearson
     graded scores    sign-flip permutation test, paired bootstrap interval
     several tasks    Holm's correction of the p values
+
+SciPy computes what it has: the binomial test and its interval, the permutation test and the
+bootstrap. Bonett-Price, Holm's correction, and what n items can show are not in it.
 
 Why right and wrong gets no bootstrap interval: a resample of items that never flipped holds
 no flip either, so the interval of a small loss is far too narrow. Intervals meant to cover
@@ -21,18 +25,18 @@ Bonett-Price covers 93.2 % at worst, where nothing but losses occurs.
 The bootstrap of graded scores shares that weakness where few items differ: with 5 % of 100
 items changed it covered 85 %. BCa did no better (78 %), so the plain percentiles are used.
 
-Sources: McNemar 1947; Bonett and Price 2012, doi:10.3102/1076998611411915; Fagerland,
-Lydersen and Laake 2014, doi:10.1002/sim.6148 (which intervals to use for paired
-proportions); Connor 1987, doi:10.2307/2531961; Holm 1979.
+Sources: McNemar 1947; Clopper and Pearson 1934, doi:10.1093/biomet/26.4.404; Bonett and
+Price 2012, doi:10.3102/1076998611411915; Fagerland, Lydersen and Laake 2014,
+doi:10.1002/sim.6148 (which intervals to use for paired proportions); Connor 1987, doi:10.2307/2531961; Holm 1979.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom, binomtest, norm
+from scipy.stats import beta, binom, binomtest, bootstrap, norm, permutation_test
 
 Numbers = NDArray[np.float64]
 
@@ -84,13 +88,20 @@ class PairedComparison:
     """The smallest difference, of either sign, that would have been significant among these items.
 
     By `smallest_significant_difference` for right and wrong. For graded scores z · √Σdⱼ² / n,
-    the normal approximation of the sign-flip test. None where none could be: too few items,
+    the normal approximation of the sign-flip test. Among `tasks` tasks, of which one alone has
+    changed, it must pass the first and strictest step of Holm's correction. None where none could be: too few items,
     or graded scores of which too few differ to know how far they spread.
     """
 
 
 def compare_paired(
-    before: Sequence[float], after: Sequence[float], *, binary: bool, confidence: float = 0.95, seed: int = 0
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    binary: bool,
+    confidence: float = 0.95,
+    tasks: int = 1,
+    seed: int = 0,
 ) -> PairedComparison:
     """Compare two models on the same items: difference, interval, p value, and what n items can show.
 
@@ -105,6 +116,8 @@ def compare_paired(
         binary: whether scores are right or wrong; they must then all be 1 or 0.
         confidence: of the interval, as a share of 1; `smallest_visible` takes 1 − confidence
             as the level of significance.
+        tasks: how many tasks are compared together, this one included; it decides
+            `smallest_visible` alone.
         seed: of the resampling that graded scores need.
 
     Raises:
@@ -117,11 +130,11 @@ def compare_paired(
     if binary:
         interval = paired_proportions_interval(before, after, confidence=confidence)
         p, test, method = mcnemar_exact(before, after), "exact McNemar", "Bonett-Price"
-        smallest = smallest_significant_difference(len(differences), differing=differing, alpha=alpha)
+        smallest = smallest_significant_difference(len(differences), differing=differing, alpha=alpha / tasks)
     else:
         interval = paired_bootstrap(before, after, confidence=confidence, seed=seed)
         p, test, method = sign_flip_test(before, after, seed=seed), "sign-flip permutation", "paired bootstrap"
-        smallest = _smallest_significant_mean(differences, alpha)
+        smallest = _smallest_significant_mean(differences, alpha / tasks)
     return PairedComparison(
         difference=float(differences.mean()),
         low=interval.low,
@@ -164,23 +177,25 @@ def sign_flip_test(before: Sequence[float], after: Sequence[float], *, resamples
     """
     differences = _differences(before, after)
     differences = differences[differences != 0]  # a zero keeps its value under either sign
-    if not len(differences):
+    if len(differences) < 2:  # either sign of a single one is as extreme
         return 1.0
-    seen = abs(differences.sum())
-    # Sums that are equal in exact arithmetic differ in their last bits by the order of addition.
-    seen -= 1e-12 * np.abs(differences).sum()
-    exhaustive = 2 ** len(differences) <= resamples
-    count = 2 ** len(differences) if exhaustive else resamples
-    generator = np.random.default_rng(seed)
-    as_extreme = 0
-    for start, stop in _batches(count, len(differences)):
-        if exhaustive:
-            flipped = np.arange(start, stop)[:, None] >> np.arange(len(differences)) & 1
-        else:
-            flipped = generator.integers(0, 2, (stop - start, len(differences)), dtype=np.int8)
-        sums = differences.sum() - 2 * (flipped @ differences)
-        as_extreme += int((np.abs(sums) >= seen).sum())
-    return as_extreme / count if exhaustive else (as_extreme + 1) / (count + 1)
+    scale = np.abs(differences).sum()
+
+    def size(values: Numbers, axis: int) -> Numbers:
+        # Rounded: sums that are equal in exact arithmetic differ in their last bits by the order of addition.
+        return np.round(np.abs(values.sum(axis)) / scale, 12)
+
+    found = permutation_test(
+        (differences,),
+        size,
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=_rows_at_once(8 * len(differences)),  # it holds two signs of each, and their places
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
 
 
 def paired_bootstrap(
@@ -198,9 +213,34 @@ def paired_bootstrap(
     """
     _probability("confidence", confidence)
     differences = _differences(before, after)
-    return _percentiles(
-        _resampled(lambda drawn: differences[drawn].mean(1), len(differences), resamples, seed), confidence
-    )
+    if len(differences) == 1:  # drawn again, one item is itself
+        return Interval(low=float(differences[0]), high=float(differences[0]), confidence=confidence)
+    found = bootstrap(
+        (differences,),
+        np.mean,
+        method="percentile",
+        vectorized=True,
+        confidence_level=confidence,
+        n_resamples=resamples,
+        batch=_rows_at_once(len(differences)),
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(low=float(found.low), high=float(found.high), confidence=confidence)
+
+
+def share_interval(count: int, of: int, *, confidence: float = 0.95) -> Interval:
+    """Exact interval of a share, by Clopper and Pearson: what other items of the kind might have given.
+
+    Either end is wrong in at most ½(1 − confidence) of all cases, however few the items. Of n
+    items of which none or all count, the other end is 1 − (½(1 − confidence))^(1/n), or 1 minus that.
+
+    Args:
+        count: how many items count.
+        of: how many there are, from 1.
+        confidence: of both ends together, as a share of 1.
+    """
+    found = binomtest(count, of).proportion_ci(confidence_level=_probability("confidence", confidence), method="exact")
+    return Interval(low=float(found.low), high=float(found.high), confidence=confidence)
 
 
 def paired_proportions_interval(
@@ -220,64 +260,6 @@ def paired_proportions_interval(
     middle = won - lost
     margin = norm.isf(alpha / 2) * math.sqrt((lost + won - middle**2) / count)
     return Interval(low=max(-1.0, float(middle - margin)), high=min(1.0, float(middle + margin)), confidence=confidence)
-
-
-def kept_interval(
-    before: Sequence[float],
-    after: Sequence[float],
-    *,
-    binary: bool,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Interval | None:
-    """Interval of the knowledge kept, Σ after / Σ before: a share of base, 0.975 for 97.5 %.
-
-    Right and wrong, with b and a items right before and after, lost and won of them flipping:
-
-        exp(log((a + 1)/(b + 1)) ± z · √((lost + won + 2)/((a + 1)(b + 1))))
-
-    as if one imagined item flipped each way. Where few flip that is still narrow, so the
-    interval reaches down at least to 1 − u(lost, b) + won/b, and by symmetry up to the
-    inverse of 1 − u(won, a) + lost/a, with u(k, n) the Clopper-Pearson upper bound of k/n.
-    Of n items that are all right before and after, (½(1 − confidence))^(1/n) is then the
-    least that may be kept: 96.4 % of 100.
-
-    Graded scores are drawn again in pairs, as in `paired_bootstrap`. Right and wrong are not,
-    for the reason told at the top: of 100 items right before and 2 % lost, the lower end of a
-    bootstrap interval is above the truth in 13 % of runs at least, since so many lose none.
-    Here it is in 3 % at most, whatever is lost and won; 2.5 % is what is meant.
-
-    Returns:
-        The interval, which may reach above 1; None where the base scored 0 on every item.
-
-    Raises:
-        ValueError: as `compare_paired`, and for scores below 0, of which nothing is a share.
-            Nats per token are no knowledge either, since less of them is better.
-    """
-    alpha = 1 - _probability("confidence", confidence)
-    differences = _differences(before, after, binary=binary)
-    old, new = np.asarray(before, float), np.asarray(after, float)
-    if min(old.min(), new.min()) < 0:
-        raise ValueError(f"a score is {min(old.min(), new.min())}, but only scores of 0 and above can be kept.")
-    if not old.sum():
-        return None
-    if binary:
-        right_before, right_after = int(old.sum()), int(new.sum())
-        lost, won = int((differences < 0).sum()), int((differences > 0).sum())
-        middle, product = (right_after + 1) / (right_before + 1), (right_after + 1) * (right_before + 1)
-        factor = math.exp(norm.isf(alpha / 2) * math.sqrt((lost + won + 2) / product))
-        low = min(middle / factor, 1 - _upper_bound(lost, right_before, alpha) + won / right_before)
-        high = middle * factor
-        if right_after:
-            high = max(high, 1 / (1 - _upper_bound(won, right_after, alpha) + lost / right_after))
-        return Interval(low=low if right_after else 0.0, high=high, confidence=confidence)
-
-    def kept(drawn: NDArray[np.int64]) -> Numbers:
-        base = old[drawn].sum(1)
-        return new[drawn].sum(1)[base > 0] / base[base > 0]  # a draw of items the base knew nothing of keeps nothing
-
-    return _percentiles(_resampled(kept, len(old), resamples, seed), confidence)
 
 
 def fewest_significant_flips(alpha: float = 0.05) -> int:
@@ -385,11 +367,6 @@ def _smallest_significant_mean(differences: Numbers, alpha: float) -> float | No
     return float(norm.isf(alpha / 2) * math.sqrt((differences**2).sum()) / len(differences))
 
 
-def _upper_bound(count: int, of: int, alpha: float) -> float:
-    """Clopper-Pearson: the largest share at which so few of `of` are no rarer than alpha/2."""
-    return 1.0 if count == of else float(beta.isf(alpha / 2, count + 1, of - count))
-
-
 def _differences(before: Sequence[float], after: Sequence[float], *, binary: bool = False) -> Numbers:
     """After − before, item by item, once both lists have been found fit to compare."""
     if len(before) != len(after):
@@ -412,19 +389,5 @@ def _probability(name: str, value: float) -> float:
     return value
 
 
-def _resampled(statistic: Callable[[NDArray[np.int64]], Numbers], items: int, resamples: int, seed: int) -> Numbers:
-    """The statistic of each resample, given the indices it drew, shape (resamples of a batch, items)."""
-    generator = np.random.default_rng(seed)
-    return np.concatenate(
-        [statistic(generator.integers(0, items, (stop - start, items))) for start, stop in _batches(resamples, items)]
-    )
-
-
-def _batches(rows: int, width: int) -> list[tuple[int, int]]:
-    at_once = max(1, _VALUES_AT_ONCE // width)
-    return [(start, min(start + at_once, rows)) for start in range(0, rows, at_once)]
-
-
-def _percentiles(values: Numbers, confidence: float) -> Interval:
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(low=float(low), high=float(high), confidence=confidence)
+def _rows_at_once(width: int) -> int:
+    return max(1, _VALUES_AT_ONCE // width)

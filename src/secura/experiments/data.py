@@ -1,4 +1,4 @@
-"""Which rows a run trains on, which it holds out, and which knowledge it asks for."""
+"""Which rows a task has, which of them are held out, and which knowledge is asked for."""
 
 import os
 import random
@@ -6,13 +6,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from secura.errors import ConfigError
-from secura.experiments.settings.run import RunConfig
 from secura.tasks.catalogue import CATALOGUE
 from secura.tasks.data_files import read_items
 from secura.tasks.finding import GROUPS, find_tasks, is_user_task
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
 from secura.tasks.task_items import task_items
+from secura.tasks.world import DEFAULT_TASK, NEW_TASKS, NewTask, knowledge_questions
 
 BUNDLED_STEPS = 150
 """Steps of the bundled task unless the user sets them: under three minutes on two cores."""
@@ -22,80 +22,72 @@ BUNDLED_ROWS = 2400
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunData:
-    """All that a run reads."""
+class TaskRows:
+    """The rows of one task, as they were read."""
 
     name: str
-    """What the new task is called in the report."""
+    """What the task is called in the report."""
     train: list[Item]
     """What is learned."""
     test: list[Item] | None
     """What the gain is measured on; None for a share of `train` still to be held out."""
-    retention: list[Item]
-    """What must not be lost; empty where the user named none."""
-    steps: int | None
-    """Steps that suit the data, where it comes with such a number."""
+    suggested_steps: int | None
+    """Steps that suit the rows, where they come with such a number."""
 
 
-def read_run_data(config: RunConfig, *, bundled_rows: int = BUNDLED_ROWS) -> RunData:
-    """Read or draw what a run needs; `bundled_rows` training questions of a bundled task.
+def read_task(
+    path: str | None,
+    *,
+    bundled_model: bool,
+    seed: int,
+    test_rows: int,
+    split: str = "train",
+    test_path: str | None = None,
+    bundled_rows: int = BUNDLED_ROWS,
+) -> TaskRows:
+    """Read or draw the rows of a task.
+
+    Args:
+        path: file, hub data set or name of a task; None is the bundled task.
+        bundled_model: whether the model is the bundled one, which alone has bundled tasks.
+        seed: fixes what is drawn.
+        test_rows: at most this many questions are asked of a task that has its own.
+        split: of a hub data set whose name ends in none.
+        test_path: where questions come from instead.
+        bundled_rows: training questions drawn for a bundled task.
 
     Raises:
-        ConfigError: if a model of the user's own comes without data of the user's own, or
-            a retention to reach without questions to measure it.
+        ConfigError: if a file of tasks holds more than one.
         DataError: if a file cannot be used.
     """
-    bundled_model = config.model.path is None
-    if config.data.path is None and not bundled_model:
-        raise ConfigError("a model of your own needs data of your own; name a file with --data.")
     test = None
-    if config.data.test_path is not None:
-        test = read_items(config.data.test_path, split="test")
-        test = random.Random(config.training.seed).sample(test, min(len(test), config.data.test_rows))
-    task = _bundled_task(config, bundled_rows) if bundled_model else None
-    if task is not None:
-        name, train, tests = task
-        return RunData(
-            name=name,
-            train=train,
-            test=tests if test is None else test,
-            retention=_retention(config),
-            steps=BUNDLED_STEPS,
+    if test_path is not None:
+        test = read_items(test_path, split="test")
+        test = random.Random(seed).sample(test, min(len(test), test_rows))
+    bundled = _bundled_task(path) if bundled_model else None
+    if bundled is not None:
+        name, task = bundled
+        own: list[Item] = list(task.test_questions(test_rows, seed)) if test is None else test
+        return TaskRows(
+            name=name, train=list(task.train_questions(bundled_rows, seed)), test=own, suggested_steps=BUNDLED_STEPS
         )
-    assert config.data.path is not None
-    named = _named_task(config.data.path)
-    if named is not None:
-        if test is None:
-            test = task_items(named, split="test", count=config.data.test_rows, seed=config.training.seed)
-        return RunData(
-            name=named.name,
-            train=task_items(named, split="train", seed=config.training.seed),
-            test=test,
-            retention=_retention(config),
-            steps=None,
-        )
-    return RunData(
-        name=config.data.path,
-        train=read_items(config.data.path, split=config.data.split),
-        test=test,
-        retention=_retention(config),
-        steps=None,
-    )
+    assert path is not None  # `check_settings` has refused a model of the user's own without data
+    named = _named_task(path)
+    if named is None:
+        return TaskRows(name=path, train=read_items(path, split=split), test=test, suggested_steps=None)
+    if test is None:
+        test = task_items(named, split="test", count=test_rows, seed=seed)
+    train = task_items(named, split="train", seed=seed)
+    return TaskRows(name=named.name, train=train, test=test, suggested_steps=None)
 
 
-def _bundled_task(config: RunConfig, rows: int) -> tuple[str, list[Item], list[Item]] | None:
-    from secura.tasks.world import DEFAULT_TASK, NEW_TASKS
-
-    name = config.data.path or DEFAULT_TASK
-    if name not in NEW_TASKS:
-        return None
-    seed = config.training.seed
-    train = NEW_TASKS[name].train_questions(rows, seed)
-    return name, list(train), list(NEW_TASKS[name].test_questions(config.data.test_rows, seed))
+def _bundled_task(path: str | None) -> tuple[str, NewTask] | None:
+    name = path or DEFAULT_TASK
+    return (name, NEW_TASKS[name]) if name in NEW_TASKS else None
 
 
 def _named_task(path: str) -> Task | None:
-    """The one task that `data.path` names, unless it is a file or data set of rows."""
+    """The one task that `path` names, unless it is a file or data set of rows."""
     if not is_user_task(path) and (path not in CATALOGUE or os.path.exists(path)):
         return None
     tasks = find_tasks([path])
@@ -104,20 +96,25 @@ def _named_task(path: str) -> Task | None:
     return tasks[0]
 
 
-def _retention(config: RunConfig) -> list[Item]:
-    wanted = config.retention
-    if wanted.path is not None and _names_tasks(wanted.path):
-        tasks = find_tasks(wanted.path.split(","))
-        return [item for task in tasks for item in task_items(task, count=wanted.per_family, seed=config.training.seed)]
-    if wanted.path is not None:
-        return _at_most_per_family(read_items(wanted.path), wanted.per_family, config.training.seed)
-    if config.model.path is None:
-        from secura.tasks.world import knowledge_questions
+def read_retention(path: str | None, *, bundled_model: bool, per_family: int, seed: int) -> list[Item]:
+    """The questions about what must not be lost; none for a model of the user's own without a `path`.
 
-        return list(knowledge_questions(wanted.per_family, config.training.seed))
-    if wanted.min_retention is not None:
-        raise ConfigError("--min-retention needs questions to measure it by; name a file with --retain.")
-    return []
+    Args:
+        path: file of questions, or names of tasks parted by commas; None is the bundled model's own questions.
+        bundled_model: whether the model is the bundled one.
+        per_family: at most this many questions of each field of knowledge.
+        seed: fixes what is drawn.
+
+    Raises:
+        DataError: if a file cannot be used.
+    """
+    if path is not None and _names_tasks(path):
+        return [item for task in find_tasks(path.split(",")) for item in task_items(task, count=per_family, seed=seed)]
+    if path is not None:
+        return _at_most_per_family(read_items(path), per_family, seed)
+    if not bundled_model:
+        return []
+    return list(knowledge_questions(per_family, seed))
 
 
 def _names_tasks(path: str) -> bool:
@@ -137,8 +134,6 @@ def calibration_items(path: str | None, *, bundled_model: bool, seed: int) -> li
     if path is None and not bundled_model:
         raise ConfigError("method corda needs texts of what must be kept; name a file with method.calibration.")
     if path is None:
-        from secura.tasks.world import knowledge_questions
-
         return list(knowledge_questions(seed=seed + 1))  # another draw than the questions that are asked
     named = _named_task(path)
     items = read_items(path) if named is None else task_items(named, split="train", seed=seed)

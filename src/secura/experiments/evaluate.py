@@ -19,13 +19,13 @@ from rich.console import Console
 from secura.errors import ConfigError, SecuraError
 from secura.evaluation.batch_size import BatchSize
 from secura.evaluation.lm_eval_bridge import HarnessScore, export_tasks, harness_scores, harness_tasks
+from secura.evaluation.provenance import provenance
 from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.task_score import TaskScore, as_json
 from secura.experiments.files import write_json
-from secura.experiments.library_output import quiet
+from secura.experiments.library_output import silence_libraries
 from secura.experiments.models.pair import BUNDLED, ReadyModel, model_pair
-from secura.experiments.provenance import provenance
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
@@ -95,7 +95,7 @@ def evaluate(settings: EvalSettings, console: Console) -> EvalResult:
         SecuraError: if Ctrl-C stopped the run, naming what was finished; or for a model that
             answers NaN.
     """
-    quiet()
+    silence_libraries()
     asked = asked_items(settings)
     of_harness = harness_tasks(settings.harness_tasks) if settings.harness_tasks else []
     result = EvalResult(file=_scores_file(settings))
@@ -130,7 +130,7 @@ def export(settings: EvalSettings, folder: Path) -> list[str]:
         raise ConfigError("--lm-eval names the harness's own tasks, which need no export; leave it out.")
     if folder.is_file():
         raise ConfigError(f"--export-lm-eval {folder} is a file; name a folder.")
-    quiet()
+    silence_libraries()
     return export_tasks(asked_items(settings), folder)
 
 
@@ -179,6 +179,7 @@ def _ready_model(settings: EvalSettings, notes: list[str]) -> Iterator[ReadyMode
     pair = model_pair(base, settings.adapter)
     if not pair.is_adapter:
         raise ConfigError(f"--adapter {settings.adapter} holds no adapter but a model; name it with --model.")
+    pair.check()
     with pair.tuned() as ready:
         notes.extend(pair.notes)
         if not ready.merged:

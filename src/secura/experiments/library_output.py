@@ -5,7 +5,7 @@ import warnings
 import transformers
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """Silence the libraries' bars and notices: ours say the same better."""
     import datasets
     import huggingface_hub

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from secura.evaluation.retention_gate import percent
+from secura.evaluation.tally import TOO_FEW, kept_phrase
 from secura.experiments.forget.result import ForgetResult, TaskChange
 
 _NAMED = 3
@@ -30,7 +30,7 @@ def interval_text(change: TaskChange) -> str:
 
 def smallest_visible_text(change: TaskChange) -> str:
     """The smallest difference that would have been significant."""
-    smallest = change.smallest_visible
+    smallest = change.paired.smallest_visible
     if smallest is None or not math.isfinite(smallest):
         return "none"
     return f"{smallest:.3f}" if change.lower_is_better else f"{100 * smallest:.1f}"
@@ -89,19 +89,22 @@ def _kept_sentence(result: ForgetResult) -> list[str]:
     kept = result.kept
     if kept is None:
         return []
-    if kept.share is None or kept.low is None or kept.high is None:
+    if not kept.before:
         return [f"The base answered none of {kept.asked:,} questions right, so there is nothing to keep."]
-    interval = f"{100 * kept.confidence:g}% interval {percent(kept.low)} to {percent(kept.high)}"
+    if kept.too_few(result.confidence):
+        share = f"How much of what the base knew is kept: {TOO_FEW}"
+    else:
+        share = f"Of what the base knew, {kept_phrase(kept, result.confidence)} is kept"
     return [
-        f"Of what the base knew, {percent(kept.share)} is kept ({interval}): of {kept.asked:,} questions it answered "
-        f"{kept.before:,} right, of which {kept.lost:,} are wrong now; {kept.gained:,} others are right now."
+        f"{share}: of {kept.asked:,} questions it answered {kept.before:,} right, "
+        f"of which {kept.lost:,} are wrong now; {kept.gained:,} others are right now."
     ]
 
 
 def _blind_spot(result: ForgetResult) -> list[str]:
     """How large a loss could have stayed unseen, where none was seen."""
     quiet = [change for change in result.changes if not change.significant and change.right_or_wrong]
-    visible = [change.smallest_visible for change in quiet]
+    visible = [change.paired.smallest_visible for change in quiet]
     visible = [each for each in visible if each is not None and math.isfinite(each)]
     if not visible:
         return []

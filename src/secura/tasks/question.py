@@ -21,6 +21,12 @@ class Question:
     """The answers to choose from; empty for a free answer."""
     family: str = "questions"
     """The group it is reported under, such as a task or a field of knowledge."""
+    by_length: bool = False
+    """Which choice a model makes: that of highest log-likelihood, or of highest log-likelihood per character.
+
+    A task's own rule where the question is a row of a task (`secura.tasks.task_items`); the
+    sum for the bundled world's questions and for rows of the user's own.
+    """
     turns: tuple[Mapping[str, Any], ...] = ()
     """The chat before the answer, where it is more than one user turn; `prompt` then shows it as text."""
 

@@ -74,3 +74,8 @@ class Task:
         if self.metric in ("accuracy", "accuracy_by_length"):
             return "choice"
         return "text" if self.metric == "perplexity" else "generation"
+
+    @property
+    def by_length(self) -> bool:
+        """Whether choices are compared by log-likelihood per character, and not by its sum."""
+        return self.metric == "accuracy_by_length"

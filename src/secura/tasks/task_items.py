@@ -61,7 +61,8 @@ def task_items(
         seed: which items are drawn. A larger count by the same seed holds the smaller one.
 
     Returns:
-        The items in the order of the file; `family` is the task's name unless the task sets another.
+        The items in the order of the file; `family` is the task's name unless the task sets another,
+        and questions with choices carry the task's rule by which one is chosen.
 
     Raises:
         ConfigError: if `count` is negative.
@@ -243,7 +244,8 @@ def _kind_of(item: Item) -> str:
 
 
 def _named(task: Task, item: Item) -> Item:
-    return replace(item, family=task.name) if item.family in _DEFAULT_FAMILIES else item
+    named = replace(item, family=task.name) if item.family in _DEFAULT_FAMILIES else item
+    return replace(named, by_length=task.by_length) if isinstance(named, Question) else named
 
 
 def _asked(task: Task, row: Row) -> Any:

@@ -1,5 +1,6 @@
 """Saving an adapter, and every way of getting it back."""
 
+import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -428,3 +429,60 @@ def test_the_state_dict_of_one_adapter_does_not_name_the_other() -> None:
     model = adapted(llama(), llama_config())
     model.add_adapter("other", llama_config())
     assert not any("other" in key or "default" in key for key in get_peft_model_state_dict(model))
+
+
+# ------------------------------------------------------------------ how often a weight is digested
+
+
+@pytest.fixture
+def digests_taken(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many digests have been computed since it was last asked."""
+    taken: list[int] = []
+    blake2b = hashlib.blake2b
+
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        taken.append(1)
+        return blake2b(*arguments, **settings)
+
+    def since_last_asked() -> int:
+        count = len(taken)
+        taken.clear()
+        return count
+
+    monkeypatch.setattr(hashlib, "blake2b", counted)
+    return since_last_asked
+
+
+@on_every_path
+def test_a_load_digests_each_layer_once_and_a_save_no_layer_again(
+    load: Callable[[Any, Path], Any], digests_taken: Callable[[], int], tmp_path: Path
+) -> None:
+    folder = saved_adapter(adapted(llama(), llama_config()), tmp_path / "first")
+    assert digests_taken() == 3 * 4  # as they are, and rounded to two dtypes
+    model = load(llama(), folder)
+    assert digests_taken() == 4  # q and v of two blocks
+    if isinstance(model, PeftModel):
+        again = saved_adapter(moved(model), tmp_path / "again")
+        assert digests_taken() == 0
+        model.load_adapter(str(folder), "default")
+        model.load_adapter(str(again), "other")
+        assert digests_taken() == 0
+
+
+def test_a_merge_is_no_change_of_the_weight_and_a_write_is(digests_taken: Callable[[], int], tmp_path: Path) -> None:
+    model = adapted(two_linears(), small_config())
+    layer = first_layer(model)
+    first = layer.fingerprint()
+    digests_taken()
+    model.merge_adapter()
+    assert torch.equal(layer.fingerprint(), first)
+    model.unmerge_adapter()
+    assert torch.equal(layer.fingerprint(), first)
+    assert digests_taken() == 0
+    with torch.no_grad():
+        layer.get_base_layer().weight[0, 0] += 1
+    assert not torch.equal(layer.fingerprint(), first)
+    assert digests_taken() == 3
+    model.load_state_dict(model.state_dict())
+    layer.fingerprint()
+    assert digests_taken() == 3

@@ -378,3 +378,44 @@ def test_a_new_base_state_dict_is_followed_by_everything_derived_from_the_old_on
     with model.disable_adapter():
         assert torch.equal(outputs(model), outputs(two_linears(seed=9)))
     assert_close(first_layer(model).fingerprint(), first_layer(expected).fingerprint())
+
+
+# ------------------------------------------------------------------ hooks on the base layer
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+def test_hooks_of_the_base_layer_run_and_its_product_is_the_same(
+    choice: dict[str, str], dtype: torch.dtype, register: str
+) -> None:
+    model = adapted(two_linears(dtype=dtype), small_config(**choice))
+    x = inputs(dtype=dtype)
+    expected = outputs(model, x)
+    called = []
+    base_layer = first_layer(model).get_base_layer()
+    handle = getattr(base_layer, register)(lambda *_: called.append(1))
+    assert_close(outputs(model, x), expected)
+    assert called == [1]
+    handle.remove()
+    assert torch.equal(outputs(model, x), expected)
+
+
+def test_what_a_hook_makes_of_the_base_layers_output_is_kept() -> None:
+    model = adapted(two_linears(), small_config())
+    layer = first_layer(model)
+    expected = outputs(layer) + 1.5
+    layer.get_base_layer().register_forward_hook(lambda module, args, output: output + 1.5)
+    assert_close(outputs(layer), expected)
+
+
+def test_a_base_layer_with_a_forward_of_its_own_is_called() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:  # nn.Linear's name for it
+            return 2 * super().forward(input)
+
+    base = two_linears()
+    base.first.__class__ = Doubled
+    plain = first_layer(adapted(two_linears(), small_config()))
+    expected = outputs(plain) + outputs(plain.get_base_layer())
+    assert_close(outputs(first_layer(adapted(base, small_config()))), expected)

@@ -11,9 +11,11 @@ from rich.console import Console
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
 from secura.errors import BaseMismatchError, ConfigError, DataError, SecuraError
+from secura.evaluation import significance
 from secura.experiments.forget.result import ForgetResult, answer_kind, by_clearest_loss
 from secura.experiments.forget.result_json import result_as_json
-from secura.experiments.forget.run import ForgetSettings, forget
+from secura.experiments.forget.run import ForgetSettings, compare, forget
+from secura.experiments.forget.tasks import AskedTask
 from secura.experiments.models import pair as model_pair
 from secura.experiments.run.prepare import prepare_run
 from secura.experiments.run.train import train_and_report
@@ -71,7 +73,7 @@ def test_an_adapter_equal_to_the_base_changes_nothing(fresh_adapter: Path) -> No
     assert [change.name for change in result.changes if change.significant] == []
     assert list(result.flips) == []
     assert result.kept is not None
-    assert result.kept.share == 1
+    assert result.kept.kept == 1
     assert result.verdict is not None
     assert result.verdict.passed, result.verdict.reason
     assert result.record["tuned_model"]["merged"]
@@ -143,15 +145,17 @@ def test_of_two_whole_models_one_is_in_memory_at_a_time(
 
 
 @pytest.mark.slow
-def test_models_that_cut_text_differently_are_compared_without_tokens(
-    llama_folder: Path, retain_file: Path, tmp_path: Path
-) -> None:
+def test_models_that_cut_text_differently_are_compared_without_tokens(llama_folder: Path, tmp_path: Path) -> None:
+    letters = list("abcdefgh")  # of one token each, so that two random models prefer different ones
+    rows = [{"question": f"{number}?", "choices": letters, "answer": letters[number % 8]} for number in range(64)]
+    retain = tmp_path / "retain.jsonl"
+    retain.write_text("".join(json.dumps(row) + "\n" for row in rows))
     other = save_tiny_model(tmp_path / "other", seed=1, chat=True)
-    result = _forget(llama_folder, other, retain=str(retain_file))
+    result = _forget(llama_folder, other, retain=str(retain))
     assert "different chat templates" in result.notes[0]
-    if result.flips:
-        assert "into different tokens" in result.notes[1]
-        assert not any(flip.views for flip in result.flips)
+    assert result.flips
+    assert "into different tokens" in result.notes[1]
+    assert not any(flip.views for flip in result.flips)
 
 
 @pytest.mark.slow
@@ -187,6 +191,26 @@ def test_rows_of_a_file_are_scored_by_what_they_are(llama_folder: Path, tmp_path
     result = _forget(llama_folder, llama_folder, retain=str(text))
     assert [(change.name, change.task.metric) for change in result.changes] == [("text", "perplexity")]
     assert result.kept is None
+
+
+def test_each_graded_task_is_resampled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [made_change(name, [0.2, 0.4] * 20, [0.1, 0.4] * 20, metric="rougeL") for name in ("a", "b")]
+    resampled = []
+
+    def counted(*arguments, **options):
+        resampled.append(options["seed"])
+        return paired_bootstrap(*arguments, **options)
+
+    paired_bootstrap = significance.paired_bootstrap
+    monkeypatch.setattr(significance, "paired_bootstrap", counted)
+    asked = [AskedTask(task=each.task, items=[item.item for item in each.before.items]) for each in made]
+    settings = ForgetSettings(base="base", tuned="tuned", seed=3)
+    found = compare(asked, [each.before for each in made], [each.after for each in made], [False] * 2, settings)
+    assert resampled == [3, 3]
+    alone = compare(asked[:1], [made[0].before], [made[0].after], [False], settings)
+    assert found[0].paired.smallest_visible is not None
+    assert alone[0].paired.smallest_visible is not None
+    assert found[0].paired.smallest_visible > alone[0].paired.smallest_visible
 
 
 def test_everything_is_in_the_json(taught_younger: Path) -> None:

@@ -2,7 +2,8 @@ import pytest
 from tiny_models import ARCHITECTURES, tiny_model
 
 from secura.errors import ConfigError
-from secura.experiments.methods.adapters import HABITS, adapter_config, attach_adapter
+from secura.experiments.methods.adapters import adapter_config, attach_adapter
+from secura.experiments.methods.defaults import METHOD_DEFAULTS
 from secura.experiments.settings.names import METHOD_NAMES
 
 ADAPTERS = [name for name in METHOD_NAMES if name != "full"]
@@ -10,12 +11,12 @@ RANKED = [name for name in ADAPTERS if name != "osf"]
 
 
 def test_every_method_has_a_learning_rate() -> None:
-    assert set(HABITS) == set(METHOD_NAMES)
-    assert all(0 < habit.learning_rate < 1 for habit in HABITS.values())
+    assert set(METHOD_DEFAULTS) == set(METHOD_NAMES)
+    assert all(0 < own.learning_rate < 1 for own in METHOD_DEFAULTS.values())
 
 
 def test_only_the_paper_method_folds_of_its_own_accord() -> None:
-    assert {name for name, habit in HABITS.items() if habit.fold_every is not None} == {"secura-paper"}
+    assert {name for name, own in METHOD_DEFAULTS.items() if own.fold_every is not None} == {"secura-paper"}
 
 
 def test_a_method_that_finds_nothing_to_train_is_refused() -> None:

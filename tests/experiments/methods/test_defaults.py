@@ -1,34 +1,48 @@
 import pytest
 
-from secura.experiments.methods.adapters import HABITS
-from secura.experiments.methods.defaults import with_habits
+from secura.experiments.methods.defaults import METHOD_DEFAULTS, with_method_defaults
 from secura.experiments.settings.layers import load_config, load_config_of
 from secura.experiments.settings.sequence import SequenceConfig
 
 
 def test_what_a_configuration_leaves_open_becomes_the_methods_own() -> None:
-    config = with_habits(load_config(None, ["method.name=secura-paper"], {}))
-    assert config.training.learning_rate == HABITS["secura-paper"].learning_rate
+    config = with_method_defaults(load_config(None, ["method.name=secura-paper"], {}))
+    assert config.training.learning_rate == METHOD_DEFAULTS["secura-paper"].learning_rate
     assert config.method.fold_every == 1
 
 
 def test_what_a_configuration_sets_stays() -> None:
     settings = ["method.name=secura-paper", "method.fold_every=7", "training.learning_rate=0.5"]
-    config = with_habits(load_config(None, settings, {}))
+    config = with_method_defaults(load_config(None, settings, {}))
     assert (config.method.fold_every, config.training.learning_rate) == (7, 0.5)
 
 
 @pytest.mark.parametrize(("method", "boundary"), [("secura", "fold"), ("lora", "keep"), ("corda", "anew")])
 def test_a_sequence_knows_its_boundary(method: str, boundary: str) -> None:
-    config = with_habits(load_config_of(SequenceConfig, None, [f"method.name={method}"]))
+    config = with_method_defaults(load_config_of(SequenceConfig, None, [f"method.name={method}"]))
     assert config.method.boundary == boundary
 
 
 def test_over_a_sequence_secura_moves_each_weight_less_unless_told_otherwise() -> None:
     def adapter(*settings: str) -> dict[str, object]:
-        return with_habits(load_config_of(SequenceConfig, None, list(settings))).method.adapter
+        return with_method_defaults(load_config_of(SequenceConfig, None, list(settings))).method.adapter
 
     assert adapter("method.name=secura") == {"tau": 0.1}
     assert adapter("method.name=secura", "method.adapter.tau=0.2", "method.adapter.r=4") == {"tau": 0.2, "r": 4}
     assert adapter("method.name=lora") == {}
-    assert with_habits(load_config(None, ["method.name=secura"], {})).method.adapter == {}
+    assert with_method_defaults(load_config(None, ["method.name=secura"], {})).method.adapter == {}
+
+
+def test_a_sequence_takes_a_hundred_steps_a_task_whatever_else_is_set() -> None:
+    def training(*settings: str) -> tuple[int | None, float | None]:
+        config = with_method_defaults(load_config_of(SequenceConfig, None, list(settings)))
+        return config.training.steps, config.training.epochs
+
+    assert training() == training("training.batch_size=4") == (100, None)
+    assert training("training.epochs=2.0") == (None, 2.0)
+    assert training("training.steps=7") == (7, None)
+
+
+def test_a_sequence_asks_twenty_questions_a_family_whatever_else_is_set() -> None:
+    for settings in ([], ["retention.min_retention=0.9"]):
+        assert load_config_of(SequenceConfig, None, settings).retention.per_family == 20

@@ -40,7 +40,9 @@ FOLDED = ("folded", "summed")
 """Runs that fold, which DeepSpeed cannot."""
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra deepspeed")
 with_each_launcher = [
-    pytest.param(name, marks=needs_deepspeed if name.startswith("zero") else ()) for name in LAUNCHERS
+    pytest.param("ddp", marks=pytest.mark.ci),
+    "fsdp2",
+    *(pytest.param(name, marks=needs_deepspeed) for name in ("zero2", "zero3")),
 ]
 
 

@@ -13,9 +13,9 @@ from tiny_models import ARCHITECTURES, save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from secura.errors import BaseMismatchError, ConfigError, DataError, TrainingError
-from secura.experiments.run import steps as run_steps
+from secura.experiments.models.pair import model_pair
+from secura.experiments.run.learn import first_batch
 from secura.experiments.run.prepare import PreparedRun, prepare_run
-from secura.experiments.run.steps import first_batch
 from secura.experiments.run.train import RunResult, train_and_report
 from secura.experiments.settings.layers import load_config
 from secura.experiments.settings.names import METHOD_NAMES
@@ -33,9 +33,11 @@ def _config(model: Path, data: Path, out: Path, *more: str, method: str = "lora"
     return load_config(None, [*small, *more], flags)
 
 
-def _run(config: RunConfig, *, resume: bool = False) -> tuple[PreparedRun, RunResult]:
+def _run(
+    config: RunConfig, *callbacks: TrainerCallback, resume: bool = False
+) -> tuple[PreparedRun[RunConfig], RunResult]:
     prepared = prepare_run(config, resume=resume)
-    return prepared, train_and_report(prepared, Console(file=io.StringIO()))
+    return prepared, train_and_report(prepared, Console(file=io.StringIO()), callbacks)
 
 
 def _logits(model: torch.nn.Module) -> torch.Tensor:
@@ -154,16 +156,13 @@ class _InterruptAt(TrainerCallback):
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_ctrl_c_saves_and_the_resumed_run_ends_as_an_uninterrupted_one(
-    method: str, llama_folder: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, llama_folder: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     whole = _config(llama_folder, rows_file, tmp_path / "whole", "training.save_every=100", method=method)
     _, straight = _run(whole)
     config = whole.model_copy(update={"out": str(tmp_path / "broken")})
-    with monkeypatch.context() as patch:
-        folds = run_steps.fold_callbacks
-        patch.setattr(run_steps, "fold_callbacks", lambda run: [*folds(run), _InterruptAt(2)])
-        with pytest.raises(TrainingError, match=r"after step 3 of 4, saved in .*checkpoint-3.*--resume --out"):
-            _run(config)
+    with pytest.raises(TrainingError, match=r"after step 3 of 4, saved in .*checkpoint-3.*--resume --out"):
+        _run(config, _InterruptAt(2))
     assert not (tmp_path / "broken" / "adapter").exists()
     prepared, resumed = _run(config, resume=True)
     assert prepared.resume_from == tmp_path / "broken" / "checkpoint-3"
@@ -176,17 +175,15 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_as_an_uninterrupted_one(
 
 @pytest.mark.parametrize("strategy", ["kl_anchor", "lwf", "ilora"])
 def test_a_strategy_changes_a_run_and_resumes_with_it(
-    strategy: str, llama_folder: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategy: str, llama_folder: Path, rows_file: Path, tmp_path: Path
 ) -> None:
     rate, chosen = "training.learning_rate=0.05", f"strategy.name={strategy}"
     _, plain = _run(_config(llama_folder, rows_file, tmp_path / "plain", rate))
     whole = _config(llama_folder, rows_file, tmp_path / "whole", rate, chosen)
     _, straight = _run(whole)
     config = whole.model_copy(update={"out": str(tmp_path / "broken")})
-    with monkeypatch.context() as patch:
-        patch.setattr(run_steps, "fold_callbacks", lambda run: [_InterruptAt(2)])
-        with pytest.raises(TrainingError, match="after step 3 of 4"):
-            _run(config)
+    with pytest.raises(TrainingError, match="after step 3 of 4"):
+        _run(config, _InterruptAt(2))
     _, resumed = _run(config, resume=True)
     files = [each.saved / "adapter_model.safetensors" for each in (plain, straight, resumed)]
     without, expected, found = map(load_file, files)
@@ -224,15 +221,12 @@ class _CountEnds(TrainerCallback):
         self.ends += 1
 
 
-def test_resuming_a_finished_run_trains_no_further_step(
-    llama_folder: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_a_finished_run_trains_no_further_step(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
     count = _CountEnds()
-    monkeypatch.setattr(run_steps, "fold_callbacks", lambda run: [count])
     config = _config(llama_folder, rows_file, tmp_path / "out")
-    _, first = _run(config)
+    _, first = _run(config, count)
     expected = load_file(first.saved / "adapter_model.safetensors")
-    _, again = _run(config, resume=True)
+    _, again = _run(config, count, resume=True)
     found = load_file(again.saved / "adapter_model.safetensors")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert count.ends == 2  # what is due at the end is due in both
@@ -272,11 +266,10 @@ class _BreakAt(TrainerCallback):
 
 @pytest.mark.parametrize(("step", "says"), [(3, "last good checkpoint is .*checkpoint-2"), (1, "no checkpoint")])
 def test_a_nan_loss_stops_at_once_and_leaves_the_last_good_checkpoint(
-    step: int, says: str, llama_folder: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: int, says: str, llama_folder: Path, rows_file: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(run_steps, "fold_callbacks", lambda run: [_BreakAt(step)])
     with pytest.raises(TrainingError, match=f"step {step + 1}.*{says}.*lower learning rate"):
-        _run(_config(llama_folder, rows_file, tmp_path / "out"))
+        _run(_config(llama_folder, rows_file, tmp_path / "out"), _BreakAt(step))
     assert not (tmp_path / "out" / "adapter").exists()
     assert not (tmp_path / "out" / f"checkpoint-{step + 1}").exists()
 
@@ -372,6 +365,26 @@ def test_a_folder_that_is_no_model_is_refused(rows_file: Path, llama_folder: Pat
         prepare_run(_config(result.saved, rows_file, tmp_path / "again"))
 
 
+def test_a_run_of_one_step_changes_the_model(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
+    _run(_config(llama_folder, rows_file, tmp_path / "out", "training.steps=1"))
+    (line,) = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert line["learning_rate"] > 0
+    trained = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert any(value.any() for name, value in trained.items() if "lora_B" in name)
+
+
+def test_an_adapter_trained_in_bfloat16_is_of_the_base_that_is_stored_in_float32(
+    llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    _, result = _run(_config(llama_folder, rows_file, tmp_path / "out", "model.dtype=bfloat16", method="secura"))
+    pair = model_pair(str(llama_folder), str(result.saved))
+    with pair.tuned() as ready:
+        assert ready.model.dtype == torch.float32
+    assert pair.notes == []
+    start = f"method.start_from={result.saved}"
+    prepare_run(_config(llama_folder, rows_file, tmp_path / "next", start, method="secura"))
+
+
 def test_long_rows_are_refused_dropped_or_truncated(llama_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     long = {"prompt": "xyz " * 60, "target": "blue"}
@@ -382,7 +395,7 @@ def test_long_rows_are_refused_dropped_or_truncated(llama_folder: Path, tmp_path
         prepare_run(_config(llama_folder, path, tmp_path / "out", share))
     for choice, count in (("drop", 6), ("truncate", 7)):
         prepared = prepare_run(_config(llama_folder, path, tmp_path / "out", share, f"data.too_long={choice}"))
-        assert len(prepared.examples) == count
+        assert len(prepared.task.examples) == count
         assert any("1 of 7 rows" in note for note in prepared.notes)
 
 

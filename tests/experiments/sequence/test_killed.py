@@ -89,7 +89,10 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("settings", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(METHODS[name], id=name, marks=pytest.mark.ci if name == "replay" else ()) for name in METHODS],
+)
 def test_a_sequence_killed_at_many_moments_ends_with_the_same_bits(settings: list[str], tmp_path: Path) -> None:
     finish(start(tmp_path / "undisturbed", settings))
     killed = tmp_path / "killed"

@@ -9,13 +9,18 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from secura import ConfigError, FoldError
-from secura.experiments.sequence.matrix import SequenceScores
-from secura.experiments.sequence.run import ordered_tasks, prepare_sequence, run_sequence
+from secura import ConfigError, FoldError, InputError
+from secura.experiments.run.folder import check_kind, write_config
+from secura.experiments.sequence.bisect import bisect_family
+from secura.experiments.sequence.matrix import QuestionGroup, SequenceScores, write_matrix
+from secura.experiments.sequence.opened import open_sequence
+from secura.experiments.sequence.run import prepare_sequence, run_sequence
 from secura.experiments.sequence.stages import stage_folder
-from secura.experiments.sequence.tools import bisect_family, ledger, undo_task
+from secura.experiments.sequence.undo import undo_task
 from secura.experiments.settings.layers import load_config_of
+from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
+from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.world import NEW_TASKS, SEQUENCE, bundled_model_path
 
 FEW = [
@@ -65,16 +70,19 @@ def adapter(out: Path) -> dict[str, Any]:
 def test_every_stage_is_scored_on_every_task_and_on_knowledge(tmp_path: Path) -> None:
     matrix = learn(tmp_path / "out")
     assert sorted(matrix.cells) == [0, 1, 2, 3]
-    groups = {group for group in matrix.cells[0] if group.startswith("task:")}
-    assert groups == {"task:different_homes", "task:two_steps", "task:pair_in_short"}
+    assert {group.name for group in matrix.cells[0] if group.kind == "task"} == {
+        "different_homes",
+        "two_steps",
+        "pair_in_short",
+    }
     assert all(cells.keys() == matrix.cells[0].keys() for cells in matrix.cells.values())
     assert matrix.knowledge(0) == 1.0
 
 
 def test_tasks_to_come_are_left_out_where_they_are_not_wanted(tmp_path: Path) -> None:
     matrix = learn(tmp_path / "out", "score_unseen=false")
-    assert "task:two_steps" not in matrix.cells[1]
-    assert "task:two_steps" in matrix.cells[2]
+    assert QuestionGroup("task", "two_steps") not in matrix.cells[1]
+    assert QuestionGroup("task", "two_steps") in matrix.cells[2]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +100,9 @@ def test_a_sequence_that_stopped_between_tasks_ends_with_the_same_bits(setting: 
         run_sequence(prepare_sequence(config(tmp_path / "b", *setting)), Console(file=io.StringIO()), _stop_after_two)
     learn(tmp_path / "b", *setting)
     assert (tmp_path / "a/matrix.json").read_bytes() == (tmp_path / "b/matrix.json").read_bytes()
-    for first in (tmp_path / "a").glob("*/*.safetensors"):
+    written = list((tmp_path / "a").glob("*/*.safetensors"))
+    assert written
+    for first in written:
         assert first.read_bytes() == (tmp_path / "b" / first.relative_to(tmp_path / "a")).read_bytes()
 
 
@@ -100,8 +110,8 @@ class _Stop(Exception):
     pass
 
 
-def _stop_after_two(run: Any, matrix: Any, stage: int, seconds: float) -> None:
-    del run, matrix, seconds
+def _stop_after_two(matrix: Any, stage: int, seconds: float) -> None:
+    del matrix, seconds
     if stage == 2:
         raise _Stop
 
@@ -148,7 +158,7 @@ def test_a_changed_setting_is_refused_with_the_difference(tmp_path: Path) -> Non
 
 def test_an_undone_task_gives_back_the_scores_from_before_it(tmp_path: Path) -> None:
     matrix = learn(tmp_path / "out", "training.steps=12")
-    assert ledger(tmp_path / "out") == ["different_homes", "two_steps", "pair_in_short"]
+    assert open_sequence(tmp_path / "out").ledger == ["different_homes", "two_steps", "pair_in_short"]
     undone = undo_task(tmp_path / "out", "pair_in_short")
     assert undone.after == matrix.cells[2]
     assert (undone.saved / "adapter_config.json").is_file()
@@ -158,7 +168,7 @@ def test_an_undone_task_gives_back_the_scores_from_before_it(tmp_path: Path) -> 
 
 def test_what_lies_in_one_adapter_cannot_be_undone(tmp_path: Path) -> None:
     learn(tmp_path / "out", "method.name=lora", "tasks=[different_homes]")
-    assert ledger(tmp_path / "out") == []
+    assert open_sequence(tmp_path / "out").ledger == []
     with pytest.raises(ConfigError, match="cannot be told apart"):
         undo_task(tmp_path / "out", "different_homes")
 
@@ -174,7 +184,7 @@ def test_bisection_names_the_task_that_broke_a_family(tmp_path: Path) -> None:
         "training.learning_rate=2e-3",
         "retention.per_family=30",
     )
-    scores = [matrix.share(stage, "knowledge:older") or 0.0 for stage in range(5)]
+    scores = [matrix.share(stage, QuestionGroup("knowledge", "older")) or 0.0 for stage in range(5)]
     assert scores[1] > 0.9 > scores[2]
     found = bisect_family(tmp_path / "out", "older", questions=60)
     assert found.task == "younger"
@@ -225,11 +235,15 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
             "not known for method dora",
         ),
         (["strategy.name=repaly"], "strategy.name is 'repaly'"),
-        (["training.steps=null"], "training.steps is null"),
+        (["method.name=lora", "method.fold_every=2"], "cannot fold"),
+        (["method.fold_every=0"], "it counts steps, from 1"),
+        (["method.calibration=rows.jsonl"], "method.calibration is for corda"),
+        (["data.max_length=100000"], "but the model reads"),
+        (["data.max_length=4"], "rows are longer than"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is(setting: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(InputError, match=message):
         prepare_sequence(config(tmp_path / "out", *setting))
     assert not (tmp_path / "out").exists()
 
@@ -238,3 +252,42 @@ def test_the_matrix_file_says_which_task_came_before_each_stage(tmp_path: Path) 
     learn(tmp_path / "out", "tasks=[two_steps]")
     stored = json.loads((tmp_path / "out" / "matrix.json").read_text())
     assert [stage["after_task"] for stage in stored["stages"]] == [None, "two_steps"]
+
+
+def test_the_log_reads_files_and_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn(tmp_path / "out")
+    matrix = (tmp_path / "out" / "matrix.json").read_text()
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", _fails)
+    monkeypatch.setattr("secura.experiments.data.read_items", _fails)
+    opened = open_sequence(tmp_path / "out")
+    assert opened.ledger == opened.names == ["different_homes", "two_steps", "pair_in_short"]
+    assert opened.last_stage == 3
+    write_matrix(tmp_path, opened.matrix)
+    assert (tmp_path / "matrix.json").read_text() == matrix
+
+
+def _fails(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("loaded or read")
+
+
+def test_a_folder_of_the_other_command_is_named_as_such(tmp_path: Path) -> None:
+    learn(tmp_path / "sequence", "tasks=[two_steps]")
+    with pytest.raises(ConfigError, match=r"holds a sequence; go on with it with: secura sequence .*config\.yaml"):
+        check_kind(tmp_path / "sequence", RunConfig)
+    write_config(tmp_path / "run", RunConfig())
+    with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):
+        open_sequence(tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):
+        prepare_sequence(config(tmp_path / "run"))
+
+
+def test_a_whole_model_of_a_stage_still_generates_with_its_cache(tmp_path: Path) -> None:
+    learn(tmp_path / "out", "method.name=full", "tasks=[two_steps]")
+    stored = json.loads((tmp_path / "out" / "model" / "config.json").read_text())
+    assert stored["use_cache"] is True
+
+
+def test_half_precision_without_a_strategy_is_not_refused_for_one(tmp_path: Path) -> None:
+    prepare_sequence(config(tmp_path / "out", "training.precision=fp16"))
+    with pytest.raises(ConfigError, match=r"set training\.precision to bf16"):
+        prepare_sequence(config(tmp_path / "out", "training.precision=fp16", "strategy.name=lwf"))

@@ -13,7 +13,8 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from secura.cli.app import run
 from secura.errors import ConfigError, DataError
-from secura.report.card.finished_run import FinishedRun, read_run
+from secura.evaluation.tally import Tally
+from secura.report.card.finished_run import FinishedRun, Group, read_run
 from secura.report.card.model_card import card_text, write_card
 
 FEW = ("training.steps=2", "retention.per_family=2", "data.test_rows=4")
@@ -86,9 +87,10 @@ def test_the_snippet_loads_the_adapter_and_answers(
 def test_the_table_has_every_family_with_its_interval_and_no_path_of_this_machine(trained: Path) -> None:
     text = card_text(read_run(trained))
     families = json.loads((trained / "retention.json").read_text())["retention"]["families"]
-    for family in families:
-        assert re.search(rf"^\| {family['family']} \| 2 \| 100\.0% \| .*% to 100\.0% \|$", text, re.MULTILINE)
-    assert re.search(r"^\| \*\*all\*\* \| 26 \|", text, re.MULTILINE)
+    for family in families:  # of two questions nothing can be said
+        row = rf"^\| {family['family']} \| 2 \| 100\.0% \| \S+% \| too few to tell \| – \| 0 \|$"
+        assert re.search(row, text, re.MULTILINE)
+    assert re.search(r"^\| \*\*all\*\* \| 26 \| .* \| \d+\.\d% to \d+\.\d% \| 0 \|$", text, re.MULTILINE)
     assert str(Path(__file__).parents[3]) not in text
     assert str(trained) not in text
 
@@ -161,6 +163,29 @@ def test_a_whole_model_is_loaded_by_transformers_alone(trained: Path) -> None:
     assert "with what was trained merged in" in merged
 
 
+def test_what_was_gained_stands_beside_what_was_kept_and_makes_up_for_no_loss(trained: Path) -> None:
+    tally = Tally(asked=40, before=20, after=30, lost=5)
+    text = card_text(_changed(trained, knowledge=tally, families=[Group(name="homes", tally=tally)]))
+    assert "| homes | 40 | 50.0% | 75.0% | 75.0% | 50.8% to 91.3% | 15 |" in text
+    assert "answers 20 right, of which it kept 75.0% (95% interval 50.8% to 91.3%); it gained 15 others." in text
+    few = card_text(_changed(trained, knowledge=Tally(asked=10, before=1, after=2, lost=0), families=[]))
+    assert "Its base model answers 1 of 10 knowledge questions right: too few to tell what it kept." in few
+    assert "knowledge_kept" not in few
+
+
+def test_a_report_from_before_losses_were_counted_still_makes_a_card(finished: Path) -> None:
+    path = finished / "retention.json"
+    stored = json.loads(path.read_text())
+    for part in ("new_task", "retention"):
+        del stored[part]["confidence"]
+        for tally in (stored[part]["total"], *stored[part]["families"]):
+            for newer in ("lost", "gained", "kept_interval", "too_few_to_tell"):
+                del tally[newer]
+    before = card_text(read_run(finished))
+    path.write_text(json.dumps(stored))
+    assert card_text(read_run(finished)) == before
+
+
 def test_names_with_bars_and_markup_stay_in_their_cells(trained: Path) -> None:
     found = read_run(trained)
     text = card_text(replace(found, families=[replace(found.families[0], name="a | <b>\nc")]))
@@ -192,8 +217,9 @@ def test_a_sequence_has_every_task_and_the_strategy(tmp_path: Path) -> None:
     assert "replay" in card.data.tags
     kept = [each for each in card.data.eval_results or [] if each.dataset_type == "retention/all"]
     matrix = json.loads((out / "matrix.json").read_text())["stages"]
-    right = [
-        sum(group["right"].count("1") for name, group in stage["groups"].items() if name.startswith("knowledge:"))
+    before, after = (
+        "".join(group["right"] for name, group in stage["groups"].items() if name.startswith("knowledge:"))
         for stage in (matrix[0], matrix[-1])
-    ]
-    assert kept[1].metric_value == round(right[1] / right[0], 4)
+    )
+    lost = sum(old == "1" and new == "0" for old, new in zip(before, after, strict=True))
+    assert kept[1].metric_value == round(1 - lost / before.count("1"), 4)

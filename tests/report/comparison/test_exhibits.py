@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 from made_records import made_record
 
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.evaluation.spectra import Spectrum
+from secura.evaluation.tally import Tally
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.report.comparison.cost import cost, size_text
 from secura.report.comparison.exhibit import Absent, Exhibit, HeatMap, Plot, Table
 from secura.report.comparison.gradient_norms import gradient_norms
@@ -33,7 +35,7 @@ def _row(table: Table, name: str) -> list[str]:
 
 
 def _right(label: str, after: int, seed: int = 0, **changes) -> RunRecord:
-    return made_record(label, seed=seed, gain=Tally(asked=100, before=5, after=after), **changes)
+    return made_record(label, seed=seed, gain=Tally.of_totals(asked=100, before=5, after=after), **changes)
 
 
 # ---- performance
@@ -73,7 +75,7 @@ def test_tasks_with_long_answers_have_a_table_in_nats() -> None:
 
 def test_the_harshest_rate_that_two_labels_share_decides_the_sentence() -> None:
     def kept(label: str, rate: float, share: int, seed: int) -> RunRecord:
-        knowledge = {"homes": Tally(asked=100, before=100, after=share + seed)}
+        knowledge = {"homes": Tally.of_totals(asked=100, before=100, after=share + seed)}
         return made_record(label, learning_rate=rate, seed=seed, knowledge=knowledge)
 
     shares = {("A", 1e-3): 90, ("A", 1e-2): 20, ("B", 1e-3): 95, ("B", 1e-2): 80, ("B", 1e-1): 10}
@@ -99,12 +101,10 @@ def test_one_rate_a_label_is_no_sweep() -> None:
 
 
 def _sequence(label: str, last: float, seed: int, *, tasks: tuple[str, ...] = ("x", "y")) -> RunRecord:
-    made = SequenceRecord(
-        tasks=tasks,
-        scores=[[0.0, 0.0], [0.9, 0.1], [last, 0.8]],
-        knowledge=[1.0, 0.9, 0.5 + last / 2 + seed / 100],
-    )
-    return made_record(label, task="sequence", seed=seed, gain=None, knowledge={}, sequence=made)
+    known = 0.5 + last / 2 + seed / 100
+    made = SequenceRecord(tasks=tasks, scores=[[0.0, 0.0], [0.9, 0.1], [last, 0.8]], knowledge=[1.0, 0.9, known])
+    knowledge = {"homes": Tally.of_totals(asked=100, before=100, after=round(100 * known))}
+    return made_record(label, task="sequence", seed=seed, gain=None, knowledge=knowledge, sequence=made)
 
 
 def test_retention_curves_go_from_the_base_to_the_last_task_with_a_band_over_seeds() -> None:

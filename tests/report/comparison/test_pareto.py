@@ -3,7 +3,7 @@ from pathlib import Path
 
 from made_records import made_grids, made_record, write_peft_results
 
-from secura.experiments.comparison.runs.record import Tally
+from secura.evaluation.tally import Tally
 from secura.experiments.comparison.runs.record_files import read_records
 from secura.report.comparison.exhibit import Absent, Exhibit, Plot
 from secura.report.comparison.pareto import pareto, published
@@ -15,8 +15,8 @@ def _run(label: str, gain: int, kept: int, seed: int = 0, **changes):
     return made_record(
         label,
         seed=seed,
-        gain=Tally(asked=100, before=0, after=gain),
-        knowledge={"homes": Tally(asked=100, before=100, after=kept)},
+        gain=Tally.of_totals(asked=100, before=0, after=gain),
+        knowledge={"homes": Tally.of_totals(asked=100, before=100, after=kept)},
         **changes,
     )
 
@@ -90,6 +90,8 @@ def test_pefts_points_stand_beside_ours_on_axes_that_mean_the_same(tmp_path: Pat
     assert {series.label for series in plot.series if not series.label.startswith("method")} == {"LoRA"}
     assert "models, tasks and texts differ" in exhibit.note
     assert exhibit.sentence.startswith("Of 5 published results on meta-llama/Llama-3.2-3B, method")
-    assert all(series.named.startswith("method") for series in plot.series if series.named)
+    named = [series.named for series in plot.series if series.named]
+    assert named
+    assert all(name.startswith("method") for name in named)
     assert len(exhibit.tables[0].rows) == 6
     assert published([ours], styles_of(["LoRA"])) is None

@@ -1,7 +1,7 @@
 import pytest
 from made_records import made_record
 
-from secura.experiments.comparison.runs.record import Tally
+from secura.evaluation.tally import Tally
 from secura.report.comparison.measure import KEPT
 from secura.report.comparison.runs import (
     GridRuns,
@@ -15,7 +15,7 @@ from secura.report.comparison.runs import (
 
 
 def _kept(share: int, **changes):
-    return made_record(knowledge={"homes": Tally(asked=100, before=100, after=share)}, **changes)
+    return made_record(knowledge={"homes": Tally.of_totals(asked=100, before=100, after=share)}, **changes)
 
 
 def test_a_label_at_several_rates_is_several_variants_and_one_with_a_rate_a_task_is_one() -> None:

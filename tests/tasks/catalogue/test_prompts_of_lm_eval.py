@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from secura.tasks.catalogue import CATALOGUE
+from secura.tasks.finding import GROUPS
 from secura.tasks.question import Question
 from secura.tasks.task import Row
 
@@ -140,6 +141,7 @@ def test_bbh_questions_are_put_together_as_they_were_published(harness_tasks: Pa
 
 
 def test_bbh_instructions_are_the_published_ones(harness_tasks: Path) -> None:
+    seen = 0
     for file in sorted((harness_tasks / "bbh" / "zeroshot").glob("*.yaml")):
         settings = _settings(file)
         task = CATALOGUE.get(f"bbh_{settings.get('dataset_name')}")
@@ -155,3 +157,5 @@ def test_bbh_instructions_are_the_published_ones(harness_tasks: Path) -> None:
         own, _, _ = item.prompt.partition("\n\n")
         # Of snarks, the harness goes on to define sarcasm; its temporal_sequences begins with a heading.
         assert own == settings["description"].partition("\n\n")[0].removeprefix("Task description: ")
+        seen += 1
+    assert seen == len(GROUPS["bbh"])

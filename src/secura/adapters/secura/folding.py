@@ -21,11 +21,15 @@ def fold(model: nn.Module, task: str = "task", *, adapter_name: str | None = Non
         adapter_name: which adapter; None is the active one.
 
     Raises:
-        FoldError: if the model has no SECURA layer, is merged, or `task` is empty.
+        FoldError: if the model has no SECURA layer, is merged, has its adapter offloaded by
+            accelerate, or `task` is empty.
     """
     if not task:
         raise FoldError("task is empty; give the fold a name, so that it can be undone.")
-    for layer, name in _unmerged_layers(model, adapter_name, "fold"):
+    layers = _layers(model, adapter_name)
+    for layer, name in layers:  # all of them first, so that nothing is half folded
+        layer.refuse_to_fold(name)
+    for layer, name in layers:
         layer.fold_(name, task)
 
 
@@ -44,7 +48,9 @@ def undo(model: nn.Module, task: str, *, adapter_name: str | None = None) -> Non
     Raises:
         FoldError: if no fold has that name, the model is merged, or has no SECURA layer.
     """
-    layers = _unmerged_layers(model, adapter_name, "undo")
+    layers = _layers(model, adapter_name)
+    for layer, _ in layers:
+        layer.refuse_to_undo()
     known = folded_tasks(model, adapter_name=adapter_name)
     if task not in known:
         raise FoldError(f"task {task!r} was never folded; folded so far: {', '.join(known) or 'none'}.")
@@ -56,13 +62,6 @@ def folded_tasks(model: nn.Module, *, adapter_name: str | None = None) -> list[s
     """Names of the tasks folded so far, first fold first."""
     layer, name = _layers(model, adapter_name)[0]
     return layer._ledger(name).tasks()
-
-
-def _unmerged_layers(model: nn.Module, adapter_name: str | None, action: str) -> list[tuple[SecuraLayer, str]]:
-    layers = _layers(model, adapter_name)
-    for layer, _ in layers:  # all of them first, so that nothing is half folded
-        layer._refuse_while_merged(action)
-    return layers
 
 
 def _layers(model: nn.Module, adapter_name: str | None) -> list[tuple[SecuraLayer, str]]:

@@ -5,28 +5,35 @@ and puts it back. C and R are gathered from it in each forward pass; only their 
 held. A 16-bit layer adds x (W' - W0)ᵀ to its own output, since W' itself would round small
 changes away; a 32-bit layer multiplies by W' once.
 
+A 32-bit layer calls its base layer too where that does more than its product, such as run a
+hook.
+
 Where FSDP2 divides the weights, a layer finds them whole in its forward pass. Outside of it,
 as for the selection, a weight is gathered for as long as it is needed, one layer at a time.
+Weights that accelerate offloads are brought in wherever they are read.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft.tuners._buffer_dict import BufferDict
-from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge
+from peft.tuners.tuners_utils import BaseTunerLayer, _get_in_out_features, check_adapters_to_merge, onload_layer
 from peft.utils import resolve_quantization_backend
 from peft.utils.integrations import gather_params_ctx
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from transformers.pytorch_utils import Conv1D
 
-from secura.adapters.fingerprint import weight_fingerprint
+from secura.adapters.fingerprint import WeightDigests
+from secura.adapters.offloading import brought_in, has_accelerate_hook, is_offloaded
 from secura.adapters.secura.config import DEFAULT_RANK, DEFAULT_WIDENING, SecuraConfig
 from secura.adapters.secura.factors import (
     CabrFactors,
@@ -45,6 +52,8 @@ from secura.numerics.constrained_linear import constrained_linear
 from secura.numerics.reference import kept_reference, undamped_reference
 from secura.numerics.s_magnorm import released_output
 
+_PLAIN_FORWARDS = (nn.Linear.forward, Conv1D.forward)
+
 
 class SecuraLayer(BaseTunerLayer):
     """What a base layer carries for each adapter, by adapter name."""
@@ -61,7 +70,7 @@ class SecuraLayer(BaseTunerLayer):
         "secura_dropout",
     )
 
-    def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
+    def __init__(self, base_layer: nn.Module, digests: WeightDigests | None = None, **kwargs: Any) -> None:
         self.base_layer = base_layer
         self.secura_change = nn.ModuleDict()
         self.secura_settings: dict[str, LayerSettings] = {}
@@ -78,7 +87,8 @@ class SecuraLayer(BaseTunerLayer):
         self._stale_references: set[str] = set()
         self._unselected: set[str] = set()  # made on the meta device: the indices are still to come
         self._before_merge: _BeforeMerge | None = None
-        self._fingerprint: Tensor | None = None
+        self._digests = WeightDigests() if digests is None else digests
+        self._digested = self._state_of_weight()
         self._frozen_of_quantized: dict[str, FrozenFactors] = {}
         self.quantization_backend = resolve_quantization_backend(self.get_base_layer(), **kwargs)
         if hasattr(self._linear, "support_avx512bf16_for_cpu"):
@@ -101,7 +111,7 @@ class SecuraLayer(BaseTunerLayer):
     def update_layer(self, adapter_name: str, config: SecuraConfig, layer_name: str) -> None:
         """Add an adapter, or replace the one of that name."""
         base_layer = self._linear
-        with gather_params_ctx(base_layer.parameters()):
+        with brought_in([base_layer]), gather_params_ctx(base_layer.parameters()):
             weight = self._pretrained_weight()
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
@@ -134,10 +144,10 @@ class SecuraLayer(BaseTunerLayer):
             self._frozen_of_quantized.pop(adapter_name, None)
             self._stale_references.add(adapter_name)
             self._start_(adapter_name, config, weight)
-            if self._is_sharded and self._fingerprint is None and not weight.is_meta:
+            if self._is_sharded and not weight.is_meta:
                 # Now that it is whole: later, one process alone may save the adapter.
-                self._fingerprint = weight_fingerprint(weight)
-        self._move_adapter_to_device_of_base_layer(adapter_name)
+                self._digests.fingerprint(lambda: nullcontext(weight))
+            self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def _ranks(self, config: SecuraConfig, layer_name: str) -> tuple[int, int]:
@@ -201,10 +211,11 @@ class SecuraLayer(BaseTunerLayer):
             MergeError: for norm='released', which acts on activations.
         """
         settings = self._weight_space_settings(adapter_name)
-        weight = self._pretrained_weight()
-        change = weight_change(self._thin_factors(adapter_name), like=weight)
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        reference = self._reference(adapter_name, weight).to(wide)
+        with self.weights_at_hand([adapter_name]):
+            weight = self._pretrained_weight()
+            change = weight_change(self._thin_factors(adapter_name), like=weight)
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            reference = self._reference(adapter_name, weight).to(wide)
         if settings.weight_norm is None:
             return reference + change.to(wide)
         return settings.weight_norm.constrain_with_slope_(reference, change.to(wide, copy=True))[0]
@@ -216,15 +227,17 @@ class SecuraLayer(BaseTunerLayer):
             MergeError: for norm='released', which acts on activations.
         """
         norm = self._weight_space_settings(adapter_name).weight_norm
-        weight = self._pretrained_weight()
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        reference = self._reference(adapter_name, weight).to(wide)
-        change = weight_change(self._thin_factors(adapter_name)).to(wide)
+        with self.weights_at_hand([adapter_name]):
+            weight = self._pretrained_weight()
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            reference = self._reference(adapter_name, weight).to(wide)
+            change = weight_change(self._thin_factors(adapter_name)).to(wide)
         return reference + change if norm is None else norm.constrain(reference, change)
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """W' - W0 in the layout the base layer stores its weight in, and the dtype of the trained factors."""
-        delta = self.effective_weight(adapter_name) - self._pretrained_weight()
+        with self.weights_at_hand([]):
+            delta = self.effective_weight(adapter_name) - self._pretrained_weight()
         # PEFT's conversion gives the LoRA the dtype it finds here.
         delta = delta.to(next(self._change(adapter_name).parameters()).dtype)
         return delta.T if self._is_transposed else delta
@@ -289,6 +302,7 @@ class SecuraLayer(BaseTunerLayer):
             and inputs.dtype.itemsize >= 4
             and not _autocast_is_on(inputs.device.type)
             and not (self.training and isinstance(self.secura_dropout[adapter_name], nn.Dropout))
+            and _only_multiplies(self.base_layer)
         )
 
     def _thin_factors(self, adapter_name: str) -> ThinFactors:
@@ -339,7 +353,7 @@ class SecuraLayer(BaseTunerLayer):
     def _pretrained_weight(self) -> Tensor:
         """W0, shape (out, in): as it was before any merge, dequantized where it is quantized."""
         if self._before_merge is not None:
-            weight = self._before_merge.weight
+            weight = self._before_merge.weight_beside(self._linear)
         elif self.quantization_backend is not None:
             weight = self._dequantized()
         else:
@@ -361,6 +375,25 @@ class SecuraLayer(BaseTunerLayer):
                 f"layers quantized by {self.quantization_backend.backend_name} cannot be dequantized, and SECURA's "
                 "C, R and norm come from the weight itself; use an 8-bit or 4-bit bitsandbytes, HQQ or torchao base."
             ) from error
+
+    def weights_at_hand(self, adapter_names: list[str]) -> AbstractContextManager[Any]:
+        """Bring in what accelerate has offloaded of the base layer and of adapters, to be read in the block."""
+        adapters = [self.secura_change[name] for name in adapter_names]
+        if not any(has_accelerate_hook(module) for module in (self._linear, *adapters)):
+            return nullcontext()
+        folds = [entry for name in adapter_names for entry in self._ledger(name).children()]
+        return brought_in([self._linear, *adapters, *folds])
+
+    @contextmanager
+    def _base_weight_to_write(self) -> Iterator[None]:
+        """The base layer's weight in its place, and what is written to it kept where it is offloaded to."""
+        with onload_layer(self) if is_offloaded(self._linear) else nullcontext():
+            if is_offloaded(self._linear):
+                raise MergeError(
+                    "the base weight is offloaded by more than one hook of accelerate, and PEFT can write through one "
+                    "alone; take them off with accelerate.hooks.remove_hook_from_submodules, and offload after merging."
+                )
+            yield
 
     @property
     def _is_sharded(self) -> bool:
@@ -384,7 +417,7 @@ class SecuraLayer(BaseTunerLayer):
 
     def fold_(self, adapter_name: str, task: str) -> None:
         """Move what is under training into the ledger under the name of a task."""
-        self._refuse_while_merged("fold")
+        self.refuse_to_fold(adapter_name)
         factors = self._change(adapter_name)
         with torch.no_grad():
             fold = factors.current_fold()
@@ -399,7 +432,7 @@ class SecuraLayer(BaseTunerLayer):
 
     def undo_(self, adapter_name: str, task: str) -> None:
         """Take every fold of a task out of the ledger."""
-        self._refuse_while_merged("undo")
+        self.refuse_to_undo()
         self._ledger(adapter_name).remove(task)
         self._stale_references.add(adapter_name)
 
@@ -409,7 +442,8 @@ class SecuraLayer(BaseTunerLayer):
             container: Any = getattr(self, name)
             container[adapter_name] = values.long().to(container[adapter_name].device)
             self._unselected.discard(adapter_name)
-        device = next(self._linear.parameters()).device  # a quantized layer may have no `weight`
+        with brought_in([self._linear]):
+            device = next(self._linear.parameters()).device  # a quantized layer may have no `weight`
         self._ledger(adapter_name).replace(
             {
                 key: {name: factor.float().to(device, copy=True) for name, factor in fold.items()}
@@ -420,19 +454,41 @@ class SecuraLayer(BaseTunerLayer):
         self._stale_references.add(adapter_name)
 
     def fingerprint(self) -> Tensor | None:
-        """Fingerprint of W0; None while it is on the meta device."""
-        if self._fingerprint is None:
-            with gather_params_ctx(self._linear.parameters()):
-                weight = self._pretrained_weight()
-                if not weight.is_meta:
-                    self._fingerprint = weight_fingerprint(weight)
-        return self._fingerprint
+        """Fingerprint of W0, from digests that are kept for as long as W0 is; None while it is on the meta device."""
+        return None if self._is_to_be_loaded else self._digests_of_now().fingerprint(self._pretrained_weight_at_hand)
+
+    def is_made_for(self, fingerprint: Tensor) -> bool:
+        """Whether a stored fingerprint is that of W0; any one is, while W0 is on the meta device."""
+        return self._is_to_be_loaded or self._digests_of_now().match(fingerprint, self._pretrained_weight_at_hand)
+
+    def _digests_of_now(self) -> WeightDigests:
+        # A divided weight was digested while it was whole; dividing it is no change.
+        if not self._is_sharded and (state := self._state_of_weight()) != self._digested:
+            self._digests, self._digested = WeightDigests(), state
+        return self._digests
+
+    def _state_of_weight(self) -> tuple[torch.dtype, int] | None:
+        """What changes where the weight is cast, or written to in place."""
+        weight = getattr(self._linear, "weight", None)
+        if not isinstance(weight, Tensor) or weight.is_inference():
+            return None
+        return weight.dtype, weight._version
+
+    @property
+    def _is_to_be_loaded(self) -> bool:
+        weight = next(self._linear.parameters(), None)  # a quantized layer may have none
+        return weight is not None and weight.is_meta and not is_offloaded(self._linear)
+
+    @contextmanager
+    def _pretrained_weight_at_hand(self) -> Iterator[Tensor]:
+        with self.weights_at_hand([]), gather_params_ctx(self._linear.parameters()):
+            yield self._pretrained_weight()
 
     def forget_what_was_derived(self) -> None:
         """Rebuild from the base weight, at the next use, whatever was computed from an earlier one."""
         self._stale_references.update(self.secura_settings)
         self._frozen_of_quantized.clear()
-        self._fingerprint = None
+        self._digests = WeightDigests()
 
     # ------------------------------------------------------------------ merging
 
@@ -457,20 +513,21 @@ class SecuraLayer(BaseTunerLayer):
             )
         for name in names:
             self._weight_space_settings(name)
-        base_layer = self._linear
-        bias = self._merged_bias(base_layer, names)
-        weight = self._merged_weight([*self.merged_adapters, *names], check=names if safe_merge else [])
-        if self._before_merge is None:
-            self._before_merge = _BeforeMerge.of(self, base_layer)
-        weight = (weight.T if self._is_transposed else weight).to(self._before_merge.weight.dtype)
-        if self.quantization_backend is not None:
-            # A copy takes the merged weight: quantizing again would not give the old one back.
-            self.base_layer = copy.deepcopy(self.base_layer)
-            self.set_base_weight(weight)
-        else:
-            base_layer.weight.data = weight.contiguous()
-        if bias is not None:
-            self._linear.bias.data = bias
+        with self._base_weight_to_write(), self.weights_at_hand(names):
+            base_layer = self._linear
+            bias = self._merged_bias(base_layer, names)
+            weight = self._merged_weight([*self.merged_adapters, *names], check=names if safe_merge else [])
+            if self._before_merge is None:
+                self._before_merge = _BeforeMerge.of(self, base_layer)
+            weight = (weight.T if self._is_transposed else weight).to(self._before_merge.weight.dtype)
+            if self.quantization_backend is not None:
+                # A copy takes the merged weight: quantizing again would not give the old one back.
+                self.base_layer = copy.deepcopy(self.base_layer)
+                self.set_base_weight(weight)
+            else:
+                base_layer.weight.data = weight.contiguous()
+            if bias is not None:
+                self._linear.bias.data = bias
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
@@ -478,7 +535,8 @@ class SecuraLayer(BaseTunerLayer):
         if self._before_merge is None:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        self._before_merge.restore_(self)
+        with self._base_weight_to_write():
+            self._before_merge.restore_(self)
         self._before_merge = None
         self.merged_adapters.clear()
 
@@ -517,9 +575,40 @@ class SecuraLayer(BaseTunerLayer):
             )
         return settings
 
-    def _refuse_while_merged(self, action: str) -> None:
+    def refuse_to_fold(self, adapter_name: str) -> None:
+        """Raise where a fold cannot be done in the present state.
+
+        Raises:
+            FoldError: while an adapter is merged, or where accelerate offloads the factors.
+        """
+        self.refuse_to_undo()
+        if is_offloaded(self._change(adapter_name)):
+            raise FoldError(
+                f"cannot fold adapter {adapter_name!r} while accelerate offloads its factors, since what a fold sets "
+                "to 0 would come back; take the hooks off with accelerate.hooks.remove_hook_from_submodules first."
+            )
+
+    def refuse_to_undo(self) -> None:
+        """Raise where no fold can be taken out in the present state.
+
+        Raises:
+            FoldError: while an adapter is merged.
+        """
         if self.merged:
-            raise FoldError(f"cannot {action} while {self.merged_adapters} are merged; call unmerge_adapter() first.")
+            raise FoldError(
+                f"cannot fold or undo while {self.merged_adapters} are merged; call unmerge_adapter() first."
+            )
+
+
+def _only_multiplies(module: nn.Module) -> bool:
+    """Whether calling a module is its product with its weight and nothing more: no hook, no forward of its own."""
+    return (
+        type(module).forward in _PLAIN_FORWARDS
+        and "forward" not in module.__dict__  # accelerate puts a function there that runs its hook
+        and not (module._forward_pre_hooks or module._forward_hooks)
+        and not (module._backward_pre_hooks or module._backward_hooks)
+        and not _has_any_global_hook()
+    )
 
 
 def _autocast_is_on(device: str) -> bool:
@@ -543,7 +632,13 @@ class _BeforeMerge:
         bias = None if base_layer.bias is None else base_layer.bias.data.clone()
         if layer.quantization_backend is not None:
             return cls(layer._dequantized(), bias, layer.base_layer)
-        return cls(base_layer.weight.data, bias, None)
+        weight = base_layer.weight.data
+        # Offloaded weights are brought in one layer at a time; kept there, all of them would be in.
+        return cls(weight.cpu() if has_accelerate_hook(base_layer) else weight, bias, None)
+
+    def weight_beside(self, base_layer: Any) -> Tensor:
+        """The weight on the device where an offloaded base layer computes; where it lies, without offloading."""
+        return self.weight.to(base_layer.weight.device) if has_accelerate_hook(base_layer) else self.weight
 
     def restore_(self, layer: SecuraLayer) -> None:
         if self.quantized_layer is not None:
@@ -559,10 +654,16 @@ class Linear(nn.Module, SecuraLayer):
     """SECURA on `torch.nn.Linear`, on GPT-2's `Conv1D`, and on their quantized forms."""
 
     def __init__(
-        self, base_layer: nn.Module, adapter_name: str, config: SecuraConfig, layer_name: str, **kwargs: Any
+        self,
+        base_layer: nn.Module,
+        adapter_name: str,
+        config: SecuraConfig,
+        layer_name: str,
+        digests: WeightDigests | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
-        SecuraLayer.__init__(self, base_layer, **kwargs)
+        SecuraLayer.__init__(self, base_layer, digests, **kwargs)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config, layer_name)
 
@@ -581,8 +682,9 @@ class Linear(nn.Module, SecuraLayer):
             return self._one_product(x, active[0])
         base_output = self._base_output(x, *args, **kwargs)
         output = base_output
-        for name in active:
-            output = output + self._residual(x, base_output, name)
+        with self.weights_at_hand(active):
+            for name in active:
+                output = output + self._residual(x, base_output, name)
         return output.to(base_output.dtype)
 
     def _mixed_batch(self, x: Tensor, adapter_names: list[str], *args: Any, **kwargs: Any) -> Tensor:
@@ -597,14 +699,16 @@ class Linear(nn.Module, SecuraLayer):
             )
         base_output = self._base_output(x, *args, **kwargs)
         output = base_output.clone()
-        for name in sorted(set(adapter_names) & set(self.secura_change)):
-            rows = torch.tensor([row for row, wanted in enumerate(adapter_names) if wanted == name])
-            rows = rows.to(x.device)
-            if not args and not kwargs and self._fits_one_product(x, name):  # rounds as in a batch of its own
-                output[rows] = self._one_product(x[rows], name)
-                continue
-            residual = self._residual(x[rows], base_output[rows], name)
-            output[rows] = (base_output[rows] + residual).to(output.dtype)
+        asked = sorted(set(adapter_names) & set(self.secura_change))
+        with self.weights_at_hand(asked):
+            for name in asked:
+                rows = torch.tensor([row for row, wanted in enumerate(adapter_names) if wanted == name])
+                rows = rows.to(x.device)
+                if not args and not kwargs and self._fits_one_product(x, name):  # rounds as in a batch of its own
+                    output[rows] = self._one_product(x[rows], name)
+                    continue
+                residual = self._residual(x[rows], base_output[rows], name)
+                output[rows] = (base_output[rows] + residual).to(output.dtype)
         return output
 
     def _base_output(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -613,13 +717,15 @@ class Linear(nn.Module, SecuraLayer):
             return self.quantization_backend.maybe_clone_base_result(output)
         return output
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        # The base weight may be among what is loaded; into a divided model, FSDP2 loads trained
-        # weights only. Here and not in SecuraLayer: nn.Module comes before it in the method
-        # resolution order.
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # The base weight may be among what is loaded, but not into a divided model: FSDP2 loads
+        # trained weights only. Here and not in SecuraLayer: nn.Module comes before it in the
+        # method resolution order.
         if not self._is_sharded:
-            self.forget_what_was_derived()
-        super()._load_from_state_dict(*args, **kwargs)
+            self._stale_references.update(self.secura_settings)
+            if any(key.startswith(f"{prefix}base_layer.") for key in state_dict):
+                self.forget_what_was_derived()
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __repr__(self) -> str:
         return "secura." + super().__repr__()

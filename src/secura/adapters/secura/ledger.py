@@ -52,7 +52,7 @@ class FoldLedger(nn.Module):
 
     def tasks(self) -> list[str]:
         """Names of the folded tasks, first fold first, each once."""
-        return list(dict.fromkeys(_task_of(key) for key in self.keys()))
+        return tasks_of_folds(self.keys())
 
     def keys(self) -> list[str]:
         """Keys of the entries, oldest first."""
@@ -73,6 +73,11 @@ class FoldLedger(nn.Module):
         entry = self._modules[key]
         assert isinstance(entry, FoldEntry)
         return entry
+
+
+def tasks_of_folds(keys: Iterable[str]) -> list[str]:
+    """Names of the tasks that folds of these keys were made for, each once; an adapter's config stores the keys."""
+    return list(dict.fromkeys(_task_of(key) for key in keys))
 
 
 def folds_by_key(checkpoint: Iterable[tuple[str, Tensor]]) -> dict[str, dict[str, Tensor]]:

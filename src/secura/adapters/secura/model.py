@@ -25,7 +25,8 @@ from peft.utils import (
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from secura.adapters.fingerprint import fingerprint_from_text, fingerprint_text, fingerprints_match
+from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fingerprint_text
+from secura.adapters.offloading import brought_in, is_offloaded
 from secura.adapters.secura.config import SecuraConfig
 from secura.adapters.secura.layer import Linear, SecuraLayer
 from secura.adapters.secura.ledger import folds_by_key
@@ -44,8 +45,8 @@ class SecuraModel(BaseTuner):
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         assert isinstance(peft_config, SecuraConfig)
         # Called before any layer is replaced, so a refusal leaves the model as it was.
-        if peft_config.saved and peft_config.verify_base:
-            _verify_base(model, peft_config.saved)
+        check = peft_config.saved if peft_config.verify_base else None
+        self._verified = _verify_base(model, check) if check else {}
 
     def _create_and_replace(
         self,
@@ -72,10 +73,12 @@ class SecuraModel(BaseTuner):
                 f"target module {current_key} is a {type(base_layer).__name__}, but SECURA adapts torch.nn.Linear "
                 "and transformers' Conv1D (quantized or not); leave it out of target_modules."
             )
-        new_module = Linear(target, adapter_name, peft_config, current_key, **quantization)
-        if adapter_name not in self.active_adapters:
-            new_module.requires_grad_(False)
-        self._replace_module(parent, target_name, new_module, target)
+        digests = self._verified.get(current_key)
+        with brought_in([base_layer]):  # PEFT moves the adapter to where it finds the weight
+            new_module = Linear(target, adapter_name, peft_config, current_key, digests, **quantization)
+            if adapter_name not in self.active_adapters:
+                new_module.requires_grad_(False)
+            self._replace_module(parent, target_name, new_module, target)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -124,6 +127,10 @@ class SecuraModel(BaseTuner):
         folds: list[str] = []
         for name, layer in _layers_with(model, adapter_name):
             record = layers[name.removeprefix(_PEFT_PREFIX)] = {}
+            if is_offloaded(layer._change(adapter_name)):
+                with layer.weights_at_hand([adapter_name]):
+                    at_hand = cast(nn.Module, layer).state_dict(prefix=f"{name}.")
+                    selected |= {key: value.clone() for key, value in at_hand.items() if key in selected}
             folds = layer._ledger(adapter_name).keys()
             for side in ("columns", "rows"):
                 container = getattr(layer, f"secura_{side}")
@@ -153,11 +160,16 @@ class SecuraModel(BaseTuner):
         state_dict = dict(state_dict)
         taken: list[tuple[SecuraLayer, dict[str, Tensor], dict[str, dict[str, Tensor]]]] = []
         for name, layer in _layers_with(model, adapter_name):
+            if is_offloaded(layer._change(adapter_name)):
+                raise ConfigError(
+                    f"adapter {adapter_name!r} is offloaded by accelerate, so nothing can be loaded into it; load it "
+                    "under another name, or take the hooks off with accelerate.hooks.remove_hook_from_submodules."
+                )
             prefixes = (f"{name}.secura_", f"{_PEFT_PREFIX}{name}.secura_")
             own = {key[len(prefix) :]: key for prefix in prefixes for key in state_dict if key.startswith(prefix)}
             fingerprint = state_dict.pop(own["fingerprint"]) if "fingerprint" in own else None
             if fingerprint is not None and getattr(config, "verify_base", True):
-                _verify_layer(name.removeprefix(_PEFT_PREFIX), layer.fingerprint(), fingerprint)
+                _verify_layer(name.removeprefix(_PEFT_PREFIX), layer, fingerprint)
             indices = {f"secura_{side}": state_dict.pop(own[side]) for side in ("columns", "rows") if side in own}
             folds = folds_by_key(
                 (short.removeprefix("folds."), state_dict[key])
@@ -190,8 +202,10 @@ def _layers_with(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, Sec
             yield name.replace("_fsdp_wrapped_module.", "").removeprefix("_orig_mod."), module
 
 
-def _verify_base(model: nn.Module, saved: dict[str, Any]) -> None:
+def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDigests]:
+    """Refuse a base model that an adapter was not made for; what was computed to find out, by layer."""
     modules = dict(model.named_modules())
+    digests = {}
     for name, record in saved.get("layers", {}).items():
         if "fingerprint" not in record:
             continue
@@ -201,22 +215,21 @@ def _verify_base(model: nn.Module, saved: dict[str, Any]) -> None:
                 f"the adapter was made for a base model with a layer {name}, which this one does not have; load the "
                 "base model it was trained on."
             )
-        _verify_layer(name, _module_fingerprint(module), fingerprint_from_text(record["fingerprint"]))
+        layer = module if isinstance(module, SecuraLayer) else _without_adapter(module)
+        _verify_layer(name, layer, fingerprint_from_text(record["fingerprint"]))
+        digests[name] = layer._digests
+    return digests
 
 
-def _module_fingerprint(module: nn.Module) -> Tensor | None:
-    if isinstance(module, SecuraLayer):
-        return module.fingerprint()
-    if isinstance(module, BaseTunerLayer):
-        module = module.get_base_layer()
+def _without_adapter(module: nn.Module) -> SecuraLayer:
     bare = Linear.__new__(Linear)
     nn.Module.__init__(bare)
     SecuraLayer.__init__(bare, module)
-    return bare.fingerprint()
+    return bare
 
 
-def _verify_layer(name: str, present: Tensor | None, stored: Tensor) -> None:
-    if present is not None and not fingerprints_match(stored.to("cpu", torch.int64), present):
+def _verify_layer(name: str, layer: SecuraLayer, stored: Tensor) -> None:
+    if not layer.is_made_for(stored.to("cpu", torch.int64)):
         raise BaseMismatchError(
             f"the adapter was made for another base model: the weight of {name} is not the one it was trained on; "
             "load that base model, or set verify_base=False in the adapter's config to accept wrong outputs."

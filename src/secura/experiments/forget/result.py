@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from secura.evaluation.retention_gate import Kept, Verdict
+from secura.evaluation.retention_gate import Verdict
 from secura.evaluation.significance import PairedComparison
+from secura.evaluation.tally import Tally
 from secura.evaluation.task_score import ItemScore, TaskScore
 from secura.tasks.question import Question
 from secura.tasks.task import Metric, Task
@@ -92,8 +93,6 @@ class TaskChange:
     """p after Holm's correction over all tasks of the comparison."""
     significant: bool
     """Whether the change is significant after that correction."""
-    smallest_visible: float | None
-    """The smallest difference that would have been significant among so many items and tasks; None where none would."""
     cached: bool = False
     """Whether the base's score was found in the cache."""
 
@@ -111,6 +110,11 @@ class TaskChange:
     def right_or_wrong(self) -> bool:
         """Whether each answer is right or wrong, so that it can flip and be kept."""
         return all(each.correct is not None for each in self.before.items)
+
+    @property
+    def tally(self) -> Tally:
+        """How many answers were right before and after, and how many were lost."""
+        return Tally.of_answers(*([bool(each.correct) for each in side.items] for side in (self.before, self.after)))
 
     @property
     def loss(self) -> float:
@@ -175,7 +179,7 @@ class ForgetResult:
     """Each task's change, the clearest loss first."""
     flips: Sequence[Flip]
     """Every flip, task by task in the order of `changes`; a few with their tokens."""
-    kept: Kept | None
+    kept: Tally | None
     """Knowledge kept over all tasks of right and wrong; None where there are none."""
     verdict: Verdict | None
     """What the gate says; None where no limit was set."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from secura.evaluation.tally import tally_as_json
 from secura.evaluation.task_score import ItemScore, TaskScore
 from secura.experiments.forget.result import Flip, ForgetResult, TaskChange
 from secura.tasks.question import Item, PlainText
@@ -18,7 +19,7 @@ def result_as_json(result: ForgetResult) -> dict[str, Any]:
         "base": result.base,
         "tuned": result.tuned,
         "confidence": result.confidence,
-        "kept": None if result.kept is None else {**asdict(result.kept), "share": result.kept.share},
+        "kept": None if result.kept is None else tally_as_json(result.kept, result.confidence),
         "verdict": None if result.verdict is None else asdict(result.verdict),
         "clearest_loss": result.lost[0].name if result.lost else None,
         "lost": [change.name for change in result.lost],
@@ -51,7 +52,7 @@ def _change_as_json(change: TaskChange) -> dict[str, Any]:
         "adjusted_p": _finite(change.adjusted_p),
         "significant": change.significant,
         "worse": change.loss > 0,
-        "smallest_visible": _finite(change.smallest_visible),
+        "smallest_visible": _finite(paired.smallest_visible),
         "base_from_cache": change.cached,
         "answers": [_pair_as_json(old, new) for old, new in zip(change.before.items, change.after.items, strict=True)],
     }

@@ -16,22 +16,25 @@ from rich.console import Console
 
 from secura.errors import ConfigError, SecuraError
 from secura.evaluation.batch_size import BatchSize
-from secura.evaluation.retention_gate import Kept, Verdict, judge, knowledge_kept, questions_needed
+from secura.evaluation.provenance import provenance
+from secura.evaluation.retention_gate import Verdict, check_gate_can_open, judge
 from secura.evaluation.score_cache import ScoreCache, cache_folder, score_key
 from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
-from secura.evaluation.significance import PairedComparison, compare_paired, holm
+from secura.evaluation.significance import compare_paired, holm
+from secura.evaluation.tally import Tally, together
 from secura.evaluation.task_score import TaskScore
 from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
 from secura.experiments.forget.tasks import AskedTask, asked_tasks
 from secura.experiments.forget.token_views import with_token_views
-from secura.experiments.library_output import quiet
+from secura.experiments.library_output import silence_libraries
 from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
-from secura.experiments.provenance import provenance
 from secura.tasks.task_items import task_version_key
 
 DEFAULT_COUNT = 200
 """Questions a task: a loss of 4 points is seen, and the bundled model answers in seconds."""
+
+_ASK_MORE = "raise --count, or ask more tasks"
 
 _RIGHT_OR_WRONG = ("accuracy", "accuracy_by_length", "exact_match", "number_match")
 """Metrics by which an answer can flip and be kept."""
@@ -88,16 +91,17 @@ def forget(settings: ForgetSettings, console: Console) -> ForgetResult:
             gate that so few questions could never open.
         SecuraError: if a model's score is not a number, as that of a model with NaN weights.
     """
-    quiet()
+    silence_libraries()
     began = time.monotonic()
     pair = model_pair(settings.base, settings.tuned)
+    pair.check()
     cache = ScoreCache(folder=cache_folder())
     base = _ask_base(pair, settings, cache, console)
     tuned = _ask_tuned(pair, base.asked, console)
     if tuned.chat_template != base.chat_template:
         pair.notes.append("the two models have different chat templates, so each is asked in its own words")
     changes = by_clearest_loss(compare(base.asked, base.scores, tuned.scores, base.cached, settings))
-    kept, broken = _kept(changes, settings.confidence)
+    kept = {change.name: change.tally for change in changes if change.right_or_wrong}
     return ForgetResult(
         base=settings.base,
         tuned=settings.tuned,
@@ -105,8 +109,8 @@ def forget(settings: ForgetSettings, console: Console) -> ForgetResult:
         flips=with_token_views(
             [flip for change in changes for flip in change.flips], pair, at_most=settings.token_views, console=console
         ),
-        kept=kept,
-        verdict=_verdict(settings, kept, broken),
+        kept=together(kept.values()) if kept else None,
+        verdict=_verdict(settings, kept),
         confidence=settings.confidence,
         notes=[*pair.notes, *cache.notes],
         record={
@@ -185,12 +189,8 @@ def _check_gate(settings: ForgetSettings, asked: Sequence[AskedTask]) -> None:
             "--min-retention counts right answers, but no task asked has right and wrong ones; "
             "name one that does, or leave the limit out."
         )
-    count, needed = sum(len(each.items) for each in right_or_wrong), questions_needed(limit, settings.confidence)
-    if count < needed:
-        raise ConfigError(
-            f"{count} questions cannot show at confidence {settings.confidence:g} that {limit:.1%} is kept, "
-            f"even if all answers stay right: that takes {needed:,}; raise --count, ask more tasks, or lower it."
-        )
+    count = sum(len(each.items) for each in right_or_wrong)
+    check_gate_can_open(limit, count, ask_more=_ASK_MORE, confidence=settings.confidence)
 
 
 def _base_scores(
@@ -267,22 +267,18 @@ def compare(
     settings: ForgetSettings,
 ) -> list[TaskChange]:
     """Compare both models task by task, with Holm's correction over the tasks; in the order asked."""
-    alpha = 1 - settings.confidence
-
-    def paired(each: AskedTask, old: TaskScore, new: TaskScore, confidence: float) -> PairedComparison:
-        return compare_paired(
+    compared = [
+        compare_paired(
             [item.score for item in old.items],
             [item.score for item in new.items],
             binary=each.task.metric in _RIGHT_OR_WRONG,
-            confidence=confidence,
+            confidence=settings.confidence,
+            tasks=len(asked),
             seed=settings.seed,
         )
-
-    compared = [
-        (each, old, new, paired(each, old, new, settings.confidence))
         for each, old, new in zip(asked, before, after, strict=True)
     ]
-    adjusted = holm([comparison.p for *_, comparison in compared])
+    adjusted = holm([comparison.p for comparison in compared])
     return [
         TaskChange(
             task=each.task,
@@ -290,30 +286,16 @@ def compare(
             after=new,
             paired=comparison,
             adjusted_p=p,
-            significant=p <= alpha,
-            # A task that alone has changed must pass Holm's first and strictest step.
-            smallest_visible=paired(each, old, new, 1 - alpha / len(asked)).smallest_visible,
+            significant=p <= 1 - settings.confidence,
             cached=from_cache,
         )
-        for (each, old, new, comparison), p, from_cache in zip(compared, adjusted, cached, strict=True)
+        for each, old, new, comparison, p, from_cache in zip(
+            asked, before, after, compared, adjusted, cached, strict=True
+        )
     ]
 
 
-def _kept(changes: Sequence[TaskChange], confidence: float) -> tuple[Kept | None, dict[str, Kept]]:
-    """What was kept of all answers together, and of each task that lost significantly."""
-    counted = [change for change in changes if change.right_or_wrong]
-    if not counted:
-        return None, {}
-
-    def kept(some: Sequence[TaskChange]) -> Kept:
-        old = [bool(item.correct) for change in some for item in change.before.items]
-        new = [bool(item.correct) for change in some for item in change.after.items]
-        return knowledge_kept(old, new, confidence=confidence)
-
-    return kept(counted), {change.name: kept([change]) for change in counted if change.lost}
-
-
-def _verdict(settings: ForgetSettings, kept: Kept | None, broken: dict[str, Kept]) -> Verdict | None:
-    if settings.min_retention is None or kept is None:
+def _verdict(settings: ForgetSettings, kept: dict[str, Tally]) -> Verdict | None:
+    if settings.min_retention is None or not kept:
         return None
-    return judge(kept, settings.min_retention, broken)
+    return judge(kept, settings.min_retention, ask_more=_ASK_MORE, confidence=settings.confidence)

@@ -1,12 +1,7 @@
-"""The methods by name: which adapter each one is, at which learning rate, folded how often.
-
-Each learning rate is the one, of three tried on the bundled model's default task, with the highest
-mean of what was learned and of what was kept, over three seeds, but one for MiCA, CorDA and OSF;
-docs/log.md has the table. For another model they are starting points.
-"""
+"""The methods by name: which adapter each one is, attached to a model or loaded to be trained further."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,36 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from secura.errors import BaseMismatchError, ConfigError, SecuraError
-from secura.experiments.settings.names import Boundary, MethodName
-
-
-@dataclass(frozen=True, kw_only=True)
-class Habit:
-    """What a method does unless it is told otherwise."""
-
-    learning_rate: float
-    """Peak learning rate."""
-    fold_every: int | None = None
-    """Steps between folds; None for no folding."""
-    boundary: Boundary = "fold"
-    """What becomes of the adapter, in a sequence of tasks, when the next one begins."""
-    in_sequence: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of the adapter that a sequence of tasks needs otherwise than one task does."""
-
-
-HABITS: Mapping[MethodName, Habit] = {
-    "secura": Habit(learning_rate=1e-2, in_sequence={"tau": 0.1}),  # what a task may move adds up over tasks
-    "secura-paper": Habit(learning_rate=3e-3, fold_every=1),  # as published
-    "cabr-lora": Habit(learning_rate=1e-3),
-    "cur-lora": Habit(learning_rate=3e-3),
-    "bounded-lora": Habit(learning_rate=3e-3),
-    "lora": Habit(learning_rate=1e-3, boundary="keep"),
-    "dora": Habit(learning_rate=1e-3, boundary="keep"),
-    "mica": Habit(learning_rate=3e-3, boundary="keep"),
-    "corda": Habit(learning_rate=7e-4, boundary="anew"),
-    "osf": Habit(learning_rate=1e-3, boundary="keep"),
-    "full": Habit(learning_rate=1e-4, boundary="keep"),
-}
+from secura.experiments.settings.names import MethodName
 
 
 def adapter_config(method: MethodName, overrides: Mapping[str, Any]) -> PeftConfig:
@@ -124,7 +90,7 @@ def attach_adapter(
         setattr(config, "fan_in_fan_out", transposed)  # noqa: B010 - PeftConfig itself lacks it
     try:
         if method == "corda":
-            from secura.experiments.methods.corda import calibrate, name_targets
+            from secura.adapters.corda import calibrate, name_targets
 
             assert isinstance(config, LoraConfig)
             for name, weight in name_targets(model, config).items():

@@ -1,28 +1,73 @@
-"""Putting a method's habits in place of what a configuration leaves open, so that what is stored stays true."""
+"""What each method does unless it is told otherwise: its learning rate, its folds, its boundary between tasks.
 
+Each learning rate is the one, of three tried on the bundled model's default task, with the highest
+mean of what was learned and of what was kept, over three seeds, but one for MiCA, CorDA and OSF;
+docs/log.md has the table. For another model they are starting points.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from secura.experiments.methods.adapters import HABITS
+from secura.experiments.settings.names import Boundary, MethodName
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
+
+SEQUENCE_STEPS = 100
+"""Steps of each task of a sequence where neither steps nor epochs are set."""
 
 Config = TypeVar("Config", RunConfig, SequenceConfig)
 
 
-def with_habits(config: Config) -> Config:
-    """The configuration with its method's own learning rate and fold schedule filled in, and what a sequence needs."""
-    habit = HABITS[config.method.name]
+@dataclass(frozen=True, kw_only=True)
+class MethodDefaults:
+    """What a method does unless it is told otherwise."""
+
+    learning_rate: float
+    """Peak learning rate."""
+    fold_every: int | None = None
+    """Steps between folds; None for no folding."""
+    boundary: Boundary = "fold"
+    """What becomes of the adapter, in a sequence of tasks, when the next one begins."""
+    in_sequence: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the adapter that a sequence of tasks needs otherwise than one task does."""
+
+
+METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
+    "secura": MethodDefaults(learning_rate=1e-2, in_sequence={"tau": 0.1}),  # what a task may move adds up over tasks
+    "secura-paper": MethodDefaults(learning_rate=3e-3, fold_every=1),  # as published
+    "cabr-lora": MethodDefaults(learning_rate=1e-3),
+    "cur-lora": MethodDefaults(learning_rate=3e-3),
+    "bounded-lora": MethodDefaults(learning_rate=3e-3),
+    "lora": MethodDefaults(learning_rate=1e-3, boundary="keep"),
+    "dora": MethodDefaults(learning_rate=1e-3, boundary="keep"),
+    "mica": MethodDefaults(learning_rate=3e-3, boundary="keep"),
+    "corda": MethodDefaults(learning_rate=7e-4, boundary="anew"),
+    "osf": MethodDefaults(learning_rate=1e-3, boundary="keep"),
+    "full": MethodDefaults(learning_rate=1e-4, boundary="keep"),
+}
+
+
+def with_method_defaults(config: Config) -> Config:
+    """The configuration with its method's own settings in place of what was left open, so that what is stored is true.
+
+    These are the learning rate, the fold schedule and, in a sequence, the boundary, what its adapter needs, and the
+    steps of each task.
+    """
+    defaults = METHOD_DEFAULTS[config.method.name]
     method: dict[str, Any] = {}
     if config.method.fold_every == "method":
-        method["fold_every"] = habit.fold_every
+        method["fold_every"] = defaults.fold_every
     if isinstance(config, SequenceConfig):
-        method["adapter"] = {**habit.in_sequence, **config.method.adapter}
+        method["adapter"] = {**defaults.in_sequence, **config.method.adapter}
         if config.method.boundary == "method":
-            method["boundary"] = habit.boundary
-    rate = config.training.learning_rate or habit.learning_rate
+            method["boundary"] = defaults.boundary
+    training: dict[str, Any] = {"learning_rate": config.training.learning_rate or defaults.learning_rate}
+    if isinstance(config, SequenceConfig) and config.training.steps is None and config.training.epochs is None:
+        training["steps"] = SEQUENCE_STEPS
     return config.model_copy(
         update={
             "method": config.method.model_copy(update=method),
-            "training": config.training.model_copy(update={"learning_rate": rate}),
+            "training": config.training.model_copy(update=training),
         }
     )

@@ -1,4 +1,4 @@
-"""The switchboard of strategies: from a name and settings to one, and which adapters it goes with."""
+"""The strategies by name, and from a name and settings to one."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from secura.continual.replay import Replay
 from secura.continual.sequential import Sequential
 from secura.continual.strategy import Strategy
 from secura.errors import ConfigError
-from secura.experiments.settings.names import CANNOT_FOLD, Boundary, MethodName, StrategyName
+from secura.experiments.settings.names import StrategyName
 from secura.training.examples import Example
 
 STRATEGIES: Mapping[StrategyName, Callable[..., Strategy]] = {
@@ -54,71 +54,3 @@ def make_strategy(name: StrategyName, settings: Mapping[str, Any], *, seed: int)
 def read_example(row: Mapping[str, Any]) -> Example:
     """A row of a saved buffer."""
     return Example(tokens=list(row["tokens"]), learned_from=int(row["learned_from"]))
-
-
-def check_goes_together(
-    strategy: StrategyName, settings: Mapping[str, Any], method: MethodName, boundary: Boundary
-) -> None:
-    """Refuse combinations that would not do what they say.
-
-    Raises:
-        ConfigError: naming both sides and a combination that works.
-    """
-    if strategy == "kl_anchor" and method in ("full", "corda"):
-        raise ConfigError(
-            f"strategy kl_anchor needs an adapter that leaves the base when switched off, and method {method} has "
-            "none; use lwf."
-        )
-    if strategy == "ewc":
-        weights = settings.get("protects") == "effective_weight"
-        if weights and method in ("dora", "mica", "corda", "osf", "full"):
-            raise ConfigError(
-                f"strategy.settings.protects is effective_weight, which is not known for method {method}; protect "
-                "the parameters, or choose lora or one of secura's methods."
-            )
-        if not weights and boundary != "keep":
-            raise ConfigError(
-                f"strategy ewc holds parameters in place, but at method.boundary {boundary} they begin again; set "
-                "method.boundary to keep, or strategy.settings.protects to effective_weight."
-            )
-    if strategy == "ilora" and boundary != "keep":
-        raise ConfigError(
-            f"strategy ilora averages the adapter over all tasks, but at method.boundary {boundary} it begins again; "
-            "set method.boundary to keep."
-        )
-    if strategy == "o_lora" and (method != "lora" or boundary != "anew"):
-        raise ConfigError(
-            f"strategy o_lora gives each task a LoRA of its own, but the method is {method} and method.boundary "
-            f"{boundary}; set method.name to lora and method.boundary to anew."
-        )
-
-
-def check_single_run(strategy: StrategyName, settings: Mapping[str, Any], method: MethodName) -> None:
-    """Refuse what makes no sense for one task, or not with this method.
-
-    Raises:
-        ConfigError: with the way out.
-    """
-    if strategy in ("replay", "ewc", "o_lora"):
-        raise ConfigError(
-            f"strategy {strategy} protects earlier tasks, and a run learns one; use kl_anchor or lwf, or learn "
-            "several with secura sequence."
-        )
-    check_goes_together(strategy, settings, method, "keep")
-
-
-def check_boundary(method: MethodName, boundary: Boundary) -> None:
-    """Refuse a boundary that a method cannot do."""
-    if boundary == "fold" and method in CANNOT_FOLD:
-        raise ConfigError(
-            f"method {method} cannot fold; set method.boundary to keep or anew, or choose one of secura's methods."
-        )
-    if boundary != "anew" and method == "corda":
-        raise ConfigError(
-            f"method corda starts each adapter from the model as it is, so method.boundary cannot be {boundary}; "
-            "set method.boundary to anew."
-        )
-    if boundary == "anew" and method == "osf":
-        raise ConfigError("method osf cannot be merged and begun anew; set method.boundary to keep.")
-    if boundary == "anew" and method == "full":
-        raise ConfigError("method full has no adapter to begin anew; set method.boundary to keep.")

@@ -1,24 +1,16 @@
 """Loading the model and tokenizer a run starts from, with one clear line where that fails."""
 
-import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from secura.errors import BaseMismatchError, ConfigError, InputError
+from secura.errors import ConfigError
+from secura.experiments.models.weight_files import check_weight_file, weight_files
 from secura.experiments.settings.run import ModelConfig
 from secura.training.processes import divides_weights
-
-BASE_RECORD = "secura_base.json"
-"""Beside an adapter: which model it was trained on."""
-
-_SAMPLED_WEIGHTS = 64
-"""Values of each tensor that enter the fingerprint: enough to tell two checkpoints apart."""
 
 
 def model_source(config: ModelConfig) -> str:
@@ -38,7 +30,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
             language model; or if CUDA was asked for and is not there.
     """
     source = model_source(config)
-    _check_folder(source)
+    _check_files(source)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("model.device is cuda, but PyTorch sees no CUDA device; set it to auto or cpu.")
     dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
@@ -46,16 +38,43 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as problem:
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
+    tokenizer = _load_tokenizer(source)
+    if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
+        model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
+    return model, tokenizer
+
+
+def check_model(source: str) -> None:
+    """Refuse a model that could not be loaded, by its files and its tokenizer; its weights are not read.
+
+    Args:
+        source: folder or hub id; a model that is not in the hub's cache is fetched.
+
+    Raises:
+        ConfigError: if there is no such model, no tokenizer beside it, or a file of it is damaged.
+    """
+    _check_files(source)
+    _load_tokenizer(source)
+
+
+def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as problem:
         raise ConfigError(
             f"model {source} has no tokenizer that can be loaded; put its tokenizer files into the folder "
             f"({_in_one_line(problem)})"
         ) from problem
-    if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
-        model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
-    return model, tokenizer
+
+
+def _check_files(source: str) -> None:
+    _check_folder(source)
+    try:
+        files = weight_files(source)
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
+    for file in files:
+        check_weight_file(file)
 
 
 def _check_folder(source: str) -> None:
@@ -82,57 +101,6 @@ def check_tokens_are_known(model: PreTrainedModel, tokens: Iterable[int], source
         raise ConfigError(
             f"model {source} has embeddings for {rows} tokens, but its tokenizer gives token {largest}; "
             "it is another model's tokenizer."
-        )
-
-
-def base_fingerprint(model: nn.Module) -> str:
-    """A checksum of the model's shapes and of a sample of each of its weights."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        flat = weight.detach().flatten()
-        step = max(1, flat.numel() // _SAMPLED_WEIGHTS)
-        sample = flat[::step].to("cpu", torch.float64)
-        digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def base_record(config: ModelConfig, fingerprint: str) -> dict[str, str]:
-    """What `BASE_RECORD` holds."""
-    return {"model": config.path or "bundled", "fingerprint": fingerprint}
-
-
-def check_base_record(folder: Path, fingerprint: str, model_name: str) -> bool:
-    """Whether a folder says which base it fits; raises `BaseMismatchError` if that is another one."""
-    record = folder / BASE_RECORD
-    if not record.is_file():
-        return False
-    base = json.loads(record.read_text(encoding="utf-8"))
-    if base.get("fingerprint") != fingerprint:
-        raise BaseMismatchError(
-            f"{folder} was made for {base.get('model')} with other weights than {model_name}; "
-            "give the model it was made for with --model."
-        )
-    return True
-
-
-def check_adapter_fits(adapter: Path, fingerprint: str, model_name: str) -> None:
-    """Refuse an adapter that was made for another base model.
-
-    Raises:
-        InputError: if the folder holds no adapter.
-        BaseMismatchError: if the adapter's record names other weights; or, where it has no
-            record, another model.
-    """
-    settings = adapter / "adapter_config.json"
-    if not settings.is_file():
-        raise InputError(f"method.start_from {adapter}: no adapter there, for want of adapter_config.json.")
-    if check_base_record(adapter, fingerprint, model_name):
-        return
-    own = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if own and own.rstrip("/").rsplit("/", 1)[-1] != model_name.rstrip("/").rsplit("/", 1)[-1]:
-        raise BaseMismatchError(
-            f"adapter {adapter} was made for {own}, not for {model_name}; give that model with --model."
         )
 
 

@@ -6,22 +6,23 @@ is a whole model, the two take turns in memory.
 """
 
 import gc
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.errors import BaseMismatchError, ConfigError
 from secura.evaluation.causal_model import Model
 from secura.evaluation.merged import merged_for_scoring
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
-from secura.experiments.models.loading import BASE_RECORD, base_fingerprint, load_model, model_source
+from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, check_base
+from secura.experiments.models.loading import check_model, load_model, model_source
+from secura.experiments.models.weight_files import check_weight_file
 from secura.experiments.settings.run import ModelConfig
 
 BUNDLED = "bundled"
@@ -57,13 +58,25 @@ class ModelPair:
     """Folder of an adapter or of a model, or hub id of a model."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about the two."""
-    _held: tuple[str, PreTrainedModel, PreTrainedTokenizerBase, str] | None = None
+    _held: tuple[str, PreTrainedModel, PreTrainedTokenizerBase, BaseFingerprint] | None = None
     _adapted: PeftModel | None = None
 
     @property
     def is_adapter(self) -> bool:
         """Whether the tuned model is the base with an adapter."""
         return (Path(self.tuned_path) / "adapter_config.json").is_file()
+
+    def check(self) -> None:
+        """Refuse a tuned model that could not be loaded, before the base is loaded, let alone asked.
+
+        Raises:
+            ConfigError: if there is no such model, or a file of it is damaged.
+        """
+        weights = Path(self.tuned_path) / SAFETENSORS_WEIGHTS_NAME
+        if not self.is_adapter:
+            check_model(self.tuned_path)
+        elif weights.is_file():  # PEFT reads other formats too, and speaks of those itself
+            check_weight_file(weights)
 
     @contextmanager
     def base(self) -> Iterator[ReadyModel]:
@@ -75,31 +88,31 @@ class ModelPair:
         """
         if not self.is_adapter:
             model, tokenizer, fingerprint = self._load("base", self.base_path)
-            yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint)
+            yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint.exact)
             return
         adapted, tokenizer, fingerprint = self._adapter_on_base()
         with adapted.disable_adapter():
-            yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint)
+            yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact)
 
     @contextmanager
     def tuned(self) -> Iterator[ReadyModel]:
         """The tuned model, an adapter merged where its method can be."""
         if not self.is_adapter:
             model, tokenizer, fingerprint = self._load("tuned", self.tuned_path)
-            yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint)
+            yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint.exact)
             return
         adapted, tokenizer, fingerprint = self._adapter_on_base()
         with merged_for_scoring(adapted) as merged:
-            yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint, merged=merged)
+            yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact, merged=merged)
 
-    def _adapter_on_base(self) -> tuple[PeftModel, PreTrainedTokenizerBase, str]:
+    def _adapter_on_base(self) -> tuple[PeftModel, PreTrainedTokenizerBase, BaseFingerprint]:
         """The base with the adapter on it, from the start: an adapter that does not fit costs no compute."""
         model, tokenizer, fingerprint = self._load("base", self.base_path)
         if self._adapted is None:
             self._adapted = _with_adapter(model, Path(self.tuned_path), fingerprint, self.base_path, self.notes)
         return self._adapted, tokenizer, fingerprint
 
-    def _load(self, which: str, path: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    def _load(self, which: str, path: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, BaseFingerprint]:
         if self._held is None or self._held[0] != which:
             self._held = None  # before the next one is loaded, or both would be in memory
             gc.collect()
@@ -146,12 +159,14 @@ def _loadable(folder: Path) -> bool:
 
 
 def _with_adapter(
-    model: PreTrainedModel, folder: Path, fingerprint: str, base_path: str | None, notes: list[str]
+    model: PreTrainedModel, folder: Path, fingerprint: BaseFingerprint, base_path: str | None, notes: list[str]
 ) -> PeftModel:
     import secura.adapters  # noqa: F401 - so that PEFT knows our methods
 
     base_name = base_path or BUNDLED
-    _check_base(folder, fingerprint, base_path, notes)
+    doubt = check_base(folder, fingerprint, model_source(ModelConfig(path=base_path)))
+    if doubt is not None:
+        notes.append(f"{doubt}; it is compared with {base_name}")
     try:
         return PeftModel.from_pretrained(model, str(folder)).eval()
     except BaseMismatchError:
@@ -159,26 +174,3 @@ def _with_adapter(
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise BaseMismatchError(f"the adapter in {folder} does not fit {base_name}: {reason}") from problem
-
-
-def _check_base(folder: Path, fingerprint: str, base_path: str | None, notes: list[str]) -> None:
-    """Refuse an adapter whose record names other weights; tell of one that names another model."""
-    record, settings = folder / BASE_RECORD, folder / "adapter_config.json"
-    base_name = base_path or BUNDLED
-    try:
-        made_for: Any = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else None
-        own = json.loads(settings.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (json.JSONDecodeError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"the adapter in {folder} holds a file that is not JSON: {problem}.") from problem
-    if isinstance(made_for, dict):
-        if made_for.get("fingerprint") != fingerprint:
-            raise BaseMismatchError(
-                f"the adapter in {folder} was made for {made_for.get('model')} with other weights than {base_name}; "
-                "name the model it was made for as the base."
-            )
-    elif own and _last_part(own) != _last_part(model_source(ModelConfig(path=base_path))):
-        notes.append(f"the adapter in {folder} says it was made for {own}; it is compared with {base_name}")
-
-
-def _last_part(path: str) -> str:
-    return path.rstrip("/").rsplit("/", 1)[-1]

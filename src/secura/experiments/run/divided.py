@@ -6,7 +6,6 @@ of a whole model: the main process loads the base once more, with the adapter as
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,11 +14,27 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.integrations import deepspeed as integration
 
+from secura.adapters.secura.layer import SecuraLayer
 from secura.adapters.sharding import gathered, is_sharded
 from secura.evaluation.scoring import Model
 from secura.experiments.models.loading import load_model
-from secura.experiments.run.prepare import PreparedRun
+from secura.experiments.settings.run import ModelConfig
 from secura.training.processes import computes_on_cpu, divides_weights
+
+
+def get_ready_to_divide(model: Model, resume_from: Path | None) -> None:
+    """Take fingerprints, and what a checkpoint holds besides trained weights.
+
+    Once divided, one process alone saves an adapter, when it cannot gather a weight. FSDP2's
+    own checkpoints hold what is trained only, and so no folds.
+    """
+    if not isinstance(model, PeftModel):
+        return
+    if resume_from is not None:
+        model.load_adapter(str(resume_from), str(model.active_adapter), is_trainable=True)
+    for module in model.modules():
+        if isinstance(module, SecuraLayer):
+            module.fingerprint()
 
 
 def whole_state(model: Model) -> dict[str, Tensor] | None:
@@ -44,21 +59,22 @@ def _is_of_adapter(name: str, model: PeftModel) -> bool:
 
 
 @contextmanager
-def whole_model(run: PreparedRun, saved: Path | None) -> Iterator[PreparedRun]:
-    """The run with a model that can be asked: the base, or what was `saved` of its training."""
+def whole_model(model: Model, base: ModelConfig, saved: Path | None) -> Iterator[Model]:
+    """A model that can be asked: `model` itself or, where that is divided, the base or what was `saved` of it."""
     if not divides_weights():
-        yield run
+        yield model
         return
+    is_adapter = isinstance(model, PeftModel)
     device = torch.device("cpu" if computes_on_cpu() else "cuda")
     with _undivided():
-        if saved is not None and not isinstance(run.model, PeftModel):
-            model: Model = AutoModelForCausalLM.from_pretrained(saved)
+        if saved is not None and not is_adapter:
+            whole: Model = AutoModelForCausalLM.from_pretrained(saved)
         else:
-            model, _ = load_model(run.config.model)
+            whole, _ = load_model(base)
             if saved is not None:
-                model = PeftModel.from_pretrained(model, str(saved))
-        yield replace(run, model=model.to(device))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
-    del model
+                whole = PeftModel.from_pretrained(whole, str(saved))
+        yield whole.to(device)  # type: ignore[call-arg]  # transformers wraps nn.Module.to
+    del whole
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

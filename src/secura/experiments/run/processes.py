@@ -4,15 +4,15 @@ import os
 from importlib.util import find_spec
 
 from secura.errors import ConfigError
-from secura.experiments.methods.defaults import with_habits
 from secura.experiments.settings.run import RunConfig
+from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.training.processes import Sharding, computes_on_cpu, process_count, sharding
 
 _WHOLE_WEIGHTS_ONLY = ("dora", "corda", "osf")
 """Methods of PEFT that read or split a weight where FSDP2 and ZeRO-3 have left a part of it."""
 
 
-def check_processes(config: RunConfig) -> None:
+def check_processes(config: LearningConfig) -> None:
     """Refuse a run that the launched processes cannot share.
 
     Raises:
@@ -21,6 +21,10 @@ def check_processes(config: RunConfig) -> None:
     count = process_count()
     if count == 1:
         return
+    if isinstance(config, SequenceConfig):
+        raise ConfigError(
+            f"{count} processes were launched, but a sequence is learned by one; start it without a launcher."
+        )
     if config.strategy.name != "sequential":
         raise ConfigError(
             f"strategy.name is {config.strategy.name}, which several processes cannot share; start one process, or "
@@ -70,7 +74,7 @@ def _check_deepspeed(config: RunConfig, kind: Sharding) -> None:
             "ACCELERATE_USE_CPU is true, with which accelerate passes DeepSpeed over; leave it out, and on a machine "
             "without GPUs DeepSpeed uses the CPU."
         )
-    every = with_habits(config).method.fold_every
+    every = config.method.fold_every
     if every is not None:
         raise ConfigError(
             f"method.fold_every is {every}, but DeepSpeed keeps a copy of its own of each trained weight, and the "

@@ -14,6 +14,7 @@ from secura.evaluation.answer_loss import mean_answer_loss
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.scoring import Model, ScoredAnswer, score_questions
 from secura.experiments.run.prepare import PreparedRun
+from secura.experiments.settings.run import RunConfig
 from secura.tasks.prompting import answer_tokens
 from secura.tasks.question import Item, Question
 
@@ -32,26 +33,24 @@ class Answers:
     """Nats per token, on retention rows that cannot be scored right or wrong."""
 
 
-def ask(run: PreparedRun, console: Console, *, trained: bool) -> Answers:
+def ask(run: PreparedRun[RunConfig], model: Model, console: Console, *, trained: bool) -> Answers:
     """Ask everything: of the base model, or of the trained one as it would be exported."""
     which = "trained" if trained else "base"
     longest = run.config.scoring.max_answer_tokens
-    test, _ = matchable(run.tokenizer, run.test, longest)
+    test, _ = matchable(run.tokenizer, run.task.test, longest)
     retention, unmatched = matchable(run.tokenizer, run.retention, longest)
     count = len(test) + len(retention)
     began = time.monotonic()
     with (
         console.status(f"asking the {which} model {count} questions"),
-        merged_for_scoring(run.model) if trained else _base_alone(run.model),
+        merged_for_scoring(model) if trained else base_alone(model),
     ):
         size, limit = run.config.scoring.batch_size, run.max_tokens
         # Asked apart, so that the new task's answers have no say in how knowledge is scored.
-        answers = [
-            score_questions(run.model, run.tokenizer, questions, batch_size=size) for questions in (test, retention)
-        ]
+        answers = [score_questions(model, run.tokenizer, each, batch_size=size) for each in (test, retention)]
         losses = [
-            mean_answer_loss(run.model, run.tokenizer, items, max_tokens=limit, batch_size=size)
-            for items in (run.test, unmatched)
+            mean_answer_loss(model, run.tokenizer, items, max_tokens=limit, batch_size=size)
+            for items in (run.task.test, unmatched)
         ]
     seconds = time.monotonic() - began
     console.print(f"asked the {which} model {count} questions in {seconds:.0f} s", highlight=False)
@@ -79,5 +78,6 @@ def matchable(
     return questions, rest
 
 
-def _base_alone(model: Model) -> AbstractContextManager[Any]:
+def base_alone(model: Model) -> AbstractContextManager[Any]:
+    """The base model for as long as it is asked: an adapter's is there while the adapter is off."""
     return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()

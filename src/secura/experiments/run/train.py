@@ -4,30 +4,27 @@
 the rest. A run that is interrupted resumes from its last checkpoint, to the bit on a CPU.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from rich.console import Console
+from transformers import TrainerCallback
 
+from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import SCORING_VERSION
-from secura.experiments.files import (
-    ADAPTER_FOLDER,
-    MODEL_FOLDER,
-    REPORT_FILE,
-    write_config,
-    write_folder,
-    write_json,
-)
-from secura.experiments.methods.corda import save_as_lora
-from secura.experiments.models.loading import BASE_RECORD, base_record
-from secura.experiments.provenance import provenance
+from secura.experiments.files import REPORT_FILE, write_folder, write_json
+from secura.experiments.methods.strategies import make_strategy
+from secura.experiments.models.base_record import BASE_RECORD
 from secura.experiments.run.divided import whole_model, whole_state
+from secura.experiments.run.folder import write_config
+from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import Answers, ask
-from secura.experiments.run.steps import train
+from secura.experiments.run.saving import result_folder, save_result
+from secura.experiments.settings.run import RunConfig
 from secura.training.processes import from_main_process, is_main_process, process_count, sharding
 
 
@@ -63,7 +60,9 @@ class RunResult:
     """The report as JSON."""
 
 
-def train_and_report(run: PreparedRun, console: Console) -> RunResult:
+def train_and_report(
+    run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[TrainerCallback] = ()
+) -> RunResult:
     """Ask the base, train, ask the trained model, save the adapter and the report.
 
     Raises:
@@ -73,13 +72,13 @@ def train_and_report(run: PreparedRun, console: Console) -> RunResult:
     folder = run.folder
     if is_main_process():
         write_config(folder, run.config)
-        write_json(folder / BASE_RECORD, base_record(run.config.model, run.fingerprint))
+        write_json(folder / BASE_RECORD, run.base_record)
     before = from_main_process(lambda: _asked(run, console, None))
-    seconds = train(run, console)
-    saved = _save(run, folder)
+    seconds = learn(run, console, callbacks)
+    saved = _save(run)
     after = from_main_process(lambda: _asked(run, console, saved))
     result = RunResult(
-        task=run.task,
+        task=run.task.name,
         new_task=BeforeAndAfter(before=before.new_task, after=after.new_task),
         new_task_loss=Losses(before=before.new_task_loss, after=after.new_task_loss),
         retention=BeforeAndAfter(before=before.retention, after=after.retention),
@@ -93,35 +92,55 @@ def train_and_report(run: PreparedRun, console: Console) -> RunResult:
     return result
 
 
-def _asked(run: PreparedRun, console: Console, saved: Path | None) -> Answers:
-    with whole_model(run, saved) as whole:
-        return ask(whole, console, trained=saved is not None)
+def learn(run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[TrainerCallback] = ()) -> float:
+    """Take the steps, or those that are left; returns how many seconds they took."""
+    chosen, training = run.config.strategy, run.config.training
+    strategy = make_strategy(chosen.name, chosen.settings, seed=training.seed)
+    seconds = learn_task(
+        run,
+        run.task,
+        run.model,
+        strategy,
+        folder=run.folder,
+        seed=training.seed,
+        task_index=1,  # what the base knows counts as an earlier task
+        resume_from=run.resume_from,
+        console=console,
+        callbacks=callbacks,
+    )
+    strategy.prepare_to_serve(run.model)
+    return seconds
 
 
-def _save(run: PreparedRun, folder: Path) -> Path:
-    """Save the adapter with its tokenizer and its base's checksum; or the whole model."""
-    is_adapter = isinstance(run.model, PeftModel)
-    saved = folder / (ADAPTER_FOLDER if is_adapter else MODEL_FOLDER)
+def _asked(run: PreparedRun[RunConfig], console: Console, saved: Path | None) -> Answers:
+    with whole_model(run.model, run.config.model, saved) as whole:
+        return ask(run, whole, console, trained=saved is not None)
+
+
+def _save(run: PreparedRun[RunConfig]) -> Path:
+    """Save the adapter, or the whole model."""
+    saved = result_folder(run.folder, run.model)
     state = whole_state(run.model)
 
     def fill(path: Path) -> None:
-        if run.start is not None and isinstance(run.model, PeftModel):
-            save_as_lora(run.model, run.start, path)
-        else:
-            run.model.save_pretrained(str(path), state_dict=state)
-        run.tokenizer.save_pretrained(str(path))
-        if is_adapter:
-            write_json(path / BASE_RECORD, base_record(run.config.model, run.fingerprint))
+        save_result(
+            path,
+            run.model,
+            run.tokenizer,
+            record=run.base_record,
+            state=state,
+            corda_start=run.corda_start,
+        )
 
     from_main_process(lambda: write_folder(saved, fill))
     return saved
 
 
-def _report(run: PreparedRun, result: RunResult) -> dict[str, Any]:
+def _report(run: PreparedRun[RunConfig], result: RunResult) -> dict[str, Any]:
     return {
         "task": result.task,
         "method": run.config.method.name,
-        "steps": run.steps,
+        "steps": run.task.steps,
         "learning_rate": run.learning_rate,
         "trainable_weights": run.trainable_weights,
         "processes": process_count(),
@@ -131,7 +150,7 @@ def _report(run: PreparedRun, result: RunResult) -> dict[str, Any]:
         "new_task_nats_per_token": asdict(result.new_task_loss),
         "retention": before_and_after_as_json(result.retention),
         "retention_nats_per_token": asdict(result.retention_loss),
-        "base_fingerprint": run.fingerprint,
+        "base_fingerprint": run.fingerprint.exact,
         "scoring_version": SCORING_VERSION,
         "seed": run.config.training.seed,
         "config": run.config.model_dump(),

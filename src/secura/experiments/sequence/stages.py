@@ -1,4 +1,4 @@
-"""What is kept after each task of a sequence: the model as it was then, sealed.
+"""What is kept after each task of a sequence, the model as it was then, sealed; and how a stage is loaded again.
 
 after-03-own_things/
 ├── adapter/ or model/   what the next task starts from
@@ -8,12 +8,75 @@ after-03-own_things/
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from secura.experiments.files import write_folder
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from secura.continual.strategy import Strategy
+from secura.evaluation.scoring import Model, context_length
+from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, write_folder
+from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
+from secura.experiments.methods.strategies import make_strategy
+from secura.experiments.models.base_record import base_fingerprint, check_base
+from secura.experiments.models.loading import load_model, model_source
+from secura.experiments.run.rows import calibration_texts, longest_row
+from secura.experiments.settings.sequence import SequenceConfig
 from secura.training.checkpoint_seal import seal, seal_holds
 
 STRATEGY_FOLDER = "strategy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A model as it is after a stage, ready to train on."""
+
+    model: Model
+    """The model with its adapter."""
+    tokenizer: PreTrainedTokenizerBase
+    """The model's tokenizer."""
+    strategy: Strategy
+    """What is done against forgetting, with all that it remembers."""
+    max_tokens: int
+    """The longest row: `data.max_length`, or the context."""
+
+
+def load_stage(config: SequenceConfig, out: Path, stage: int) -> Stage:
+    """Load what the next task starts from; stage 0 is the base with a new adapter.
+
+    Args:
+        config: of the sequence, its tasks in the order they are learned.
+        out: folder of the sequence.
+        stage: how many tasks have been learned.
+    """
+    assert config.tasks is not None
+    method, seed = config.method, config.training.seed
+    strategy = make_strategy(config.strategy.name, config.strategy.settings, seed=seed)
+    folder = stage_folder(out, stage, config.tasks[stage - 1]) if stage else None
+    whole = None if folder is None else folder / MODEL_FOLDER
+    if folder is not None:
+        strategy.load(folder / STRATEGY_FOLDER)
+    merged = whole is not None and whole.is_dir()
+    path = str(whole) if merged else config.model.path
+    model, tokenizer = load_model(config.model.model_copy(update={"path": path}))
+    max_tokens = longest_row(config.data.max_length, context_length(model, tokenizer))
+    if not merged:
+        check_base(out, base_fingerprint(model), model_source(config.model))
+    if folder is not None and not merged:
+        adapted: Model = go_on_with_adapter(model, folder / ADAPTER_FOLDER, method.name, {})
+    elif method.name == "full":
+        adapted = model.requires_grad_(True)
+    else:
+        set_seed(seed + stage)
+        adapted = attach_adapter(model, method.name, method.adapter, calibration_texts(config, tokenizer, max_tokens))
+    return Stage(model=adapted, tokenizer=tokenizer, strategy=strategy, max_tokens=max_tokens)
+
+
+def load_served(config: SequenceConfig, out: Path, stage: int) -> Stage:
+    """Load a stage as it is used: with the weights that the strategy means to be served."""
+    loaded = load_stage(config, out, stage)
+    loaded.strategy.prepare_to_serve(loaded.model)
+    return loaded
 
 
 def stage_folder(out: Path, stage: int, task: str) -> Path:

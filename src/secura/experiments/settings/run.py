@@ -58,7 +58,7 @@ class MethodConfig(Section):
     calibration: str | None = None
     """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
     fold_every: int | Literal["task", "method"] | None = "method"
-    """Steps between folds, task for one at the end, null for none; method is the method's own habit."""
+    """Steps between folds, task for one at the end, null for none; method is what the method does by itself."""
     start_from: str | None = None
     """Folder of an adapter to go on training, made for the same model; null starts a new one."""
 
@@ -101,8 +101,8 @@ class RetentionConfig(Section):
     """File of questions asked before and after, or names of tasks; null is the bundled model's own questions."""
     per_family: int = Field(default=50, ge=1)
     """Questions per field of knowledge, drawn by the seed."""
-    min_retention: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Share of base knowledge below which the run ends with exit code 2."""
+    min_retention: float | None = Field(default=None, ge=0.0, lt=1.0)
+    """Share of base knowledge that must be shown to be kept, or the run ends with exit code 2."""
 
 
 class StrategyConfig(Section):

@@ -8,6 +8,7 @@ from secura.experiments.settings.names import Boundary, MethodName
 from secura.experiments.settings.run import (
     ModelConfig,
     RetentionConfig,
+    RunConfig,
     ScoringConfig,
     Section,
     StrategyConfig,
@@ -40,9 +41,16 @@ class SequenceMethodConfig(Section):
     calibration: str | None = None
     """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
     fold_every: int | Literal["method"] | None = "method"
-    """Steps between folds inside a task, null for none; method is the method's own habit."""
+    """Steps between folds inside a task, null for none; method is what the method does by itself."""
     boundary: Boundary | Literal["method"] = "method"
     """fold puts a task's change into the ledger, keep goes on with the adapter, anew merges it and begins another."""
+
+
+class SequenceRetentionConfig(RetentionConfig):
+    """Which knowledge must not be lost; asked for after each task, so fewer questions than of one run."""
+
+    per_family: int = Field(default=20, ge=1)
+    """Questions per field of knowledge, drawn by the seed."""
 
 
 class SequenceConfig(Section):
@@ -60,9 +68,9 @@ class SequenceConfig(Section):
     """Which adapter learns, and what becomes of it between tasks."""
     strategy: StrategyConfig = StrategyConfig()
     """What is done against forgetting, besides the adapter."""
-    training: TrainingConfig = TrainingConfig(steps=100)
-    """The steps of each task."""
-    retention: RetentionConfig = RetentionConfig(per_family=20)
+    training: TrainingConfig = TrainingConfig()
+    """The steps of each task: 100 where neither training.steps nor training.epochs is set."""
+    retention: SequenceRetentionConfig = SequenceRetentionConfig()
     """Which knowledge must not be lost."""
     scoring: ScoringConfig = ScoringConfig()
     """How answers are scored."""
@@ -70,3 +78,7 @@ class SequenceConfig(Section):
     """Whether tasks that are still to come are asked too."""
     out: str | None = None
     """Folder of the sequence; null is a new one in runs/."""
+
+
+LearningConfig = RunConfig | SequenceConfig
+"""What may be learned: one task, or several in order."""

@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from secura.errors import DataError
-from secura.evaluation.retention_gate import Kept, knowledge_kept
+from secura.evaluation.tally import Tally, together
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
-from secura.experiments.models.loading import BASE_RECORD
-from secura.experiments.sequence.matrix import SequenceScores, read_matrix
+from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.sequence.matrix import QuestionGroup, read_matrix
 from secura.experiments.sequence.run import SUMMARY_FILE
-
-CONFIDENCE = 0.95
-
-_TASK, _KNOWLEDGE = "task:", "knowledge:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +21,8 @@ class Group:
 
     name: str
     """A family of knowledge, or a task."""
-    kept: Kept
-    """Right answers before and after, and what of them was kept, with its interval."""
+    tally: Tally
+    """Right answers before and after, and what of them was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +53,7 @@ class FinishedRun:
     """Mean nats per answer token on the new task before and after."""
     families: Sequence[Group]
     """Knowledge by family; empty where none was asked for."""
-    knowledge: Kept | None
+    knowledge: Tally | None
     """All families together."""
     prompt: str
     """A question of the new task; empty where none is stored."""
@@ -143,7 +139,7 @@ def _train_run(folder: Path) -> FinishedRun:
             _group(family, *_flags([answer for answer in retention if answer["family"] == family]))
             for family in dict.fromkeys(answer["family"] for answer in retention)
         ],
-        knowledge=knowledge_kept(*_flags(retention), confidence=CONFIDENCE) if retention else None,
+        knowledge=Tally.of_answers(*_flags(retention)) if retention else None,
         prompt=prompts[0] if prompts else "",
         steps=report["steps"],
         learning_rate=report["learning_rate"],
@@ -159,20 +155,17 @@ def _sequence_run(folder: Path) -> FinishedRun:
     last = len(tasks)
     if last not in matrix.cells:
         raise DataError(f"{folder} holds a sequence whose last task is not scored; finish it, then make its card.")
-    knowledge = [name for name in matrix.cells[0] if name.startswith(_KNOWLEDGE)]
-    families = [_sequence_group(matrix, name, last) for name in knowledge]
-    found = [group for group in families if group is not None]
-    old, new = ("".join(matrix.cells[stage][name].right for name in knowledge) for stage in (0, last))
-    learned = [_sequence_group(matrix, f"{_TASK}{task}", last) for task in tasks]
+    families = [Group(name=name, tally=tally) for name, tally in matrix.knowledge_kept(last).items()]
+    learned = {task: matrix.tally(last, QuestionGroup("task", task)) for task in tasks}
     return FinishedRun(
         **_common(folder, summary),
         method=config["method"]["name"],
         strategy=_strategy(config),
-        learned=[group for group in learned if group is not None],
+        learned=[Group(name=task, tally=tally) for task, tally in learned.items() if tally is not None],
         tasks=tasks,
         nats=(None, None),
-        families=found,
-        knowledge=knowledge_kept(_bits(old), _bits(new), confidence=CONFIDENCE) if found else None,
+        families=families,
+        knowledge=together(group.tally for group in families) if families else None,
         prompt="",
         steps=config["training"]["steps"],
         learning_rate=config["training"]["learning_rate"],
@@ -212,17 +205,4 @@ def _flags(answers: Sequence[Mapping[str, Any]]) -> tuple[list[bool], list[bool]
 
 
 def _group(name: str, before: Sequence[bool], after: Sequence[bool]) -> Group:
-    return Group(name=name, kept=knowledge_kept(before, after, confidence=CONFIDENCE))
-
-
-def _sequence_group(matrix: SequenceScores, name: str, last: int) -> Group | None:
-    """A group of a sequence, of the base model and at the end; None where its answers could not be matched."""
-    cells = [matrix.cells[stage].get(name) for stage in (0, last)]
-    if any(cell is None or not cell.right for cell in cells):
-        return None
-    old, new = (_bits(cell.right) for cell in cells if cell is not None)
-    return _group(name.split(":", 1)[1], old, new)
-
-
-def _bits(right: str) -> list[bool]:
-    return [each == "1" for each in right]
+    return Group(name=name, tally=Tally.of_answers(before, after))

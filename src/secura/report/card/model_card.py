@@ -13,9 +13,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from secura.errors import ConfigError
-from secura.evaluation.retention_gate import Kept, percent
+from secura.evaluation.tally import CONFIDENCE, TOO_FEW, Tally, interval_cell, kept_cell, kept_phrase, percent
 from secura.experiments.files import write_text
-from secura.report.card.finished_run import CONFIDENCE, FinishedRun, Group
+from secura.report.card.finished_run import FinishedRun, Group
 
 CARD_FILE = "README.md"
 
@@ -56,7 +56,7 @@ def card_text(run: FinishedRun) -> str:
         summary=_summary(run),
         learned=[_row(group) for group in run.learned],
         families=[_row(group) for group in run.families],
-        knowledge=_row(Group(name="all", kept=run.knowledge)) if run.knowledge else None,
+        knowledge=_row(Group(name="all", tally=run.knowledge)) if run.knowledge else None,
         nats=run.nats if None not in run.nats else None,
         confidence=f"{100 * CONFIDENCE:g}%",
         settings=_settings(run),
@@ -90,19 +90,21 @@ def card_data(run: FinishedRun) -> ModelCardData:
 
 def _results(run: FinishedRun) -> list[EvalResult] | None:
     """Right answers on each task and on knowledge, with what was kept, in the Hub's schema."""
-    results = [
-        _result(f"{group.name}, held out", _data_type(run, group.name), "accuracy", "right answers", _share(group.kept))
-        for group in run.learned
-    ]
-    everything = [Group(name="all", kept=run.knowledge)] if run.knowledge else []
+    results = [_right(f"{group.name}, held out", _data_type(run, group.name), group.tally) for group in run.learned]
+    everything = [Group(name="all", tally=run.knowledge)] if run.knowledge else []
     for group in (*everything, *run.families):
         where = "Knowledge of the base model" + ("" if group.name == "all" else f": {group.name}")
         kind = f"retention/{group.name}"
-        results.append(_result(where, kind, "accuracy", "right answers", _share(group.kept)))
-        if group.kept.share is not None:
-            kept = round(group.kept.share, 4)
-            results.append(_result(where, kind, "knowledge_kept", "right answers relative to the base model", kept))
+        results.append(_right(where, kind, group.tally))
+        kept = group.tally.kept
+        if kept is not None and not group.tally.too_few():
+            metric = "share of the base model's right answers still right"
+            results.append(_result(where, kind, "knowledge_kept", metric, round(kept, 4)))
     return results or None
+
+
+def _right(name: str, kind: str, tally: Tally) -> EvalResult:
+    return _result(name, kind, "accuracy", "right answers", _share(tally))
 
 
 def _result(name: str, kind: str, metric: str, metric_name: str, value: float) -> EvalResult:
@@ -122,8 +124,8 @@ def _data_type(run: FinishedRun, task: str) -> str:
     return next((name for name in run.data_on_hub if task in (name, name.split("/")[-1])), _file_name(task))
 
 
-def _share(kept: Kept) -> float:
-    return round(kept.after / kept.asked, 4)
+def _share(tally: Tally) -> float:
+    return round(tally.after / tally.asked, 4)
 
 
 def _title(run: FinishedRun) -> str:
@@ -140,43 +142,47 @@ def _summary(run: FinishedRun) -> str:
     """What was learned and what was kept, in a sentence or two."""
     said = []
     if len(run.learned) == 1:
-        kept = run.learned[0].kept
+        tally = run.learned[0].tally
         said.append(
-            f"Of {kept.asked:,} held-out questions of {_file_name(run.learned[0].name)} it answers "
-            f"{percent(_share(kept))} right, its base model {percent(kept.before / kept.asked)}."
+            f"Of {tally.asked:,} held-out questions of {_file_name(run.learned[0].name)} it answers "
+            f"{percent(_share(tally))} right, its base model {percent(tally.before / tally.asked)}."
         )
     elif run.learned:
-        after = sum(_share(group.kept) for group in run.learned) / len(run.learned)
-        before = sum(group.kept.before / group.kept.asked for group in run.learned) / len(run.learned)
+        after = sum(_share(group.tally) for group in run.learned) / len(run.learned)
+        before = sum(group.tally.before / group.tally.asked for group in run.learned) / len(run.learned)
         said.append(
             f"Of the held-out questions of {len(run.learned)} tasks it answers {percent(after)} right at the end, "
             f"its base model {percent(before)}, each task counting once."
         )
-    kept = run.knowledge
-    if kept is None:
+    known = run.knowledge
+    if known is None:
         said.append("What it forgot was not measured.")
-    elif kept.share is None:
-        said.append(f"Its base model answers none of {kept.asked:,} knowledge questions right, so none can be kept.")
+    elif not known.before:
+        said.append(f"Its base model answers none of {known.asked:,} knowledge questions right, so none can be kept.")
+    elif known.too_few():
+        said.append(
+            f"Its base model answers {known.before:,} of {known.asked:,} knowledge questions right: "
+            f"{TOO_FEW} what it kept."
+        )
     else:
-        told = f"{percent(kept.share)} of what its base model knew ({_interval(kept)})"
-        said.append(f"By {kept.asked:,} questions it kept {told}.")
+        said.append(
+            f"Of {known.asked:,} knowledge questions its base model answers {known.before:,} right, of which it kept "
+            f"{kept_phrase(known)}; it gained {known.gained:,} others."
+        )
     return " ".join(said)
 
 
-def _interval(kept: Kept) -> str:
-    return f"{100 * CONFIDENCE:g}% interval {percent(kept.low)} to {percent(kept.high)}"
-
-
 def _row(group: Group) -> dict[str, str]:
-    kept = group.kept
+    tally = group.tally
     return {
         "name": _plain(group.name),
-        "asked": f"{kept.asked:,}",
-        "before": percent(kept.before / kept.asked),
-        "after": percent(kept.after / kept.asked),
-        "kept": "–" if kept.share is None else percent(kept.share),
-        "interval": "–" if kept.low is None else f"{percent(kept.low)} to {percent(kept.high)}",
-        "gain": f"{100 * (kept.after - kept.before) / kept.asked:+.1f} points".replace("-", "−"),
+        "asked": f"{tally.asked:,}",
+        "before": percent(tally.before / tally.asked),
+        "after": percent(tally.after / tally.asked),
+        "kept": kept_cell(tally),
+        "interval": interval_cell(tally) or "–",
+        "gained": f"{tally.gained:,}",
+        "gain": f"{100 * (tally.after - tally.before) / tally.asked:+.1f} points".replace("-", "−"),
     }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import exp, inf
 from typing import Literal
 
+from secura.evaluation.tally import together
 from secura.experiments.comparison.runs.record import RunRecord
 from secura.report.comparison.estimate import Estimate
 
@@ -109,11 +110,7 @@ def _nats_fallen(record: RunRecord) -> float | None:
 
 
 def _kept(record: RunRecord) -> float | None:
-    if record.sequence is not None:
-        first, last = record.sequence.knowledge[0], record.sequence.knowledge[-1]
-        return None if not first or last is None else last / first
-    before = sum(tally.before for tally in record.knowledge.values())
-    return sum(tally.after for tally in record.knowledge.values()) / before if before else None
+    return together(record.knowledge.values()).kept
 
 
 def _one_of_the_new_task(record: RunRecord) -> float:
@@ -121,7 +118,7 @@ def _one_of_the_new_task(record: RunRecord) -> float:
 
 
 def _one_of_knowledge(record: RunRecord) -> float:
-    before = sum(tally.before for tally in record.knowledge.values())
+    before = together(record.knowledge.values()).before
     return 1 / before if before and record.sequence is None else 0.0
 
 
@@ -155,7 +152,15 @@ NEW_TASK_NATS = Measure(
     lower_is_better=True,
     floor=0,
 )
-KEPT = Measure(key="kept", title="knowledge kept, % of base", unit="percent", of=_kept, step=_one_of_knowledge, floor=0)
+KEPT = Measure(
+    key="kept",
+    title="knowledge kept, % of base",
+    unit="percent",
+    of=_kept,
+    step=_one_of_knowledge,
+    floor=0,
+    ceiling=1,
+)
 FORGETTING = Measure(
     key="forgetting",
     title="forgetting, nats per token",

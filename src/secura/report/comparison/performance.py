@@ -191,10 +191,10 @@ def _by_family(caption: str, grid: GridRuns, model: str) -> Table | None:
 def _kept_of(family: str) -> Measure:
     def kept(record: RunRecord) -> float | None:
         tally = record.knowledge.get(family)
-        return tally.after / tally.before if tally and tally.before else None
+        return tally.kept if tally else None
 
     def one(record: RunRecord) -> float:
         tally = record.knowledge.get(family)
         return 1 / tally.before if tally and tally.before else 0.0
 
-    return Measure(key=family, title=family, unit="percent", of=kept, step=one, floor=0)
+    return Measure(key=family, title=family, unit="percent", of=kept, step=one, floor=0, ceiling=1)

@@ -4,7 +4,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from secura.experiments.comparison.runs.record import RunRecord, Spectrum
+from secura.evaluation.spectra import Spectrum
+from secura.experiments.comparison.runs.record import RunRecord
 from secura.report.comparison.estimate import Estimate
 from secura.report.comparison.exhibit import Absent, Axis, Exhibit, Plot, Point, Series, Table, TableCell
 from secura.report.comparison.measure import Measure

@@ -204,7 +204,7 @@ def test_a_name_is_made_of_what_decides_the_result_and_of_nothing_else(tmp_path:
     for changed in ({"measure": ["spectra"]}, {"base": {"training.steps": 5}}, {"base": {"scoring.batch_size": 7}}):
         assert not set(names(**changed)) & set(plain)
     spelled_out = {**SMALL["base"], "training.learning_rate": 1e-3, "method.fold_every": None}
-    assert names(base=spelled_out)[0] == plain[0]  # the habits of lora, written down
+    assert names(base=spelled_out)[0] == plain[0]  # lora's defaults, written down
 
 
 def test_names_are_the_same_on_every_machine() -> None:

@@ -7,9 +7,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from secura.adapters import fold
 from secura.experiments.comparison.plan.memory_estimate import Folding, MemoryEstimate, estimate_memory
-from secura.experiments.comparison.plan.meta_model import decoder_layers, model_on_meta
-from secura.experiments.comparison.plan.step_count import count_step
+from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.methods.adapters import attach_adapter
+from secura.training.meta_layers import decoder_layers
+from secura.training.step_count import count_step
 
 SIZES = {
     "vocab_size": 96,

@@ -5,8 +5,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from secura.experiments.comparison.plan.meta_model import LikeLayer, all_weights, decoder_layers, model_on_meta
+from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.methods.adapters import attach_adapter
+from secura.training.meta_layers import LikeLayer, all_weights, decoder_layers
 
 SIZES = {
     "vocab_size": 96,

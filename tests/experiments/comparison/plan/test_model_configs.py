@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from secura.errors import ConfigError
-from secura.experiments.comparison.plan.meta_model import all_weights, model_on_meta
+from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.comparison.plan.model_configs import Backbone, backbones, config_of_model
+from secura.training.meta_layers import all_weights
 
 
 @pytest.mark.parametrize("backbone", backbones(), ids=lambda backbone: backbone.ids[0])

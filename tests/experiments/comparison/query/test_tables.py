@@ -6,10 +6,12 @@ import duckdb
 import pytest
 
 from secura.errors import ConfigError, DataError
+from secura.evaluation.spectra import Spectrum
+from secura.evaluation.tally import Tally
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.query.tables import Tables
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun, write_declaration
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.comparison.runs.record_files import write_record
 
 RUN = RunRecord(
@@ -21,8 +23,11 @@ RUN = RunRecord(
     seed=0,
     learning_rate=1e-3,
     status="success",
-    gain=Tally(asked=50, before=5, after=40),
-    knowledge={"birds": Tally(asked=20, before=16, after=8), "fish": Tally(asked=20, before=16, after=16)},
+    gain=Tally.of_totals(asked=50, before=5, after=40),
+    knowledge={
+        "birds": Tally(asked=20, before=16, after=10, lost=8),
+        "fish": Tally.of_totals(asked=20, before=16, after=16),
+    },
     cost=Cost(trainable_weights=10, training_seconds=2.5, peak_memory_mb=100.0),
     settings={"method": {"name": "lora"}, "training": {"steps": 7}},
 )
@@ -51,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 def test_runs_are_rows_with_what_is_asked_of_them_most(folder: Path) -> None:
     tables = Tables(folder)
     sql = "select gain_before, gain_after, knowledge_kept, steps, seconds, method from runs where name = 'a'"
-    assert tables.query(sql).rows == [(0.1, 0.8, 0.75, 7, 2.5, "lora")]
+    assert tables.query(sql).rows == [(0.1, 0.8, 0.75, 7, 2.5, "lora")]  # 2 gained make up for nothing
     assert tables.query("select just_learned, at_the_end from runs where name = 's'").rows == [(0.7, 0.5)]
 
 
@@ -64,7 +69,7 @@ def test_failed_and_missing_runs_are_rows_too(folder: Path) -> None:
 
 def test_families_scores_gradients_and_spectra_are_tables(folder: Path) -> None:
     tables = Tables(folder)
-    assert tables.query("select sum(after) from knowledge where name = 'a'").rows == [(24,)]
+    assert tables.query("select sum(after), sum(lost) from knowledge where name = 'a'").rows == [(26, 8)]
     assert tables.query("select score from scores where stage = 1 and task = 'b' and after_task = 'a'").rows == [(0.2,)]
     assert tables.query("select * from gradient_norms").rows == [("s", 1, 0.5)]
     assert tables.query("select after from spectra where layer = 'q' and place = 1").rows == [(3.0,)]

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from secura.errors import DataError
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
+from secura.evaluation.spectra import Spectrum
+from secura.evaluation.tally import Tally
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.comparison.runs.record_files import read_record, read_records, record_path, write_record
 
 RECORD = RunRecord(
@@ -20,9 +22,9 @@ RECORD = RunRecord(
     status="success",
     created_at="2026-11-24T10:00:00+00:00",
     total_seconds=21.5,
-    gain=Tally(asked=50, before=2, after=41),
+    gain=Tally.of_totals(asked=50, before=2, after=41),
     gain_nats=(3.25, None),
-    knowledge={"birds": Tally(asked=20, before=18, after=15)},
+    knowledge={"birds": Tally.of_totals(asked=20, before=18, after=15)},
     forgetting_nats=0.125,
     sequence=SequenceRecord(tasks=["a", "b"], scores=[[0.1, None], [0.9, 0.2], [0.5, 0.8]], knowledge=[1.0, None, 0.5]),
     gradient_norms=[(1, 0.5), (2, 0.25)],
@@ -54,6 +56,23 @@ def test_a_record_comes_back_as_it_was_written(record: RunRecord, tmp_path: Path
     path = write_record(tmp_path, record)
     assert path == record_path(tmp_path, "small", RECORD.name)
     assert _as_stored(read_record(path)) == _as_stored(record)
+
+
+def test_a_record_from_before_losses_were_counted_still_opens(tmp_path: Path) -> None:
+    path = write_record(tmp_path, RECORD)
+    stored = json.loads(path.read_text())
+    for tally in (stored["secura"]["gain"], *stored["secura"]["knowledge"].values()):
+        del tally["lost"]
+    path.write_text(json.dumps(stored))
+    found = read_record(path)
+    assert found.knowledge["birds"] == Tally(asked=20, before=18, after=15, lost=3)
+    assert found.gain == Tally(asked=50, before=2, after=41, lost=0)
+
+
+def test_a_record_keeps_how_many_answers_were_lost(tmp_path: Path) -> None:
+    knowledge = {"birds": Tally(asked=20, before=10, after=15, lost=4)}
+    path = write_record(tmp_path, replace(RECORD, knowledge=knowledge))
+    assert read_record(path).knowledge == knowledge
 
 
 def test_records_of_several_grids_are_read_together_and_old_failures_are_not(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.comparison.grid.config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.methods.adapters import adapter_config
-from secura.experiments.methods.defaults import with_habits
-from secura.experiments.methods.strategies import check_boundary, check_goes_together, check_single_run, make_strategy
-from secura.experiments.sequence.run import ordered_tasks
+from secura.experiments.methods.checks import check_settings
+from secura.experiments.methods.defaults import with_method_defaults
 from secura.experiments.settings.layers import config_from
 from secura.experiments.settings.run import RunConfig
-from secura.experiments.settings.sequence import SequenceConfig
+from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
+from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.finding import GROUPS, find_tasks, is_user_task
 from secura.tasks.task_items import task_version_key
 
@@ -166,18 +166,18 @@ def _matches(where: Mapping[str, Any], coordinates: Mapping[str, Any]) -> bool:
     return all(coordinates[key] in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in where.items())
 
 
-def _filled_in(grid: GridConfig, settings: Settings) -> RunConfig | SequenceConfig:
-    """The configuration with the method's habits in place of what was left open."""
+def _filled_in(grid: GridConfig, settings: Settings) -> LearningConfig:
+    """The configuration with the method's defaults in place of what was left open."""
     config = config_from(RunConfig if grid.kind == "train" else SequenceConfig, settings)
     if isinstance(config, SequenceConfig):  # tasks as written: their order is order_seed's
         as_written = ordered_tasks(config.model_copy(update={"order_seed": None}))
-        return with_habits(config.model_copy(update={"tasks": as_written}))
-    return with_habits(config)
+        return with_method_defaults(config.model_copy(update={"tasks": as_written}))
+    return with_method_defaults(config)
 
 
-def _check(config: RunConfig | SequenceConfig) -> None:
+def _check(config: LearningConfig) -> None:
     """Refuse what a run would refuse, as far as that is known without loading the model."""
-    _check_settings(config)
+    check_settings(config)
     for path in _files(config):
         if _looks_like_a_file(path) and not Path(path).exists():
             raise ConfigError(f"{path}: no such file.")
@@ -185,21 +185,7 @@ def _check(config: RunConfig | SequenceConfig) -> None:
         _check_task(name)
 
 
-def _check_settings(config: RunConfig | SequenceConfig) -> None:
-    method, strategy = config.method, config.strategy
-    if method.name != "full":
-        adapter_config(method.name, method.adapter)
-    if isinstance(config, RunConfig):
-        check_single_run(strategy.name, strategy.settings, method.name)
-    else:
-        boundary = config.method.boundary
-        assert boundary != "method"
-        check_boundary(method.name, boundary)
-        check_goes_together(strategy.name, strategy.settings, method.name, boundary)
-    make_strategy(strategy.name, strategy.settings, seed=config.training.seed)
-
-
-def _tasks(config: RunConfig | SequenceConfig) -> list[str]:
+def _tasks(config: LearningConfig) -> list[str]:
     """What a configuration names to learn: tasks, files, data sets of the hub."""
     if isinstance(config, RunConfig):
         return [] if config.data.path is None else [config.data.path]
@@ -228,7 +214,7 @@ def _task_label(task: GridTask) -> str:
 # ---------------------------------------------------------------------- what else decides a result
 
 
-def _forgetting_text(grid: GridConfig, config: RunConfig | SequenceConfig) -> str | None:
+def _forgetting_text(grid: GridConfig, config: LearningConfig) -> str | None:
     """The fixed text of a run; refused where it is asked for and there is none."""
     if "forgetting_text" not in grid.measure:
         return None
@@ -243,7 +229,7 @@ def _forgetting_text(grid: GridConfig, config: RunConfig | SequenceConfig) -> st
     return path
 
 
-def _versions(grid: GridConfig, config: RunConfig | SequenceConfig, checksum: Callable[[str], str]) -> dict[str, Any]:
+def _versions(grid: GridConfig, config: LearningConfig, checksum: Callable[[str], str]) -> dict[str, Any]:
     """Versions of the scorer and the tasks, checksums of files, and what our own adapters do by default."""
     bundled = config.model.path is None and config.retention.path is None
     known = [name for name in _tasks(config) if not os.path.exists(name) and "/" not in name]
@@ -257,7 +243,7 @@ def _versions(grid: GridConfig, config: RunConfig | SequenceConfig, checksum: Ca
     }
 
 
-def _own_adapter_settings(config: RunConfig | SequenceConfig) -> dict[str, Any]:
+def _own_adapter_settings(config: LearningConfig) -> dict[str, Any]:
     """Every setting of one of our adapters, since its presets may change; PEFT's own ones are PEFT's."""
     from secura.adapters import SecuraConfig
 
@@ -272,7 +258,7 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, set | frozenset) else value
 
 
-def _files(config: RunConfig | SequenceConfig) -> Sequence[str]:
+def _files(config: LearningConfig) -> Sequence[str]:
     """What a configuration names that may be a file."""
     names = [config.retention.path, config.method.calibration, *_tasks(config)]
     if isinstance(config, RunConfig):

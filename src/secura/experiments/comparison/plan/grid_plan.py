@@ -23,9 +23,10 @@ from secura.experiments.comparison.grid.expand import runs_of_grid
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.plan.gpus import GPUS, Gpu
 from secura.experiments.comparison.plan.memory_estimate import Folding, MemoryEstimate, estimate_memory
-from secura.experiments.comparison.plan.meta_model import all_weights, model_on_meta
+from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.comparison.plan.model_configs import config_of_model
-from secura.experiments.comparison.plan.step_count import count_step
+from secura.training.meta_layers import all_weights
+from secura.training.step_count import count_step
 
 Number = TypeVar("Number", int, float)
 _SLOW_STARTS = {"mica", "corda", "osf"}

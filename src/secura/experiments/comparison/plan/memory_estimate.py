@@ -31,8 +31,8 @@ from transformers import PreTrainedModel
 
 from secura.adapters.secura.factors import ChangeFactors
 from secura.adapters.secura.layer import SecuraLayer
-from secura.experiments.comparison.plan.meta_model import all_weights, decoder_layers, whole
-from secura.experiments.comparison.plan.step_count import StepCount
+from secura.training.meta_layers import all_weights, decoder_layers, whole
+from secura.training.step_count import StepCount
 
 OVERHEAD_BYTES = 1_000_000_000
 _FLOAT32_BYTES = 4

@@ -22,12 +22,12 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, TrainerCallback
 
+from secura.adapters.corda import adapter_state, save_as_lora
 from secura.errors import SecuraError, TrainingError
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.comparison.plan.model_configs import config_of_model
 from secura.experiments.methods.adapters import attach_adapter
-from secura.experiments.methods.corda import adapter_state, save_as_lora
 from secura.training.examples import Example
 from secura.training.trainer import Precision, make_trainer
 

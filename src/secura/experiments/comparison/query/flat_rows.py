@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from secura.evaluation.retention_metrics import ScoreMatrix, average_accuracy
+from secura.evaluation.tally import together
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.comparison_run import declared_runs
 from secura.experiments.comparison.runs.record import RunRecord
@@ -94,14 +95,15 @@ def _of_settings(settings: Mapping[str, Any]) -> Row:
 
 
 def _known(record: RunRecord) -> Row:
-    """Knowledge questions answered right, each counting once: shares of all, and after as a share of before."""
-    asked = sum(tally.asked for tally in record.knowledge.values())
-    before = sum(tally.before for tally in record.knowledge.values())
-    after = sum(tally.after for tally in record.knowledge.values())
-    if not asked:
+    """Knowledge questions, each counting once: the shares answered right, and what was kept."""
+    known = together(record.knowledge.values())
+    if not known.asked:
         return {}
-    kept = after / before if before else None
-    return {"knowledge_before": before / asked, "knowledge_after": after / asked, "knowledge_kept": kept}
+    return {
+        "knowledge_before": known.before / known.asked,
+        "knowledge_after": known.after / known.asked,
+        "knowledge_kept": known.kept,
+    }
 
 
 def _of_sequence(record: RunRecord) -> Row:

@@ -1,7 +1,7 @@
 """A comparison as tables for SQL, by duckdb.
 
 runs            one row a run, missing and failed ones included; see `flat_rows`
-knowledge       name, family, asked, before, after
+knowledge       name, family, asked, before, after, lost
 scores          name, stage, after_task, task, score; for sequences
 gradient_norms  name, step, norm
 spectra         name, layer, place, before, after
@@ -22,7 +22,11 @@ from secura.experiments.comparison.runs.record_files import read_records
 
 _TYPES = {"VARCHAR": pyarrow.string(), "BIGINT": pyarrow.int64(), "DOUBLE": pyarrow.float64()}
 _TABLES: dict[str, dict[str, str]] = {
-    "knowledge": {"name": "VARCHAR", "family": "VARCHAR", "asked": "BIGINT", "before": "BIGINT", "after": "BIGINT"},
+    "knowledge": {
+        "name": "VARCHAR",
+        "family": "VARCHAR",
+        **dict.fromkeys(("asked", "before", "after", "lost"), "BIGINT"),
+    },
     "scores": {
         "name": "VARCHAR",
         "stage": "BIGINT",
@@ -107,7 +111,7 @@ class Tables:
 def _knowledge(records: Sequence[RunRecord]) -> Iterator[tuple[Any, ...]]:
     for record in records:
         for family, tally in record.knowledge.items():
-            yield record.name, family, tally.asked, tally.before, tally.after
+            yield record.name, family, tally.asked, tally.before, tally.after, tally.lost
 
 
 def _scores(records: Sequence[RunRecord]) -> Iterator[tuple[Any, ...]]:

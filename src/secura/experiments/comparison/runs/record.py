@@ -8,35 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from secura.evaluation.spectra import Spectrum
+from secura.evaluation.tally import Tally
+
 Status = Literal["success", "failed", "canceled"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """Right answers in one group of questions, before and after."""
-
-    asked: int
-    """How many questions were asked."""
-    before: int
-    """How many the base model answered right."""
-    after: int
-    """How many the trained model answers right."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spectrum:
-    """Singular values of one adapted weight, largest first, before and after training."""
-
-    layer: str
-    """Name of the layer in the model."""
-    before: Sequence[float]
-    """Of W0; at most the 256 largest."""
-    after: Sequence[float]
-    """Of the weight as it is served; at most the 256 largest."""
-    norm_before: float
-    """L2 norm of all singular values, which is the Frobenius norm of W0."""
-    norm_after: float
-    """The same of the weight as it is served."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from secura.errors import DataError
+from secura.evaluation.tally import Tally
 from secura.experiments.comparison.runs.record import RunRecord
 from secura.experiments.files import write_json
 
@@ -228,7 +229,21 @@ def _from_json(stored: Mapping[str, Any]) -> RunRecord:
     own = stored.get("secura")
     if own is None:
         own = _of_peft(run, train, meta, metrics)
-    return _RECORD.validate_python({**own, **in_pefts_places})
+    return _RECORD.validate_python({**own, **_with_losses(own), **in_pefts_places})
+
+
+def _with_losses(own: Mapping[str, Any]) -> dict[str, Any]:
+    """Tallies of records from before losses were counted, with the fewest that their totals allow."""
+
+    def filled(tally: Any) -> Any:
+        older = isinstance(tally, dict) and "lost" not in tally and {"asked", "before", "after"} <= set(tally)
+        return Tally.of_totals(**tally) if older else tally
+
+    knowledge = own.get("knowledge")
+    return {
+        "gain": filled(own.get("gain")),
+        "knowledge": {name: filled(tally) for name, tally in knowledge.items()} if isinstance(knowledge, dict) else {},
+    }
 
 
 def _memory(train: Mapping[str, Any], key: str) -> float | None:

@@ -5,36 +5,35 @@ import math
 import shutil
 import statistics
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from secura.evaluation.forgetting_loss import mean_token_cross_entropy
+from secura.evaluation.forgetting_text import fixed_text
 from secura.evaluation.merged import merged_for_scoring
+from secura.evaluation.provenance import provenance
 from secura.evaluation.scoring import Model
+from secura.evaluation.spectra import Spectrum, spectra
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun
-from secura.experiments.comparison.runs.forgetting_text import fixed_text
-from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord, Spectrum, Tally
-from secura.experiments.comparison.runs.spectra import spectra
-from secura.experiments.comparison.runs.step_lines import StepLines, read_step_lines
+from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.files import ADAPTER_FOLDER, CONFIG_FILE, LOG_FILE, MODEL_FOLDER
 from secura.experiments.models.loading import load_model
-from secura.experiments.provenance import provenance
 from secura.experiments.run.prepare import PreparedRun, prepare_run
-from secura.experiments.run.train import RunResult, train_and_report
+from secura.experiments.run.questions import base_alone
+from secura.experiments.run.train import train_and_report
 from secura.experiments.sequence.matrix import SequenceScores
-from secura.experiments.sequence.run import PreparedSequence, load_stage, prepare_sequence, run_sequence
-from secura.experiments.sequence.stages import task_folder
+from secura.experiments.sequence.run import PreparedSequence, prepare_sequence, run_sequence
+from secura.experiments.sequence.stages import load_served, load_stage, task_folder
 from secura.experiments.settings.layers import config_from
 from secura.experiments.settings.run import ModelConfig, RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.training.examples import Example
+from secura.training.step_lines import StepLines, read_step_lines
 
 
 def blank_record(declared: GridRun) -> RunRecord:
@@ -76,7 +75,7 @@ def train_and_measure(run: ComparisonRun, console: Console) -> RunRecord:
 # ---------------------------------------------------------------------- one task
 
 
-def _train(declared: GridRun, run: PreparedRun, console: Console) -> RunRecord:
+def _train(declared: GridRun, run: PreparedRun[RunConfig], console: Console) -> RunRecord:
     _say_notes(run.notes, console)
     before = _text_loss(declared, run.model, run.tokenizer, trained=False)
     total = sum(weight.numel() for weight in run.model.parameters())
@@ -95,14 +94,11 @@ def _train(declared: GridRun, run: PreparedRun, console: Console) -> RunRecord:
             total_weights=total,
             training_seconds=result.training_seconds,
             rows=rows,
-            tokens=_tokens(run.examples, rows),
+            tokens=_tokens(run.task.examples, rows),
         ),
-        gain=_gain(result),
+        gain=result.new_task.total if result.new_task.total.asked else None,
         gain_nats=(result.new_task_loss.before, result.new_task_loss.after),
-        knowledge={
-            tally.family: Tally(asked=tally.asked, before=tally.before, after=tally.after)
-            for tally in result.retention.families
-        },
+        knowledge=result.retention.families,
     )
 
 
@@ -111,15 +107,10 @@ def _say_notes(notes: Sequence[str], console: Console) -> None:
         console.print(f"note: {note}", highlight=False)
 
 
-def _gain(result: RunResult) -> Tally | None:
-    total = result.new_task.total
-    return Tally(asked=total.asked, before=total.before, after=total.after) if total.asked else None
-
-
-def _rows(run: PreparedRun) -> int:
+def _rows(run: PreparedRun[RunConfig]) -> int:
     """Rows of all steps; the last batch of a pass over the data may be a smaller one."""
-    training, count = run.config.training, len(run.examples)
-    passes, batches = divmod(run.steps * training.gradient_accumulation, math.ceil(count / training.batch_size))
+    training, count = run.config.training, len(run.task.examples)
+    passes, batches = divmod(run.task.steps * training.gradient_accumulation, math.ceil(count / training.batch_size))
     return passes * count + batches * training.batch_size
 
 
@@ -130,25 +121,26 @@ def _tokens(examples: Sequence[Example], rows: int) -> int:
 # ---------------------------------------------------------------------- tasks one after the other
 
 
-def _sequence(declared: GridRun, run: PreparedSequence, console: Console) -> RunRecord:
-    _say_notes(run.notes, console)
-    matrix = run_sequence(run, console, _say_stage(console))
-    model, tokenizer, strategy = load_stage(run, 0)
-    before = _text_loss(declared, model, tokenizer, trained=False)
-    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    total = sum(weight.numel() for weight in model.parameters())
-    model, tokenizer, strategy = load_stage(run, len(run.tasks))
-    strategy.prepare_to_serve(model)
+def _sequence(declared: GridRun, sequence: PreparedSequence, console: Console) -> RunRecord:
+    _say_notes(sequence.notes, console)
+    run = sequence.run
+    matrix = run_sequence(sequence, console, _say_stage(console))
+    start = load_stage(run.config, run.folder, 0)
+    before = _text_loss(declared, start.model, start.tokenizer, trained=False)
+    trainable = sum(weight.numel() for weight in start.model.parameters() if weight.requires_grad)
+    total = sum(weight.numel() for weight in start.model.parameters())
+    del start  # before the next one is loaded
+    served = load_served(run.config, run.folder, len(run.tasks))
     return _record(
         declared,
         run.config.model,
-        model,
-        tokenizer,
+        served.model,
+        served.tokenizer,
         text_loss_before=before,
         logs=[task_folder(run.folder, stage, name) / LOG_FILE for stage, name in enumerate(run.names, start=1)],
         folder=run.folder,
         cost=Cost(trainable_weights=trainable, total_weights=total),
-        knowledge=_knowledge(matrix, len(run.tasks)),
+        knowledge=matrix.knowledge_kept(len(run.tasks)),
         sequence=SequenceRecord(
             tasks=run.names,
             scores=[list(row) for row in matrix.task_matrix().scores],
@@ -158,24 +150,13 @@ def _sequence(declared: GridRun, run: PreparedSequence, console: Console) -> Run
 
 
 def _say_stage(console: Console) -> Any:
-    def say(run: PreparedSequence, matrix: SequenceScores, stage: int, seconds: float) -> None:
-        name = run.names[stage - 1] if stage else "the base model"
+    def say(matrix: SequenceScores, stage: int, seconds: float) -> None:
+        name = matrix.tasks[stage - 1] if stage else "the base model"
         known = matrix.knowledge(stage)
         kept = "" if known is None else f", {known:.1%} of the knowledge questions right"
-        console.print(f"{stage}/{len(run.tasks)} {name}: {seconds:.0f} s{kept}", highlight=False)
+        console.print(f"{stage}/{len(matrix.tasks)} {name}: {seconds:.0f} s{kept}", highlight=False)
 
     return say
-
-
-def _knowledge(matrix: SequenceScores, last: int) -> dict[str, Tally]:
-    """The retention questions by family, of the base model and after the last task."""
-    families = {}
-    for group, cell in matrix.cells[0].items():
-        end = matrix.cells[last].get(group)
-        if group.startswith("knowledge:") and cell.asked and end is not None:
-            right = cell.right.count("1"), end.right.count("1")
-            families[group.removeprefix("knowledge:")] = Tally(asked=cell.asked, before=right[0], after=right[1])
-    return families
 
 
 # ---------------------------------------------------------------------- what is measured besides
@@ -211,12 +192,8 @@ def _text_loss(declared: GridRun, model: Model, tokenizer: PreTrainedTokenizerBa
     """What the fixed text costs the base model, or the trained one as it would be exported."""
     if "forgetting_text" not in declared.measure:
         return None
-    with merged_for_scoring(model) if trained else _base_alone(model):
+    with merged_for_scoring(model) if trained else base_alone(model):
         return mean_token_cross_entropy(model, tokenizer, fixed_text(declared.forgetting_text))
-
-
-def _base_alone(model: Model) -> AbstractContextManager[Any]:
-    return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

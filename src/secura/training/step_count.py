@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import PreTrainedModel
 
-from secura.experiments.comparison.plan.meta_model import LikeLayer, decoder_layers, signature
+from secura.training.meta_layers import LikeLayer, decoder_layers, signature
 
 
 @dataclass(frozen=True, kw_only=True)

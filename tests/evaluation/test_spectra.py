@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from secura.adapters import SecuraConfig
-from secura.experiments.comparison.runs.spectra import spectra
+from secura.evaluation.spectra import spectra
 
 
 def _moved(model: PeftModel) -> PeftModel:
@@ -56,6 +56,7 @@ def test_a_model_trained_whole_has_a_spectrum_for_each_linear_layer_below_its_ou
     assert "lm_head" not in found
     doubled = found.pop("model.layers.0.mlp.up_proj")
     assert doubled.norm_after == pytest.approx(2 * doubled.norm_before, rel=1e-6)
+    assert len(found) == 2 * 7 - 1
     assert all(each.after == each.before for each in found.values())
 
 

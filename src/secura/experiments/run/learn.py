@@ -1,26 +1,30 @@
-"""The steps of a run: its trainer, its callbacks, and how it stops."""
+"""The steps of one task: its trainer, its callbacks, and how it stops."""
 
-import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, set_seed
 
+from secura.continual.sequential import Sequential
 from secura.continual.strategy import Strategy
 from secura.continual.strategy_callback import STATE_FOLDER, StrategyCallback
 from secura.errors import ConfigError, StoppedError, TrainingError
 from secura.evaluation.scoring import Model
 from secura.experiments.files import LOG_FILE
-from secura.experiments.methods.strategies import make_strategy
+from secura.experiments.run.folder import resume_command
 from secura.experiments.run.prepare import PreparedRun
+from secura.experiments.run.rows import PreparedTask
+from secura.experiments.settings.run import RunConfig
 from secura.tasks.prompting import pad_token_of
 from secura.training.checkpoint_seal import SealCheckpoint
 from secura.training.checkpoints import checkpoints, step_of, trainable_weights_are_finite
 from secura.training.examples import Example
+from secura.training.fold_schedule import FoldCallback
 from secura.training.interrupt import SaveOnInterrupt
 from secura.training.processes import computes_on_cpu, gather_from_everyone, is_main_process, process_count, sharding
 from secura.training.progress import ShowProgress
@@ -29,10 +33,10 @@ from secura.training.stop_at_non_finite import StopAtNonFinite, non_finite
 from secura.training.trainer import make_trainer
 
 
-def first_batch(run: PreparedRun) -> list[Example]:
+def first_batch(run: PreparedRun[RunConfig]) -> list[Example]:
     """The rows that the first step will see, as the trainer draws them for all processes."""
     with tempfile.TemporaryDirectory() as folder, _use_cache_put_back(run.model):
-        trainer = _trainer(run, Path(folder), [])
+        trainer = _trainer(run, run.task, run.model, Path(folder), run.config.training.seed, [])
         batch = next(iter(trainer.get_train_dataloader()))
     rows = []
     for tokens, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
@@ -44,83 +48,104 @@ def first_batch(run: PreparedRun) -> list[Example]:
     return [row for rows in gather_from_everyone(rows) for row in rows]
 
 
-def train(run: PreparedRun, console: Console) -> float:
-    """Take the steps, or those that are left; returns how many seconds they took.
+def learn_task(
+    run: PreparedRun[Any],
+    task: PreparedTask,
+    model: Model,
+    strategy: Strategy,
+    *,
+    folder: Path,
+    seed: int,
+    task_index: int,
+    resume_from: Path | None,
+    console: Console | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> float:
+    """Take the steps of a task, or those that are left; returns how many seconds they took.
+
+    Args:
+        run: its settings.
+        task: what is learned.
+        model: the model as it is before the task, or was at `resume_from`; trained in place.
+        strategy: what is done against forgetting.
+        folder: of the checkpoints and the log of the steps.
+        seed: of the order of the rows and of dropout.
+        task_index: which task this is for the strategy, from 0.
+        resume_from: the checkpoint to go on from.
+        console: where progress is shown; None shows none.
+        callbacks: called after the folds of each step, before it is logged.
 
     Raises:
         TrainingError: if the loss, a gradient or a weight becomes NaN or infinite, or
-            Ctrl-C stopped the run; the message names the checkpoint to go on from.
+            Ctrl-C stopped the run; the message says how to go on.
     """
-    folder = run.folder
-    progress, interrupt = ShowProgress(console), SaveOnInterrupt()
-    shown = [StepLog(folder / LOG_FILE), progress] if is_main_process() else []
-    strategy = _strategy(run)
-    # What the base knows counts as an earlier task.
-    attached = [] if strategy is None else [StrategyCallback(strategy, task_index=1)]
-    callbacks = [*fold_callbacks(run), *shown, StopAtNonFinite(), interrupt, *attached, SealCheckpoint()]
+    folder.mkdir(parents=True, exist_ok=True)
+    interrupt = SaveOnInterrupt()
+    progress = None if console is None else ShowProgress(console)
+    attached = None if isinstance(strategy, Sequential) else StrategyCallback(strategy, task_index=task_index)
+    if attached is not None and resume_from is not None:
+        strategy.load(resume_from / STATE_FOLDER)
+    every = [
+        *_fold_callbacks(run, task),
+        *callbacks,
+        *([StepLog(folder / LOG_FILE), progress] if is_main_process() else []),
+        *(StopAtNonFinite(), interrupt, attached, SealCheckpoint()),
+    ]
     began = time.monotonic()
-    with _use_cache_put_back(run.model):
-        trainer = _trainer(run, folder, callbacks)
+    with _use_cache_put_back(model):
+        trainer = _trainer(run, task, model, folder, seed, [each for each in every if each is not None])
         if sharding() == "fsdp2" and process_count() > 1 and not trainer.accelerator.is_fsdp2:
             raise TrainingError(
                 "accelerate did not turn FSDP2 on, so no weight would be divided; see docs/multi_process.md."
             )
         try:
             with interrupt:
-                _take_steps(run, trainer)
+                _take_steps(trainer, task.steps, seed, resume_from)
         finally:
-            progress.close()
-            for callback in attached:
-                callback.release()
+            if progress is not None:
+                progress.close()
+            if attached is not None:
+                attached.release()
     step = trainer.state.global_step
-    if interrupt.interrupted and step < run.steps:
+    if interrupt.interrupted and step < task.steps:
         newest = next(iter(checkpoints(folder)), None)
         where = f"saved in {newest}" if newest else "nothing was saved"
+        which = f" of task {task_index + 1} of {len(run.tasks)}, {task.name}" if len(run.tasks) > 1 else ""
         raise StoppedError(
-            f"stopped by Ctrl-C after step {step} of {run.steps}, {where}; go on with: {resume_command(folder)}"
+            f"stopped by Ctrl-C after step {step} of {task.steps}{which}, {where}; "
+            f"go on with: {resume_command(run.folder, type(run.config))}"
         )
-    if not all(gather_from_everyone(trainable_weights_are_finite(run.model))):
-        raise non_finite("a trained weight is NaN or infinite", run.steps, folder)
-    if strategy is not None:
-        strategy.prepare_to_serve(run.model)
+    if not all(gather_from_everyone(trainable_weights_are_finite(model))):
+        raise non_finite("a trained weight is NaN or infinite", task.steps, folder)
     return time.monotonic() - began
 
 
-def _strategy(run: PreparedRun) -> Strategy | None:
-    """What is done against forgetting, as it was when the run stopped; None where nothing is."""
-    chosen = run.config.strategy
-    if chosen.name == "sequential":
-        return None
-    strategy = make_strategy(chosen.name, chosen.settings, seed=run.config.training.seed)
-    if run.resume_from is not None:
-        strategy.load(run.resume_from / STATE_FOLDER)
-    return strategy
-
-
-def _take_steps(run: PreparedRun, trainer: Trainer) -> None:
-    if run.resume_from and step_of(run.resume_from) >= run.steps:
+def _take_steps(trainer: Trainer, steps: int, seed: int, resume_from: Path | None) -> None:
+    if resume_from is not None and step_of(resume_from) >= steps:
         # Nothing is left to train, and `train` would take one step too many. What is due at the
         # end, such as a fold, comes after the last checkpoint, so it is still due.
-        trainer._load_from_checkpoint(str(run.resume_from))
+        trainer._load_from_checkpoint(str(resume_from))
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         return
-    set_seed(run.config.training.seed)
-    trainer.train(resume_from_checkpoint=str(run.resume_from) if run.resume_from else None)
+    set_seed(seed)
+    trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
 
 
-def resume_command(folder: Path) -> str:
-    """What to type to go on with a run."""
-    return f"secura train --resume --out {shlex.quote(str(folder))}"
-
-
-def _trainer(run: PreparedRun, folder: Path, callbacks: Sequence[TrainerCallback]) -> Trainer:
+def _trainer(
+    run: PreparedRun[Any],
+    task: PreparedTask,
+    model: Model,
+    folder: Path,
+    seed: int,
+    callbacks: Sequence[TrainerCallback],
+) -> Trainer:
     training = run.config.training
     try:
         return make_trainer(
-            run.model,
-            run.examples,
+            model,
+            task.examples,
             folder=folder,
-            steps=run.steps,
+            steps=task.steps,
             batch_size=training.batch_size,
             gradient_accumulation=training.gradient_accumulation,
             learning_rate=run.learning_rate,
@@ -128,11 +153,11 @@ def _trainer(run: PreparedRun, folder: Path, callbacks: Sequence[TrainerCallback
             schedule=training.schedule,
             max_grad_norm=training.max_grad_norm,
             weight_decay=training.weight_decay,
-            seed=training.seed,
+            seed=seed,
             save_every=training.save_every,
             gradient_checkpointing=training.gradient_checkpointing,
             precision=training.precision,
-            cpu=computes_on_cpu() if process_count() > 1 else run.model.device.type == "cpu",
+            cpu=computes_on_cpu() if process_count() > 1 else model.device.type == "cpu",
             pad_token=pad_token_of(run.tokenizer),
             callbacks=callbacks,
         )
@@ -150,11 +175,7 @@ def _use_cache_put_back(model: Model) -> Iterator[None]:
         model.config.use_cache = use_cache
 
 
-def fold_callbacks(run: PreparedRun) -> list[TrainerCallback]:
+def _fold_callbacks(run: PreparedRun[Any], task: PreparedTask) -> list[TrainerCallback]:
     """The callback that folds the adapter, where the method or the user wants it folded."""
     every = run.config.method.fold_every
-    if every is None or every == "method":  # a prepared run has the method's habit in its place
-        return []
-    from secura.training.fold_schedule import FoldCallback
-
-    return [FoldCallback(every=every, task=run.task)]
+    return [] if every is None else [FoldCallback(every=every, task=task.name)]

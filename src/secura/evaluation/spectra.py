@@ -1,6 +1,7 @@
 """Singular values of each adapted weight, before training and as it is served after it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
@@ -10,10 +11,25 @@ from transformers import PreTrainedModel
 
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.scoring import Model
-from secura.experiments.comparison.runs.record import Spectrum
 
 KEPT_VALUES = 256
 """At most this many singular values of a weight are stored, the largest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum:
+    """Singular values of one adapted weight, largest first, before and after training."""
+
+    layer: str
+    """Name of the layer in the model."""
+    before: Sequence[float]
+    """Of W0; at most the 256 largest."""
+    after: Sequence[float]
+    """Of the weight as it is served; at most the 256 largest."""
+    norm_before: float
+    """L2 norm of all singular values, which is the Frobenius norm of W0."""
+    norm_after: float
+    """The same of the weight as it is served."""
 
 
 def spectra(base: PreTrainedModel, trained: Model) -> list[Spectrum]:

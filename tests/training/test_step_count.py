@@ -7,9 +7,10 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaCo
 
 from secura.experiments.comparison.plan import meta_model, step_count
 from secura.experiments.comparison.plan.memory_estimate import Folding, estimate_memory
-from secura.experiments.comparison.plan.meta_model import all_weights, model_on_meta
-from secura.experiments.comparison.plan.step_count import count_step
+from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.methods.adapters import attach_adapter
+from secura.training.meta_layers import all_weights
+from secura.training.step_count import count_step
 
 SIZES = {
     "vocab_size": 96,

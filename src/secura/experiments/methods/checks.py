@@ -1,0 +1,146 @@
+"""What settings cannot do together, refused before a file is read or a model loaded.
+
+One check for `secura train`, `secura sequence` and each run of a grid. What depends on the rows or on
+the model is refused where these are read: see `secura.experiments.run.prepare`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from secura.errors import ConfigError
+from secura.experiments.methods.adapters import adapter_config
+from secura.experiments.methods.strategies import make_strategy
+from secura.experiments.settings.names import CANNOT_FOLD, Boundary, MethodName, StrategyName
+from secura.experiments.settings.run import MethodConfig, RunConfig
+from secura.experiments.settings.sequence import LearningConfig, SequenceConfig, SequenceMethodConfig
+
+_NEEDS_EARLIER_TASKS: tuple[StrategyName, ...] = ("replay", "ewc", "o_lora")
+"""Strategies that protect earlier tasks, and so do nothing in a run of one."""
+
+
+def check_settings(config: LearningConfig) -> None:
+    """Refuse settings that cannot work, whatever the rows and the model.
+
+    Args:
+        config: with the method's defaults in place of what was left open.
+
+    Raises:
+        ConfigError: naming the setting, its value and the way out.
+    """
+    _check_method(config.method)
+    if isinstance(config, SequenceConfig):
+        boundary = config.method.boundary
+        assert boundary != "method"
+        _check_boundary(config.method.name, boundary)
+        _check_sequence(config)
+    else:
+        boundary = "keep"
+        _check_one_task(config)
+    _check_strategy(config, boundary)
+
+
+def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:
+    if method.name == "full" and method.adapter:
+        raise ConfigError("method full has no adapter, so method.adapter must be empty.")
+    if method.name != "full":
+        adapter_config(method.name, method.adapter)
+    if method.calibration is not None and method.name != "corda":
+        raise ConfigError(f"method.calibration is for corda, and method.name is {method.name}; leave it out.")
+    every = method.fold_every
+    if every is None:
+        return
+    if method.name == "full":
+        raise ConfigError("method full has nothing to fold; leave out method.fold_every.")
+    if method.name in CANNOT_FOLD:
+        raise ConfigError(
+            f"method {method.name} is PEFT's own and cannot fold; leave out method.fold_every, "
+            "or choose cabr-lora, bounded-lora or secura."
+        )
+    if isinstance(every, int) and every < 1:
+        raise ConfigError(f"method.fold_every is {every}; it counts steps, from 1.")
+
+
+def _check_one_task(config: RunConfig) -> None:
+    if config.method.name == "full" and config.method.start_from is not None:
+        raise ConfigError("method full has no adapter to start from; leave out method.start_from.")
+    if config.strategy.name in _NEEDS_EARLIER_TASKS:
+        raise ConfigError(
+            f"strategy {config.strategy.name} protects earlier tasks, and a run learns one; use kl_anchor or lwf, or "
+            "learn several with secura sequence."
+        )
+    if config.model.path is None:
+        return
+    if config.data.path is None:
+        raise ConfigError("a model of your own needs data of your own; name a file with --data.")
+    if config.retention.min_retention is not None and config.retention.path is None:
+        raise ConfigError("--min-retention needs questions to measure it by; name a file with --retain.")
+
+
+def _check_sequence(config: SequenceConfig) -> None:
+    if config.model.path is not None and config.retention.min_retention is not None and config.retention.path is None:
+        raise ConfigError("retention.min_retention needs questions to measure it by; name a file in retention.path.")
+
+
+def _check_strategy(config: LearningConfig, boundary: Boundary) -> None:
+    strategy = config.strategy
+    _check_goes_together(strategy.name, strategy.settings, config.method.name, boundary)
+    make_strategy(strategy.name, strategy.settings, seed=config.training.seed)
+    if strategy.name != "sequential" and config.training.precision == "fp16":
+        raise ConfigError(
+            f"training.precision is fp16, which scales the loss, and the term of strategy {strategy.name} would not "
+            "be scaled with it; set training.precision to bf16."
+        )
+
+
+def _check_goes_together(
+    strategy: StrategyName, settings: Mapping[str, Any], method: MethodName, boundary: Boundary
+) -> None:
+    """Refuse combinations that would not do what they say.
+
+    Raises:
+        ConfigError: naming both sides and a combination that works.
+    """
+    if strategy == "kl_anchor" and method in ("full", "corda"):
+        raise ConfigError(
+            f"strategy kl_anchor needs an adapter that leaves the base when switched off, and method {method} has "
+            "none; use lwf."
+        )
+    if strategy == "ewc":
+        weights = settings.get("protects") == "effective_weight"
+        if weights and method in ("dora", "mica", "corda", "osf", "full"):
+            raise ConfigError(
+                f"strategy.settings.protects is effective_weight, which is not known for method {method}; protect "
+                "the parameters, or choose lora or one of secura's methods."
+            )
+        if not weights and boundary != "keep":
+            raise ConfigError(
+                f"strategy ewc holds parameters in place, but at method.boundary {boundary} they begin again; set "
+                "method.boundary to keep, or strategy.settings.protects to effective_weight."
+            )
+    if strategy == "ilora" and boundary != "keep":
+        raise ConfigError(
+            f"strategy ilora averages the adapter over all tasks, but at method.boundary {boundary} it begins again; "
+            "set method.boundary to keep."
+        )
+    if strategy == "o_lora" and (method != "lora" or boundary != "anew"):
+        raise ConfigError(
+            f"strategy o_lora gives each task a LoRA of its own, but the method is {method} and method.boundary "
+            f"{boundary}; set method.name to lora and method.boundary to anew."
+        )
+
+
+def _check_boundary(method: MethodName, boundary: Boundary) -> None:
+    """Refuse a boundary that a method cannot do."""
+    if boundary == "fold" and method in CANNOT_FOLD:
+        raise ConfigError(
+            f"method {method} cannot fold; set method.boundary to keep or anew, or choose one of secura's methods."
+        )
+    if boundary != "anew" and method == "corda":
+        raise ConfigError(
+            f"method corda starts each adapter from the model as it is, so method.boundary cannot be {boundary}; "
+            "set method.boundary to anew."
+        )
+    if boundary == "anew" and method == "osf":
+        raise ConfigError("method osf cannot be merged and begun anew; set method.boundary to keep.")
+    if boundary == "anew" and method == "full":
+        raise ConfigError("method full has no adapter to begin anew; set method.boundary to keep.")

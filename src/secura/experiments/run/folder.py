@@ -1,0 +1,104 @@
+"""The folder of a run: where it is, what may be in it, and whether the run in it can be gone on with."""
+
+import itertools
+import shlex
+from pathlib import Path
+from typing import Any
+
+from secura.errors import ConfigError
+from secura.experiments.files import CONFIG_FILE, write_text
+from secura.experiments.models.base_record import BaseFingerprint, check_base
+from secura.experiments.models.loading import model_source
+from secura.experiments.settings.layers import config_as_yaml, differences, load_config_of, read_yaml
+from secura.experiments.settings.run import RunConfig
+from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
+
+
+def run_folder(config: LearningConfig, *, resume: bool) -> Path:
+    """The folder of a run: the user's, or one in runs/ named for what is done.
+
+    A run of one task gets a new folder each time; a sequence always the same, since the same command goes on with it.
+    """
+    if config.out is not None:
+        return Path(config.out)
+    if isinstance(config, SequenceConfig):
+        return Path("runs") / f"sequence-{config.method.name}-{config.strategy.name}"
+    if resume:
+        raise ConfigError("--resume needs the folder of the run; name it with --out.")
+    stem = Path((config.data.path or "").split(":")[0]).name.split(".")[0]
+    first = Path("runs") / "-".join(part for part in (config.method.name, stem) if part)
+    free = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], free) if not folder.exists())
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a folder holds a run that was begun."""
+    return (folder / CONFIG_FILE).is_file()
+
+
+def check_folder(folder: Path, kind: type[LearningConfig], *, resume: bool) -> None:
+    """Refuse a folder that holds something else, or no run to go on with.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out {folder} is a file; name a folder.")
+    if resume and not is_begun(folder):
+        raise ConfigError(f"out {folder} holds no run to resume (no {CONFIG_FILE}); leave out --resume.")
+    if resume:
+        check_kind(folder, kind)
+    elif folder.is_dir() and any(folder.iterdir()):
+        if kind is SequenceConfig:
+            raise ConfigError(f"out {folder} is not empty and holds no sequence; name another folder with --out.")
+        raise ConfigError(
+            f"out {folder} is not empty; add --resume to go on with the run in it, or name another folder with --out."
+        )
+
+
+def check_kind(folder: Path, kind: type[LearningConfig]) -> None:
+    """Refuse the run of one task where a sequence is meant, and the other way round.
+
+    Raises:
+        ConfigError: naming the command that the folder is of.
+    """
+    is_sequence = "tasks" in read_yaml(folder / CONFIG_FILE)
+    if kind is SequenceConfig and not is_sequence:
+        raise ConfigError(f"{folder} holds a run of secura train, not a sequence; name a folder of secura sequence.")
+    if kind is RunConfig and is_sequence:
+        raise ConfigError(f"{folder} holds a sequence; go on with it with: {resume_command(folder, SequenceConfig)}")
+
+
+def check_same_run(folder: Path, config: LearningConfig, fingerprint: BaseFingerprint) -> None:
+    """Refuse to go on with the run in `folder` with other settings, or on another model, than it began with.
+
+    Raises:
+        ConfigError: naming every setting that differs.
+        BaseMismatchError: if the model has other weights.
+    """
+    saved = load_config_of(type(config), str(folder / CONFIG_FILE))
+    changed = differences(_without_places(saved), _without_places(config))
+    if changed:
+        raise ConfigError(
+            f"the run in {folder} cannot be resumed with other settings: {'; '.join(changed)}; "
+            "leave them as they were, or name another folder with --out."
+        )
+    check_base(folder, fingerprint, model_source(config.model))
+
+
+def _without_places(config: Any) -> Any:
+    """The settings that must not change in a resumed run: not where it lies, nor what it must keep."""
+    free = {"min_retention": None}
+    return config.model_copy(update={"out": None, "retention": config.retention.model_copy(update=free)})
+
+
+def write_config(folder: Path, config: LearningConfig) -> None:
+    """Write `config.yaml`."""
+    write_text(folder / CONFIG_FILE, config_as_yaml(config))
+
+
+def resume_command(folder: Path, kind: type[LearningConfig]) -> str:
+    """What to type to go on with a run."""
+    if kind is SequenceConfig:
+        return f"secura sequence {shlex.quote(str(folder / CONFIG_FILE))} --out {shlex.quote(str(folder))}"
+    return f"secura train --resume --out {shlex.quote(str(folder))}"

@@ -1,0 +1,202 @@
+"""The rows of a run as its model reads them: in tokens, within the context, some of them held out."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from secura.adapters.corda import CALIBRATION_TEXTS
+from secura.errors import ConfigError
+from secura.evaluation.retention_gate import check_gate_can_open
+from secura.experiments.data import TaskRows, calibration_items, hold_out, read_retention, read_task
+from secura.experiments.settings.run import TrainingConfig
+from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
+from secura.experiments.settings.task_order import ordered_tasks
+from secura.tasks.question import Item, Question
+from secura.training.examples import Example, example_from_item, fit_to_context
+
+ASK_MORE_KNOWLEDGE = "raise retention.per_family, or give --retain more questions"
+"""How the user asks more, where too few questions tell nothing."""
+
+_FEW_STEPS = 30
+"""Fewer steps than this teach little, and a user who has not asked for them is told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedTask:
+    """One task, read and checked."""
+
+    name: str
+    """What it is called in the report."""
+    examples: list[Example]
+    """What is trained on, in tokens."""
+    test: list[Item]
+    """What the gain on it is measured on."""
+    steps: int
+    """Optimizer steps that it is learned in."""
+
+
+def read_rows(config: LearningConfig) -> list[TaskRows]:
+    """Read the rows of every task, in the order they are learned.
+
+    Raises:
+        InputError: if a file or task cannot be used.
+    """
+    bundled, seed, test_rows = config.model.path is None, config.training.seed, config.data.test_rows
+    if isinstance(config, SequenceConfig):
+        return [
+            read_task(name, bundled_model=bundled, seed=seed, test_rows=test_rows, bundled_rows=config.data.train_rows)
+            for name in ordered_tasks(config)
+        ]
+    data = config.data
+    return [
+        read_task(
+            data.path,
+            bundled_model=bundled,
+            seed=seed,
+            test_rows=test_rows,
+            split=data.split,
+            test_path=data.test_path,
+        )
+    ]
+
+
+def retention_of(config: LearningConfig) -> list[Item]:
+    """The questions about what must not be lost.
+
+    Raises:
+        ConfigError: if they are too few to show that `retention.min_retention` is kept.
+        DataError: if a file cannot be used.
+    """
+    wanted = config.retention
+    items = read_retention(
+        wanted.path,
+        bundled_model=config.model.path is None,
+        per_family=wanted.per_family,
+        seed=config.training.seed,
+    )
+    if wanted.min_retention is not None:
+        questions = sum(isinstance(item, Question) for item in items)
+        check_gate_can_open(wanted.min_retention, questions, ask_more=ASK_MORE_KNOWLEDGE)
+    return items
+
+
+def longest_row(wanted: int | None, context: int | None) -> int:
+    """How many tokens a row may have: `data.max_length`, or the model's whole context.
+
+    Raises:
+        ConfigError: if neither is known, or the model reads less than is wanted.
+    """
+    if wanted is None and context is None:
+        raise ConfigError("neither model nor tokenizer says how long a row may be; set data.max_length.")
+    if wanted is not None and context is not None and wanted > context:
+        raise ConfigError(f"data.max_length is {wanted}, but the model reads {context} tokens at most.")
+    return wanted or context or 0
+
+
+def fit_task(
+    config: LearningConfig,
+    name: str,
+    rows: TaskRows,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    notes: list[str],
+) -> PreparedTask:
+    """Turn a task's rows into examples and questions that fit the context, and count its steps.
+
+    Adds to `notes` what the user should know, such as rows that were dropped.
+
+    Raises:
+        DataError: if a row is too long and `data.too_long` is refuse.
+    """
+    data = config.data
+    fitted = fit_to_context(
+        [example_from_item(tokenizer, item) for item in rows.train],
+        max_tokens=max_tokens,
+        too_long=data.too_long,
+        source=rows.name,
+    )
+    if fitted.too_long:
+        done = "dropped" if data.too_long == "drop" else "truncated"
+        notes.append(
+            f"{fitted.too_long} of {len(rows.train)} rows are longer than {max_tokens} tokens, {done} "
+            f"(longest {fitted.longest})"
+        )
+    examples = fitted.examples
+    if rows.test is not None:
+        source = f"the test questions of {rows.name}"
+        test = _that_fit_whole(rows.test, tokenizer, max_tokens, refuse=data.too_long == "refuse", source=source)
+        if len(test) < len(rows.test):
+            notes.append(
+                f"{len(rows.test) - len(test)} test rows are longer than {max_tokens} tokens and are not asked"
+            )
+    else:
+        items = [rows.train[index] for index in fitted.kept]
+        rest, held = hold_out(items, share=data.test_share, at_most=data.test_rows, seed=config.training.seed)
+        # A truncated question is another question, so it is learned from but not asked.
+        test = [items[index] for index in held if fitted.lengths[fitted.kept[index]] <= max_tokens]
+        examples = [examples[index] for index in rest]
+    if isinstance(config, SequenceConfig) and len(examples) > config.data.train_rows:
+        examples = random.Random(f"rows/{config.training.seed}").sample(examples, config.data.train_rows)
+    steps = count_steps(config.training, len(examples), rows.suggested_steps)
+    if config.training.steps is None and steps < _FEW_STEPS:
+        notes.append(_few_steps(config.training, name, len(examples), steps))
+    return PreparedTask(name=name, examples=examples, test=test, steps=steps)
+
+
+def refuse_long_questions(
+    items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, source: str
+) -> None:
+    """Refuse retention questions that do not fit the context: cut, they would be other questions."""
+    fit_to_context(
+        [example_from_item(tokenizer, item) for item in items],
+        max_tokens=max_tokens,
+        too_long="refuse",
+        source=source,
+        way_out="shorten or remove them",
+    )
+
+
+def _that_fit_whole(
+    items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, refuse: bool, source: str
+) -> list[Item]:
+    """The questions that fit the context whole; where too long rows are refused, all or none."""
+    fitted = fit_to_context(
+        [example_from_item(tokenizer, item) for item in items],
+        max_tokens=max_tokens,
+        too_long="refuse" if refuse else "truncate",
+        source=source,
+    )
+    return [item for item, length in zip(items, fitted.lengths, strict=True) if length <= max_tokens]
+
+
+def count_steps(training: TrainingConfig, rows: int, suggested: int | None = None) -> int:
+    """Optimizer steps of a task: as set, as its rows suggest, or as many as its epochs take, rounded up."""
+    if training.steps is not None:
+        return training.steps
+    if training.epochs is None and suggested is not None:
+        return suggested
+    return max(1, math.ceil(rows / _rows_a_step(training) * (training.epochs or 1.0)))
+
+
+def _few_steps(training: TrainingConfig, name: str, rows: int, steps: int) -> str:
+    enough = math.ceil(100 * _rows_a_step(training) / max(rows, 1))
+    return (
+        f"{name} has {rows} rows, which make {steps} steps of {_rows_a_step(training)} rows; so few teach little: "
+        f"training.epochs={enough} makes about 100 steps"
+    )
+
+
+def _rows_a_step(training: TrainingConfig) -> int:
+    return training.batch_size * training.gradient_accumulation
+
+
+def calibration_texts(config: LearningConfig, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
+    """What `corda` reads before it starts, in tokens; nothing for other methods."""
+    if config.method.name != "corda":
+        return []
+    bundled = config.model.path is None
+    items = calibration_items(config.method.calibration, bundled_model=bundled, seed=config.training.seed)
+    return [example_from_item(tokenizer, item).tokens[:max_tokens] for item in items[:CALIBRATION_TEXTS]]

@@ -1,0 +1,64 @@
+"""A task's change taken out of a finished sequence, and every score before and after."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from secura.adapters import undo
+from secura.errors import ConfigError
+from secura.experiments.files import ADAPTER_FOLDER, write_folder
+from secura.experiments.library_output import silence_libraries
+from secura.experiments.models.base_record import read_base_record
+from secura.experiments.run.rows import fit_task, read_rows, retention_of
+from secura.experiments.run.saving import save_result
+from secura.experiments.sequence.matrix import GroupScore, QuestionGroup
+from secura.experiments.sequence.opened import open_sequence
+from secura.experiments.sequence.scores import questions_by_group, score_groups
+from secura.experiments.sequence.stages import load_served
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undone:
+    """A task's change taken out of the last model."""
+
+    task: str
+    """The task."""
+    saved: Path
+    """The adapter without it."""
+    before: dict[QuestionGroup, GroupScore]
+    """The last stage's scores."""
+    after: dict[QuestionGroup, GroupScore]
+    """Scores without the task's change."""
+
+
+def undo_task(folder: Path, task: str) -> Undone:
+    """Take a task's change out of the last model, score the result, and save its adapter beside the sequence.
+
+    Raises:
+        ConfigError: if the sequence has learned nothing yet, or does not fold.
+        FoldError: if the task was not folded, naming those that were.
+    """
+    silence_libraries()
+    opened = open_sequence(folder)
+    config, last = opened.config, opened.last_stage
+    if not last:
+        raise ConfigError(f"the sequence in {folder} has not finished a task yet, so there is nothing to take out.")
+    if not opened.folds:
+        raise ConfigError(
+            f"the sequence in {folder} was learned with method.boundary {config.method.boundary}, so its tasks lie in "
+            "one adapter and cannot be told apart; learn it with method.boundary fold."
+        )
+    served = load_served(config, folder, last)
+    undo(served.model, task)
+    tests = {
+        name: fit_task(config, name, rows, served.tokenizer, served.max_tokens, []).test
+        for name, rows in zip(opened.names, read_rows(config), strict=True)
+    }
+    asked = tests if config.score_unseen else {name: tests[name] for name in opened.names[:last]}
+    after = score_groups(served, questions_by_group(asked, retention_of(config)), config.scoring)
+    saved = folder / f"without-{task}"
+
+    def fill(path: Path) -> None:
+        save_result(path / ADAPTER_FOLDER, served.model, served.tokenizer, record=read_base_record(folder))
+
+    write_folder(saved, fill)
+    return Undone(task=task, saved=saved / ADAPTER_FOLDER, before=opened.matrix.cells.get(last, {}), after=after)
