@@ -5,10 +5,11 @@ import torch
 from saved_by_autograd import saved_on_a_cpu
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, PretrainedConfig
 
-from secura.experiments.comparison.plan import meta_model, step_count
+from secura.experiments.comparison.plan import meta_model
 from secura.experiments.comparison.plan.memory_estimate import Folding, estimate_memory
 from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.methods.adapters import attach_adapter
+from secura.training import step_count
 from secura.training.meta_layers import all_weights
 from secura.training.step_count import count_step
 

@@ -29,7 +29,7 @@ def plan(
 
     from secura.cli.plan_view import show_plan, show_trials
     from secura.experiments.comparison.plan.grid_plan import plan_runs, runs_of_files
-    from secura.experiments.library_output import silence_libraries
+    from secura.training.library_output import silence_libraries
 
     silence_libraries()
     console = Console()

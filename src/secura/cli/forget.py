@@ -74,10 +74,10 @@ def _forget(settings: "ForgetSettings", folder: Path) -> int:
     from rich.console import Console
 
     from secura.cli.forget_view import show_forgetting
-    from secura.experiments.files import write_json, write_text
     from secura.experiments.forget.result_json import JSON_FILE, result_as_json
     from secura.experiments.forget.run import forget as compare_models
     from secura.report.forget_page import PAGE_FILE, forget_page
+    from secura.whole_files import write_json, write_text
 
     console = Console()
     result = compare_models(settings, console)

@@ -23,13 +23,13 @@ from secura.evaluation.provenance import provenance
 from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.task_score import TaskScore, as_json
-from secura.experiments.files import write_json
-from secura.experiments.library_output import silence_libraries
 from secura.experiments.models.pair import BUNDLED, ReadyModel, model_pair
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
 from secura.tasks.task_items import chance_level, task_items, task_version_key
+from secura.training.library_output import silence_libraries
+from secura.whole_files import write_json
 
 SCORES_FILE = "evaluation.json"
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from secura.experiments.comparison.runs.record import RunRecord
-from secura.experiments.files import write_text
 from secura.report.comparison.cost import cost
 from secura.report.comparison.exhibit import Absent, Exhibit, HeatMap, Panel, Table, TableCell
 from secura.report.comparison.gradient_norms import gradient_norms
@@ -29,6 +28,7 @@ from secura.report.comparison.spectra import spectra
 from secura.report.comparison.style import Style, styles_of
 from secura.report.page_parts import for_script, own_file, page_templates, plotly_script
 from secura.report.wording import listed, plural
+from secura.whole_files import write_text
 
 PAGE_FILE = "report.html"
 FIGURES_FOLDER = "figures"

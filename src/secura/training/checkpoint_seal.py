@@ -5,13 +5,13 @@ A folder that a crash tore has no seal, and one that was damaged later does not 
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from secura.training.processes import is_main_process, wait_for_everyone
+from secura.whole_files import write_text
 
 SEAL_FILE = "seal.json"
 
@@ -19,9 +19,7 @@ SEAL_FILE = "seal.json"
 def seal(folder: Path) -> None:
     """Write the checksums of every file below `folder` into it."""
     sums = {str(path.relative_to(folder)): _checksum(path) for path in _files(folder)}
-    partial = folder / f"{SEAL_FILE}.partial"
-    partial.write_text(json.dumps(sums, indent=1), encoding="utf-8")
-    os.replace(partial, folder / SEAL_FILE)
+    write_text(folder / SEAL_FILE, json.dumps(sums, indent=1))
 
 
 def seal_holds(folder: Path) -> bool:

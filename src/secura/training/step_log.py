@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from secura.training.memory import memory_in_use_mb
+from secura.whole_files import write_text
 
 
 class StepLog(TrainerCallback):
@@ -26,9 +26,7 @@ class StepLog(TrainerCallback):
         if self.path.exists() and state.global_step:
             lines = self.path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if _step(line) <= state.global_step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        write_text(self.path, "".join(line + "\n" for line in kept))
 
     def on_log(
         self,

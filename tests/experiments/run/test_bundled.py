@@ -26,8 +26,8 @@ def test_the_default_run_teaches_the_bundled_model_a_task_it_could_not_do(tmp_pa
 
 def test_the_default_run_is_little_work(tmp_path: Path) -> None:
     run = prepare_run(load_config(assignments=[f"out={tmp_path / 'out'}"]))
-    longest = max(len(example.tokens) for example in run.examples)
-    tokens = run.steps * run.config.training.batch_size * longest
+    longest = max(len(example.tokens) for example in run.task.examples)
+    tokens = run.task.steps * run.config.training.batch_size * longest
     # Multiplications and additions, forward and backward. One core of a laptop does more than 10^10 in a second.
     assert 6 * run.base_weights * tokens < 1e12
 

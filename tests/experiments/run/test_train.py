@@ -199,7 +199,7 @@ def test_a_strategy_changes_a_run_and_resumes_with_it(
         (["strategy.name=o_lora"], "a run learns one; use kl_anchor or lwf"),
         (["strategy.name=kl_anchor", "strategy.settings.strenght=2"], "the nearest is strategy.settings.strength"),
         (["strategy.settings.strength=2"], "sequential has no settings"),
-        (["strategy.name=kl"], "strategy.name is 'kl'"),
+        (["strategy.name=kl"], r"unknown strategy 'kl'; the nearest is"),
     ],
 )
 def test_a_strategy_that_one_run_cannot_use_is_refused(

@@ -234,7 +234,7 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
             ["method.name=dora", "strategy.name=ewc", "strategy.settings.protects=effective_weight"],
             "not known for method dora",
         ),
-        (["strategy.name=repaly"], "strategy.name is 'repaly'"),
+        (["strategy.name=repaly"], "unknown strategy 'repaly'; the nearest is replay"),
         (["method.name=lora", "method.fold_every=2"], "cannot fold"),
         (["method.fold_every=0"], "it counts steps, from 1"),
         (["method.calibration=rows.jsonl"], "method.calibration is for corda"),

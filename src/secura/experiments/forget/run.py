@@ -27,9 +27,9 @@ from secura.evaluation.task_score import TaskScore
 from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
 from secura.experiments.forget.tasks import AskedTask, asked_tasks
 from secura.experiments.forget.token_views import with_token_views
-from secura.experiments.library_output import silence_libraries
 from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
 from secura.tasks.task_items import task_version_key
+from secura.training.library_output import silence_libraries
 
 DEFAULT_COUNT = 200
 """Questions a task: a loss of 4 points is seen, and the bundled model answers in seconds."""

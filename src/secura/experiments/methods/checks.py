@@ -32,11 +32,12 @@ def check_settings(config: LearningConfig) -> None:
         boundary = config.method.boundary
         assert boundary != "method"
         _check_boundary(config.method.name, boundary)
-        _check_sequence(config)
     else:
         boundary = "keep"
         _check_one_task(config)
     _check_strategy(config, boundary)
+    if config.model.path is not None and config.retention.min_retention is not None and config.retention.path is None:
+        raise ConfigError("min_retention needs questions to measure it by; name a file with --retain.")
 
 
 def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:
@@ -68,17 +69,8 @@ def _check_one_task(config: RunConfig) -> None:
             f"strategy {config.strategy.name} protects earlier tasks, and a run learns one; use kl_anchor or lwf, or "
             "learn several with secura sequence."
         )
-    if config.model.path is None:
-        return
-    if config.data.path is None:
+    if config.model.path is not None and config.data.path is None:
         raise ConfigError("a model of your own needs data of your own; name a file with --data.")
-    if config.retention.min_retention is not None and config.retention.path is None:
-        raise ConfigError("--min-retention needs questions to measure it by; name a file with --retain.")
-
-
-def _check_sequence(config: SequenceConfig) -> None:
-    if config.model.path is not None and config.retention.min_retention is not None and config.retention.path is None:
-        raise ConfigError("retention.min_retention needs questions to measure it by; name a file in retention.path.")
 
 
 def _check_strategy(config: LearningConfig, boundary: Boundary) -> None:

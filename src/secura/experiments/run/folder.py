@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from secura.errors import ConfigError
-from secura.experiments.files import CONFIG_FILE, write_text
+from secura.experiments.files import CONFIG_FILE
 from secura.experiments.models.base_record import BaseFingerprint, check_base
 from secura.experiments.models.loading import model_source
 from secura.experiments.settings.layers import config_as_yaml, differences, load_config_of, read_yaml
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
+from secura.whole_files import write_text
 
 
 def run_folder(config: LearningConfig, *, resume: bool) -> Path:

@@ -11,16 +11,15 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from secura.adapters.corda import adapter_state
+from secura.adapters.dividing import get_ready_to_divide
 from secura.adapters.sharding import whole_shape
 from secura.errors import BaseMismatchError, InputError
 from secura.evaluation.scoring import Model, context_length
-from secura.experiments.library_output import silence_libraries
 from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import with_method_defaults
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
 from secura.experiments.models.loading import check_tokens_are_known, load_model, model_source
-from secura.experiments.run.divided import get_ready_to_divide
 from secura.experiments.run.folder import check_folder, check_same_run, is_begun, run_folder
 from secura.experiments.run.processes import check_processes
 from secura.experiments.run.rows import (
@@ -37,6 +36,7 @@ from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
+from secura.training.library_output import silence_libraries
 from secura.training.processes import divides_weights, from_main_process, wait_for_everyone
 
 Config = TypeVar("Config", RunConfig, SequenceConfig)

@@ -9,8 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from secura.adapters.corda import save_as_lora
 from secura.evaluation.scoring import Model
-from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, write_json
+from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.models.base_record import BASE_RECORD
+from secura.whole_files import write_json
 
 
 def result_folder(folder: Path, model: Model) -> Path:

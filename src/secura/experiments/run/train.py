@@ -12,13 +12,14 @@ from typing import Any
 from rich.console import Console
 from transformers import TrainerCallback
 
+from secura.adapters.dividing import whole_state
 from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import SCORING_VERSION
-from secura.experiments.files import REPORT_FILE, write_folder, write_json
+from secura.experiments.files import REPORT_FILE
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.models.base_record import BASE_RECORD
-from secura.experiments.run.divided import whole_model, whole_state
+from secura.experiments.run.divided import whole_model
 from secura.experiments.run.folder import write_config
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
@@ -26,6 +27,7 @@ from secura.experiments.run.questions import Answers, ask
 from secura.experiments.run.saving import result_folder, save_result
 from secura.experiments.settings.run import RunConfig
 from secura.training.processes import from_main_process, is_main_process, process_count, sharding
+from secura.whole_files import write_folder, write_json
 
 
 @dataclass(frozen=True, kw_only=True)

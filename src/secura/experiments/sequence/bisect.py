@@ -6,12 +6,12 @@ from pathlib import Path
 from secura.errors import ConfigError
 from secura.evaluation.merged import merged_for_scoring
 from secura.experiments.data import read_retention
-from secura.experiments.library_output import silence_libraries
 from secura.experiments.run.rows import retention_of
 from secura.experiments.sequence.opened import OpenedSequence, open_sequence
 from secura.experiments.sequence.scores import score_group
 from secura.experiments.sequence.stages import load_served
 from secura.tasks.question import Item
+from secura.training.library_output import silence_libraries
 
 
 @dataclass(frozen=True, kw_only=True)

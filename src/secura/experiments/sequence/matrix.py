@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from secura.evaluation.retention_metrics import ScoreMatrix
 from secura.evaluation.tally import Tally
-from secura.experiments.files import write_json
+from secura.whole_files import write_json
 
 MATRIX_FILE = "matrix.json"
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from secura.adapters import fold
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.provenance import provenance
-from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, write_folder, write_json
+from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.models.base_record import BASE_RECORD
 from secura.experiments.run.folder import write_config
 from secura.experiments.run.learn import learn_task
@@ -39,6 +39,7 @@ from secura.experiments.settings.sequence import SequenceConfig
 from secura.tasks.prompting import pad_token_of
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.examples import PadToLongest
+from secura.whole_files import write_folder, write_json
 
 SUMMARY_FILE = "sequence.json"
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from secura.continual.strategy import Strategy
 from secura.evaluation.scoring import Model, context_length
-from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, write_folder
+from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.models.base_record import base_fingerprint, check_base
@@ -23,6 +23,7 @@ from secura.experiments.models.loading import load_model, model_source
 from secura.experiments.run.rows import calibration_texts, longest_row
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.training.checkpoint_seal import seal, seal_holds
+from secura.whole_files import write_folder
 
 STRATEGY_FOLDER = "strategy"
 

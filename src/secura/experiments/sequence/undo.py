@@ -5,8 +5,7 @@ from pathlib import Path
 
 from secura.adapters import undo
 from secura.errors import ConfigError
-from secura.experiments.files import ADAPTER_FOLDER, write_folder
-from secura.experiments.library_output import silence_libraries
+from secura.experiments.files import ADAPTER_FOLDER
 from secura.experiments.models.base_record import read_base_record
 from secura.experiments.run.rows import fit_task, read_rows, retention_of
 from secura.experiments.run.saving import save_result
@@ -14,6 +13,8 @@ from secura.experiments.sequence.matrix import GroupScore, QuestionGroup
 from secura.experiments.sequence.opened import open_sequence
 from secura.experiments.sequence.scores import questions_by_group, score_groups
 from secura.experiments.sequence.stages import load_served
+from secura.training.library_output import silence_libraries
+from secura.whole_files import write_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,18 @@ class ModelConfig(Section):
     """Where to compute; auto is the GPU where there is one."""
 
 
-class DataConfig(Section):
+class RowsConfig(Section):
+    """How rows are held out and fitted to the model."""
+
+    test_share: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the rows of a file to hold out where no test questions are given."""
+    max_length: int | None = Field(default=None, ge=2)
+    """Longest row in tokens; null is the model's context."""
+    too_long: Literal["refuse", "drop", "truncate"] = "refuse"
+    """What happens to rows longer than that; truncate cuts the beginning of the prompt."""
+
+
+class DataConfig(RowsConfig):
     """What to learn."""
 
     path: str | None = None
@@ -38,14 +49,8 @@ class DataConfig(Section):
     """Split of a hub data set whose name ends in none."""
     test_path: str | None = None
     """File or hub data set that gain is measured on; null holds out a share of `path`."""
-    test_share: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Share of the rows of `path` to hold out, where `test_path` is null."""
     test_rows: int = Field(default=200, ge=0)
     """At most this many rows are held out or asked."""
-    max_length: int | None = Field(default=None, ge=2)
-    """Longest row in tokens; null is the model's context."""
-    too_long: Literal["refuse", "drop", "truncate"] = "refuse"
-    """What happens to rows longer than that; truncate cuts the beginning of the prompt."""
 
 
 class MethodConfig(Section):

@@ -8,6 +8,7 @@ from secura.experiments.settings.names import Boundary, MethodName
 from secura.experiments.settings.run import (
     ModelConfig,
     RetentionConfig,
+    RowsConfig,
     RunConfig,
     ScoringConfig,
     Section,
@@ -16,19 +17,13 @@ from secura.experiments.settings.run import (
 )
 
 
-class SequenceDataConfig(Section):
+class SequenceDataConfig(RowsConfig):
     """The rows of each task."""
 
     train_rows: int = Field(default=2400, ge=1)
     """At most this many rows of a task are learned from, drawn by the seed."""
-    test_share: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """Share of the rows of a file to hold out; bundled tasks have test questions of their own."""
     test_rows: int = Field(default=100, ge=1)
     """At most this many questions of a task are asked."""
-    max_length: int | None = Field(default=None, ge=2)
-    """Longest row in tokens; null is the model's context."""
-    too_long: Literal["refuse", "drop", "truncate"] = "refuse"
-    """What happens to rows longer than that; truncate cuts the beginning of the prompt."""
 
 
 class SequenceMethodConfig(Section):

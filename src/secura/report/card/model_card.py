@@ -14,8 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from secura.errors import ConfigError
 from secura.evaluation.tally import CONFIDENCE, TOO_FEW, Tally, interval_cell, kept_cell, kept_phrase, percent
-from secura.experiments.files import write_text
 from secura.report.card.finished_run import FinishedRun, Group
+from secura.whole_files import write_text
 
 CARD_FILE = "README.md"
 

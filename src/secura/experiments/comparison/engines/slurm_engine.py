@@ -18,7 +18,7 @@ from typing import Any
 from secura.errors import ConfigError
 from secura.experiments.comparison.engines.command_line import GRACE_SECONDS, RunningCommand, append_to_log
 from secura.experiments.comparison.engines.engine import Ended, Job
-from secura.experiments.files import write_json
+from secura.whole_files import write_json
 
 SUBMITTED_FILE = "submitted.json"
 """In the engine's folder: the Slurm job of each run that has not been seen to end."""

@@ -161,7 +161,7 @@ def load_grid(file: Path, assignments: Sequence[str] = ()) -> GridConfig:
         _check_shape(grid)
         _check_conditions(grid)
         for place, settings in _settings_of(grid):
-            _check_settings(place, settings, grid.kind)
+            _check_section(place, settings, grid.kind)
     except ConfigError as problem:
         raise ConfigError(f"{file}: {problem}") from problem
     return grid
@@ -222,7 +222,7 @@ def _settings_of(grid: GridConfig) -> Iterator[tuple[str, Settings]]:
         yield f"overrides[{index}].set", override.set
 
 
-def _check_settings(place: str, settings: Settings, kind: Kind) -> None:
+def _check_section(place: str, settings: Settings, kind: Kind) -> None:
     """Refuse a section with an unknown key, a wrong value, or what the grid gives each run."""
     nested: Settings = {}
     try:

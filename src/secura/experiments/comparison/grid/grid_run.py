@@ -26,7 +26,7 @@ class GridRun:
     task: str
     """The task as the grid calls it, or `sequence`."""
     settings: Mapping[str, Any]
-    """The configuration, the method's habits in place of what was left open; no folder."""
+    """The configuration, the method's defaults in place of what was left open; no folder."""
     measure: tuple[Measure, ...] = ()
     """What is measured besides the questions, sorted."""
     forgetting_text: str | None = None

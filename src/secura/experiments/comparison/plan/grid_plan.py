@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import PretrainedConfig
@@ -28,6 +28,7 @@ from secura.experiments.comparison.plan.model_configs import config_of_model
 from secura.training.meta_layers import all_weights
 from secura.training.step_count import count_step
 
+Number = TypeVar("Number", int, float)
 _SLOW_STARTS = {"mica", "corda", "osf"}
 """Methods that take weights apart, or read text, before they begin."""
 DEFAULT_TOKENS = 512
@@ -89,14 +90,12 @@ class Plan:
     @property
     def steps(self) -> int | None:
         """All optimizer steps; None where some are not known."""
-        steps = [row.steps for row in self.rows if row.steps is not None]
-        return sum(steps) if len(steps) == len(self.rows) else None
+        return _sum_if_known([row.steps for row in self.rows])
 
     @property
     def flops(self) -> float | None:
         """All operations; None where some are not known."""
-        flops = [row.flops for row in self.rows if row.flops is not None]
-        return sum(flops) if len(flops) == len(self.rows) else None
+        return _sum_if_known([row.flops for row in self.rows])
 
 
 def runs_of_files(files: Sequence[Path], assignments: Sequence[str] = ()) -> list[GridRun]:
@@ -129,20 +128,26 @@ def plan_runs(runs: Sequence[GridRun], *, tokens: int = DEFAULT_TOKENS) -> Plan:
 
 
 def _row(grid: str, model: str, label: str, members: Sequence[tuple[GridRun, RunCost]]) -> PlanRow:
-    steps, flops = 0, 0.0
-    for run, cost in members:
-        steps += run.steps or 0
-        flops += (run.steps or 0) * cost.flops_per_step
-    known = all(run.steps is not None for run, _ in members)
     return PlanRow(
         grid=grid,
         model=model,
         label=label,
         runs=len(members),
-        steps=steps if known else None,
+        steps=_sum_if_known([run.steps for run, _ in members]),
         largest=max((cost for _, cost in members), key=lambda cost: cost.memory.total),
-        flops=flops if known else None,
+        flops=_sum_if_known(
+            [None if run.steps is None else float(run.steps * cost.flops_per_step) for run, cost in members]
+        ),
     )
+
+
+def _sum_if_known(values: Sequence[Number | None]) -> Number | None:
+    total: Number | None = None
+    for value in values:
+        if value is None:
+            return None
+        total = value if total is None else total + value
+    return total
 
 
 def _notes(runs: Sequence[GridRun], tokens: int) -> list[str]:

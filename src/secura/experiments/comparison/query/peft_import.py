@@ -7,7 +7,7 @@ from pathlib import Path
 
 from secura.errors import DataError
 from secura.experiments.comparison.runs.record_files import read_record, record_path
-from secura.experiments.files import write_text
+from secura.whole_files import write_text
 
 _OLD_RUN = "--20"
 """PEFT keeps earlier runs of an experiment beside the last one, under its name and a date."""

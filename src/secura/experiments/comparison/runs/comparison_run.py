@@ -8,7 +8,7 @@ from typing import Literal
 from secura.errors import DataError
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.record_files import read_record, record_path
-from secura.experiments.files import write_json
+from secura.whole_files import write_json
 
 DECLARED_FOLDER = "cells"
 RUNS_FOLDER = "runs"

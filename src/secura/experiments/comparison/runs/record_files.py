@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from secura.errors import DataError
 from secura.evaluation.tally import Tally
 from secura.experiments.comparison.runs.record import RunRecord
-from secura.experiments.files import write_json
+from secura.whole_files import write_json
 
 RESULTS_FOLDER = "results"
 FAILED_FOLDER = "failed"
