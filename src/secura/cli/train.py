@@ -67,8 +67,16 @@ def train(
 
 def _saved_config(out: str | None) -> str | None:
     """The settings of the run to resume, so that none need be repeated."""
-    saved = Path(out) / "config.yaml" if out is not None else None
-    return str(saved) if saved is not None and saved.is_file() else None
+    if out is None:
+        return None
+    from secura.experiments.files import CONFIG_FILE
+    from secura.experiments.run.folder import check_kind, is_begun
+    from secura.experiments.settings.run import RunConfig
+
+    if not is_begun(Path(out)):
+        return None
+    check_kind(Path(out), RunConfig)
+    return str(Path(out) / CONFIG_FILE)
 
 
 def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from accelerate.data_loader import SeedableRandomSampler
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer
 from typing_extensions import override
 
 from secura.training.examples import Example
+from secura.training.warm_up import WarmUpTrainer
 
 _FILLER = -1
 """The index of a row that nothing is learned from."""
@@ -62,7 +62,7 @@ class FilledOrder(Sampler[int]):
         self.drawn.set_epoch(epoch)
 
 
-class SharedTrainer(Trainer):
+class SharedTrainer(WarmUpTrainer):
     """transformers' `Trainer` of several processes, with the order of rows that one process has."""
 
     @override

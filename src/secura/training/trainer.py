@@ -1,5 +1,6 @@
 """The transformers `Trainer`, set up the way secura trains; nothing of its loop is rewritten.
 
+Its warm-up begins above zero; see `warm_up`.
 With several processes each takes its share of every batch; see `shared_batches`.
 """
 
@@ -14,6 +15,7 @@ from transformers.trainer_callback import PrinterCallback
 from secura.training.examples import Example, PadToLongest
 from secura.training.processes import let_fsdp_shard_on_cpu, process_count, sharding
 from secura.training.shared_batches import FilledExamples, SharedTrainer
+from secura.training.warm_up import WarmUpTrainer
 
 Precision = Literal["as-stored", "bf16", "fp16"]
 
@@ -84,7 +86,7 @@ def make_trainer(
         report_to="none",
         log_level="error",
     )
-    kind: type[Trainer] = Trainer
+    kind: type[Trainer] = WarmUpTrainer
     dataset: Any = list(examples)
     if processes > 1:
         let_fsdp_shard_on_cpu()

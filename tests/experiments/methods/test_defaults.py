@@ -31,3 +31,18 @@ def test_over_a_sequence_secura_moves_each_weight_less_unless_told_otherwise() -
     assert adapter("method.name=secura", "method.adapter.tau=0.2", "method.adapter.r=4") == {"tau": 0.2, "r": 4}
     assert adapter("method.name=lora") == {}
     assert with_method_defaults(load_config(None, ["method.name=secura"], {})).method.adapter == {}
+
+
+def test_a_sequence_takes_a_hundred_steps_a_task_whatever_else_is_set() -> None:
+    def training(*settings: str) -> tuple[int | None, float | None]:
+        config = with_method_defaults(load_config_of(SequenceConfig, None, list(settings)))
+        return config.training.steps, config.training.epochs
+
+    assert training() == training("training.batch_size=4") == (100, None)
+    assert training("training.epochs=2.0") == (None, 2.0)
+    assert training("training.steps=7") == (7, None)
+
+
+def test_a_sequence_asks_twenty_questions_a_family_whatever_else_is_set() -> None:
+    for settings in ([], ["retention.min_retention=0.9"]):
+        assert load_config_of(SequenceConfig, None, settings).retention.per_family == 20

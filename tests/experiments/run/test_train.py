@@ -13,6 +13,7 @@ from tiny_models import ARCHITECTURES, save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from secura.errors import BaseMismatchError, ConfigError, DataError, TrainingError
+from secura.experiments.models.pair import model_pair
 from secura.experiments.run.learn import first_batch
 from secura.experiments.run.prepare import PreparedRun, prepare_run
 from secura.experiments.run.train import RunResult, train_and_report
@@ -362,6 +363,26 @@ def test_a_folder_that_is_no_model_is_refused(rows_file: Path, llama_folder: Pat
     _, result = _run(_config(llama_folder, rows_file, tmp_path / "out"))
     with pytest.raises(ConfigError, match="holds an adapter, not a model"):
         prepare_run(_config(result.saved, rows_file, tmp_path / "again"))
+
+
+def test_a_run_of_one_step_changes_the_model(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
+    _run(_config(llama_folder, rows_file, tmp_path / "out", "training.steps=1"))
+    (line,) = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert line["learning_rate"] > 0
+    trained = load_file(tmp_path / "out" / "adapter" / "adapter_model.safetensors")
+    assert any(value.any() for name, value in trained.items() if "lora_B" in name)
+
+
+def test_an_adapter_trained_in_bfloat16_is_of_the_base_that_is_stored_in_float32(
+    llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    _, result = _run(_config(llama_folder, rows_file, tmp_path / "out", "model.dtype=bfloat16", method="secura"))
+    pair = model_pair(str(llama_folder), str(result.saved))
+    with pair.tuned() as ready:
+        assert ready.model.dtype == torch.float32
+    assert pair.notes == []
+    start = f"method.start_from={result.saved}"
+    prepare_run(_config(llama_folder, rows_file, tmp_path / "next", start, method="secura"))
 
 
 def test_long_rows_are_refused_dropped_or_truncated(llama_folder: Path, tmp_path: Path) -> None:

@@ -9,14 +9,16 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from secura import ConfigError, FoldError
+from secura import ConfigError, FoldError, InputError
+from secura.experiments.run.folder import check_kind, write_config
 from secura.experiments.sequence.bisect import bisect_family
-from secura.experiments.sequence.matrix import QuestionGroup, SequenceScores
+from secura.experiments.sequence.matrix import QuestionGroup, SequenceScores, write_matrix
 from secura.experiments.sequence.opened import open_sequence
 from secura.experiments.sequence.run import prepare_sequence, run_sequence
 from secura.experiments.sequence.stages import stage_folder
 from secura.experiments.sequence.undo import undo_task
 from secura.experiments.settings.layers import load_config_of
+from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.world import NEW_TASKS, SEQUENCE, bundled_model_path
@@ -231,11 +233,15 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
             "not known for method dora",
         ),
         (["strategy.name=repaly"], "strategy.name is 'repaly'"),
-        (["training.steps=null"], "training.steps is null"),
+        (["method.name=lora", "method.fold_every=2"], "cannot fold"),
+        (["method.fold_every=0"], "it counts steps, from 1"),
+        (["method.calibration=rows.jsonl"], "method.calibration is for corda"),
+        (["data.max_length=100000"], "but the model reads"),
+        (["data.max_length=4"], "rows are longer than"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is(setting: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(InputError, match=message):
         prepare_sequence(config(tmp_path / "out", *setting))
     assert not (tmp_path / "out").exists()
 
@@ -244,3 +250,42 @@ def test_the_matrix_file_says_which_task_came_before_each_stage(tmp_path: Path) 
     learn(tmp_path / "out", "tasks=[two_steps]")
     stored = json.loads((tmp_path / "out" / "matrix.json").read_text())
     assert [stage["after_task"] for stage in stored["stages"]] == [None, "two_steps"]
+
+
+def test_the_log_reads_files_and_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn(tmp_path / "out")
+    matrix = (tmp_path / "out" / "matrix.json").read_text()
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", _fails)
+    monkeypatch.setattr("secura.experiments.data.read_items", _fails)
+    opened = open_sequence(tmp_path / "out")
+    assert opened.ledger == opened.names == ["different_homes", "two_steps", "pair_in_short"]
+    assert opened.last_stage == 3
+    write_matrix(tmp_path, opened.matrix)
+    assert (tmp_path / "matrix.json").read_text() == matrix
+
+
+def _fails(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("loaded or read")
+
+
+def test_a_folder_of_the_other_command_is_named_as_such(tmp_path: Path) -> None:
+    learn(tmp_path / "sequence", "tasks=[two_steps]")
+    with pytest.raises(ConfigError, match=r"holds a sequence; go on with it with: secura sequence .*config\.yaml"):
+        check_kind(tmp_path / "sequence", RunConfig)
+    write_config(tmp_path / "run", RunConfig())
+    with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):
+        open_sequence(tmp_path / "run")
+    with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):
+        prepare_sequence(config(tmp_path / "run"))
+
+
+def test_a_whole_model_of_a_stage_still_generates_with_its_cache(tmp_path: Path) -> None:
+    learn(tmp_path / "out", "method.name=full", "tasks=[two_steps]")
+    stored = json.loads((tmp_path / "out" / "model" / "config.json").read_text())
+    assert stored["use_cache"] is True
+
+
+def test_half_precision_without_a_strategy_is_not_refused_for_one(tmp_path: Path) -> None:
+    prepare_sequence(config(tmp_path / "out", "training.precision=fp16"))
+    with pytest.raises(ConfigError, match=r"set training\.precision to bf16"):
+        prepare_sequence(config(tmp_path / "out", "training.precision=fp16", "strategy.name=lwf"))

@@ -77,8 +77,6 @@ def _check_one_task(config: RunConfig) -> None:
 
 
 def _check_sequence(config: SequenceConfig) -> None:
-    if config.training.steps is None and config.training.epochs is None:
-        raise ConfigError("training.steps is null; set training.steps or training.epochs, for each task.")
     if config.model.path is not None and config.retention.min_retention is not None and config.retention.path is None:
         raise ConfigError("retention.min_retention needs questions to measure it by; name a file in retention.path.")
 

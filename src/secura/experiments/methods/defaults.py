@@ -13,6 +13,9 @@ from secura.experiments.settings.names import Boundary, MethodName
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
 
+SEQUENCE_STEPS = 100
+"""Steps of each task of a sequence where neither steps nor epochs are set."""
+
 Config = TypeVar("Config", RunConfig, SequenceConfig)
 
 
@@ -48,7 +51,8 @@ METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
 def with_method_defaults(config: Config) -> Config:
     """The configuration with its method's own settings in place of what was left open, so that what is stored is true.
 
-    These are the learning rate, the fold schedule and, in a sequence, the boundary and what its adapter needs.
+    These are the learning rate, the fold schedule and, in a sequence, the boundary, what its adapter needs, and the
+    steps of each task.
     """
     defaults = METHOD_DEFAULTS[config.method.name]
     method: dict[str, Any] = {}
@@ -58,10 +62,12 @@ def with_method_defaults(config: Config) -> Config:
         method["adapter"] = {**defaults.in_sequence, **config.method.adapter}
         if config.method.boundary == "method":
             method["boundary"] = defaults.boundary
-    rate = config.training.learning_rate or defaults.learning_rate
+    training: dict[str, Any] = {"learning_rate": config.training.learning_rate or defaults.learning_rate}
+    if isinstance(config, SequenceConfig) and config.training.steps is None and config.training.epochs is None:
+        training["steps"] = SEQUENCE_STEPS
     return config.model_copy(
         update={
             "method": config.method.model_copy(update=method),
-            "training": config.training.model_copy(update={"learning_rate": rate}),
+            "training": config.training.model_copy(update=training),
         }
     )

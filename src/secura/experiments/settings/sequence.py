@@ -46,6 +46,13 @@ class SequenceMethodConfig(Section):
     """fold puts a task's change into the ledger, keep goes on with the adapter, anew merges it and begins another."""
 
 
+class SequenceRetentionConfig(RetentionConfig):
+    """Which knowledge must not be lost; asked for after each task, so fewer questions than of one run."""
+
+    per_family: int = Field(default=20, ge=1)
+    """Questions per field of knowledge, drawn by the seed."""
+
+
 class SequenceConfig(Section):
     """One sequence: tasks in order, with one method and one strategy."""
 
@@ -61,9 +68,9 @@ class SequenceConfig(Section):
     """Which adapter learns, and what becomes of it between tasks."""
     strategy: StrategyConfig = StrategyConfig()
     """What is done against forgetting, besides the adapter."""
-    training: TrainingConfig = TrainingConfig(steps=100)
-    """The steps of each task."""
-    retention: RetentionConfig = RetentionConfig(per_family=20)
+    training: TrainingConfig = TrainingConfig()
+    """The steps of each task: 100 where neither training.steps nor training.epochs is set."""
+    retention: SequenceRetentionConfig = SequenceRetentionConfig()
     """Which knowledge must not be lost."""
     scoring: ScoringConfig = ScoringConfig()
     """How answers are scored."""

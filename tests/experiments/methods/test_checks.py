@@ -1,0 +1,51 @@
+import pytest
+
+from secura.errors import ConfigError
+from secura.experiments.methods.checks import check_settings
+from secura.experiments.methods.defaults import with_method_defaults
+from secura.experiments.settings.layers import load_config_of
+from secura.experiments.settings.run import RunConfig
+from secura.experiments.settings.sequence import SequenceConfig
+
+BOTH = (RunConfig, SequenceConfig)
+
+
+def _check(kind: type[RunConfig] | type[SequenceConfig], *settings: str) -> None:
+    check_settings(with_method_defaults(load_config_of(kind, None, settings)))
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_every_default_passes(kind: type[RunConfig] | type[SequenceConfig]) -> None:
+    _check(kind)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["method.name=lora", "method.fold_every=2"], "method lora is PEFT's own and cannot fold"),
+        (["method.name=full", "method.fold_every=2"], "method full has nothing to fold"),
+        (["method.fold_every=0"], "method.fold_every is 0; it counts steps, from 1"),
+        (["method.calibration=rows.jsonl"], "method.calibration is for corda, and method.name is secura"),
+        (["method.name=full", "method.adapter.r=4"], "method full has no adapter"),
+        (["method.adapter.tua=1"], "the nearest is method.adapter.tau"),
+        (["method.name=lora", "strategy.name=lwf", "training.precision=fp16"], "set training.precision to bf16"),
+        (["strategy.settings.strength=1"], "sequential has no settings"),
+        (
+            ["model.path=mine", "retention.min_retention=0.9", "data.path=rows.jsonl"],
+            "needs questions to measure it by",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_alike_for_one_task_and_for_several(
+    kind: type[RunConfig] | type[SequenceConfig], settings: list[str], says: str
+) -> None:
+    settings = [each for each in settings if kind is RunConfig or not each.startswith("data.path")]
+    with pytest.raises(ConfigError, match=says) as raised:
+        _check(kind, *settings)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_model_of_ones_own_needs_data_of_ones_own() -> None:
+    with pytest.raises(ConfigError, match="name a file with --data"):
+        _check(RunConfig, "model.path=mine")
