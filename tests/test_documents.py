@@ -68,13 +68,14 @@ def test_every_setting_in_the_readme_can_be_set() -> None:
             load_config(assignments=[assignment])
 
 
-def test_every_row_in_the_readme_is_read() -> None:
+@pytest.mark.parametrize(("path", "least"), [(README, 4), (ROOT / "docs" / "evaluation.md", 3)])
+def test_every_row_in_a_document_is_read(path: Path, least: int) -> None:
     import json
 
-    rows = [json.loads(line) for block in blocks(README, "json") for line in block.splitlines()]
-    assert len(rows) >= 4
+    rows = [json.loads(line) for block in blocks(path, "json") for line in block.splitlines()]
+    assert len(rows) >= least
     for row in rows:
-        item_from_row(row, where="README")
+        item_from_row(row, where=path.name)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

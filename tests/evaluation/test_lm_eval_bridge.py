@@ -207,6 +207,20 @@ def test_items_come_back_one_by_one_for_paired_tests(exported: dict[str, tuple[A
         assert_close(list(theirs.per_item[column]), [each.score for each in ours.items])
 
 
+def test_answers_that_are_compared_by_a_rule_are_compared_by_it_in_the_harness_too(tmp_path: Path) -> None:
+    model, tokenizer = load_bundled_model(), load_bundled_tokenizer()
+    homes = [item for item in task_items(CATALOGUE["homes"], count=6) if isinstance(item, Question)]
+    items: list[Item] = [
+        *(replace(item, answer=item.answer.upper(), match="contains") for item in homes[:3]),
+        replace(homes[3], answer="nowhere", accept=(homes[3].answer.upper(),), match="normalised"),
+        *(replace(item, answer=item.answer.upper()) for item in homes[4:]),
+    ]
+    task = replace(CATALOGUE["homes"], name="ruled", metric="match")
+    ours = score_task(model, tokenizer, task, items)
+    (theirs,) = harness_scores(model, tokenizer, export_tasks([(task, items)], tmp_path), include=tmp_path)
+    assert list(theirs.per_item["match,none"]) == [each.score for each in ours.items] == [1, 1, 1, 1, 0, 0]
+
+
 @contextmanager
 def _exported_colours(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     items: list[Item] = [

@@ -61,3 +61,11 @@ def test_the_report_is_json_with_every_answer() -> None:
 def test_answers_to_different_questions_are_not_compared() -> None:
     with pytest.raises(ValueError, match="different questions"):
         BeforeAndAfter(before=_answers("r", "ages"), after=_answers("r", "sums"))
+
+
+def test_the_rule_by_which_an_answer_was_compared_stands_beside_it() -> None:
+    question = Question(prompt="days?", answer="7", match="number", accept=("seven",))
+    answers = [ScoredAnswer(question=question, given="seven days", correct=True), *_answers("r", "ages")]
+    ruled, plain = before_and_after_as_json(BeforeAndAfter(before=answers, after=answers))["answers"]
+    assert (ruled["match"], ruled["accept"]) == ("number", ["seven"])
+    assert not {"match", "accept"} & plain.keys()

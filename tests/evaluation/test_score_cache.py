@@ -14,6 +14,7 @@ TASK = made_task("older", "accuracy")
 ITEMS: list[Item] = [
     Question(prompt=f"Who is older, {name} or Ann?", answer=name, choices=(name, "Ann")) for name in ("Bo", "Cy", "Di")
 ]
+FREE = [Question(prompt="Who is older?", answer="Bo")]
 SCORE = made_score(TASK, ITEMS, [1.0, 0.0, 1.0], "Ann")
 
 
@@ -47,6 +48,15 @@ def test_nothing_but_the_score_is_left_in_the_folder(tmp_path: Path) -> None:
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == [path]
 
 
+def test_a_rule_makes_another_key_and_a_question_without_one_keeps_the_key_of_earlier_releases() -> None:
+    ruled = [
+        replace(FREE[0], **rule) for rule in ({}, {"match": "contains"}, {"match": "number"}, {"accept": ("Ann",)})
+    ]
+    assert len({_key(items=[question]).items for question in ruled}) == 4
+    # The checksum that this question's score was stored under before a question had a rule.
+    assert _key(items=FREE).items == "ff53625cc124fb0528d27f1fe9d2dead238b2d7cdd542243053a3e78af7f0bb8"
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -57,6 +67,9 @@ def test_nothing_but_the_score_is_left_in_the_folder(tmp_path: Path) -> None:
         {"items": ITEMS[:2]},
         {"items": ITEMS[::-1]},
         {"items": [*ITEMS[:2], replace(ITEMS[2], answer="Ann")]},
+        {"items": FREE},
+        {"items": [replace(FREE[0], match="contains")]},
+        {"items": [replace(FREE[0], accept=("Ann",))]},
         {"items": [*ITEMS[:2], PlainText(text="Who is older?")]},
         {"tokenizer": tiny_tokenizer(chat=True)},
         {"scoring": 3},

@@ -165,6 +165,19 @@ def test_a_stop_string_of_the_task_ends_its_answers() -> None:
     assert found.given == "grey\nand more"
 
 
+def test_a_free_answer_is_right_by_its_questions_rule_where_the_metric_is_match() -> None:
+    said: list[Item] = [Question(prompt="sky?", answer="It is Blue."), Question(prompt="how many?", answer="7.0 or so")]
+    rules: list[Item] = [
+        Question(prompt="sky?", answer="grey", accept=("blue",), match="contains"),
+        Question(prompt="how many?", answer="7", match="number"),
+    ]
+    model = model_that_knows(TOKENIZER, said)
+    score = score_task(model, TOKENIZER, _task("match"), rules)
+    assert [each.correct for each in score.items] == [True, True]
+    assert score.value == 1.0
+    assert score_task(model, TOKENIZER, _task("exact_match"), rules).value == 0.0
+
+
 def test_a_chat_template_is_used_where_the_tokenizer_has_one() -> None:
     tokenizer = tiny_tokenizer(chat=True)
     assert score_task(model_that_knows(tokenizer, FREE), tokenizer, _task("exact_match"), FREE).value == 1.0
@@ -173,11 +186,12 @@ def test_a_chat_template_is_used_where_the_tokenizer_has_one() -> None:
 
 def test_corpus_metrics_are_of_the_corpus_and_items_have_their_own() -> None:
     given, right = ["it is blue and grey", "a long red sky"], ["it is blue and red", "a long red sky at night"]
-    scores, value, also = measure("bleu", given, right)
+    asked = [Question(prompt="?", answer=each) for each in right]
+    scores, value, also = measure("bleu", given, asked)
     assert value == also["bleu"] == corpus_bleu(given, right)
     assert also["chrf"] == corpus_chrf(given, right)
     assert scores == [sentence_bleu(*pair) for pair in zip(given, right, strict=True)]
-    assert measure("rouge1", given, right)[2].keys() == {"rouge1", "rougeL"}
+    assert measure("rouge1", given, asked)[2].keys() == {"rouge1", "rougeL"}
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from models_that_know import model_that_knows
 from tiny_models import CONTEXT, tiny_model, tiny_tokenizer
 from torch.testing import assert_close
 
 from secura.evaluation.answer_loss import mean_answer_loss
 from secura.evaluation.score_task import score_task
-from secura.evaluation.scoring import score_questions, sum_log_likelihoods
+from secura.evaluation.scoring import answer_limits, score_questions, sum_log_likelihoods
 from secura.tasks.finding import find_tasks
 from secura.tasks.prompting import answer_tokens, end_tokens, prompt_tokens
 from secura.tasks.question import PlainText, Question
@@ -84,6 +85,50 @@ def test_what_the_model_says_is_scored_right_when_it_is_the_right_answer() -> No
     (again,) = score_questions(model, tokenizer, [wanted])
     # The random model never ends by itself, so it says as much as a longer answer allows.
     assert again.given.startswith(said.given)
+
+
+RULED = [
+    Question(prompt="sky?", answer="blue", match="contains"),
+    Question(prompt="sea?", answer="grey", accept=("BLUE",), match="first_line"),
+    Question(prompt="how many?", answer="7", match="number"),
+    Question(prompt="row?", answer='{"a": 1}', match="json"),
+    Question(prompt="grass?", answer="green"),
+    Question(prompt="snow?", answer="white"),
+]
+SAID = ["Well, it is\n\nblue.", "Blue!\nSo I think.", "7 of them", '{"a":\n1.0}', "green\nas grass", "White"]
+
+
+def test_each_free_answer_is_read_by_its_own_rule_and_ends_where_the_rule_says() -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    known = [Question(prompt=asked.prompt, answer=said) for asked, said in zip(RULED, SAID, strict=True)]
+    scored = score_questions(model_that_knows(tokenizer, known), tokenizer, RULED)
+    assert [each.question for each in scored] == RULED
+    assert [each.correct for each in scored] == [True, True, True, True, True, False]
+    # Letter for letter, an answer ends with its line; by any other rule it may go on, up to the end of the turn.
+    assert [each.given for each in scored] == [*SAID[:4], "green", "White"]
+
+
+def test_an_answer_by_a_rule_may_be_longer_than_the_right_one_but_not_endless() -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    questions = [Question(prompt="sky?", answer="blue", match="contains")]
+    assert answer_limits(tokenizer, questions) == (24, ())
+    wordy = [Question(prompt="sky?", answer="grey " * 100)]
+    (scored,) = score_questions(model_that_knows(tokenizer, wordy), tokenizer, questions)
+    assert len(tokenizer(scored.given, add_special_tokens=False)["input_ids"]) <= 24
+    longer = [Question(prompt="sky?", answer="blue", accept=("it is blue and grey " * 5,), match="contains")]
+    assert answer_limits(tokenizer, longer)[0] == 8 + len(
+        answer_tokens(tokenizer, "sky?", longer[0].accept[0], end=False)
+    )
+
+
+@pytest.mark.parametrize(("answers", "stop"), [(["blue", " a\n"], ("\n",)), (["blue", "a\nb"], ())])
+def test_letter_for_letter_answers_end_at_a_line_break_unless_one_holds_it(
+    answers: list[str], stop: tuple[str, ...]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    questions = [Question(prompt="?", answer=answer) for answer in answers]
+    longest = max(len(answer_tokens(tokenizer, "?", answer, end=False)) for answer in answers)
+    assert answer_limits(tokenizer, questions) == (longest + 8, stop)
 
 
 def test_the_models_own_generation_settings_are_set_aside_and_put_back() -> None:

@@ -41,6 +41,14 @@ def test_a_longer_chat_keeps_its_turns_and_answers_with_the_last_assistant_turn(
     assert list(question.asked) == turns
 
 
+def test_a_row_may_say_how_its_answer_is_compared_and_what_else_is_right() -> None:
+    rule = {"match": "number", "accept": [" seven ", "VII"]}
+    chat = {"messages": [{"role": "user", "content": "Days?"}, {"role": "assistant", "content": "7"}]}
+    expected = Question(prompt="Days?", answer="7", match="number", accept=("seven", "VII"))
+    assert item_from_row({"prompt": "Days?", "target": "7", **rule}, where=WHERE) == expected
+    assert item_from_row({**chat, **rule}, where=WHERE) == expected
+
+
 def test_a_row_with_text_alone_is_plain_text() -> None:
     assert item_from_row({"text": "Once."}, where=WHERE) == PlainText(text="Once.")
 
@@ -58,6 +66,12 @@ def test_a_row_with_text_alone_is_plain_text() -> None:
         ({"question": "a", "choices": "ab", "answer": 0}, "not a list of two or more texts"),
         ({"question": "a", "choices": ["a", "a"], "answer": 0}, "repeat themselves"),
         ({"question": "a", "answer": 3}, "'answer' is 3, not a text"),
+        ({"question": "a", "answer": "b", "match": "contain"}, "'match' is 'contain'; the nearest is 'contains'"),
+        ({"question": "a", "answer": "b", "match": 3}, "'match' is 3; the nearest is"),
+        ({"question": "a", "answer": "b", "match": ["json"]}, "all are exact, normalised, first_line"),
+        ({"question": "a", "answer": "b", "accept": "c"}, "'accept' is 'c', not a list of texts"),
+        ({"question": "a", "answer": "b", "accept": ["c", " "]}, "not a list of texts"),
+        ({"question": "a", "answer": "{b}", "match": "json"}, "'match' is json, but '{b}' is not"),
         ({"prompt": "a", "target": " "}, "'target' is empty"),
         ({"text": ""}, "'text' is empty"),
         ({"messages": []}, "not a list of turns"),

@@ -12,7 +12,8 @@ from secura.errors import ConfigError, DataError
 from secura.tasks.catalogue import CATALOGUE
 from secura.tasks.question import Item, PlainText, Question
 from secura.tasks.task import HubRows, Row, Task
-from secura.tasks.task_items import BUNDLED_COUNTS, task_items
+from secura.tasks.task_items import task_items
+from secura.tasks.user_tasks import load_user_tasks
 from secura.tasks.world import knowledge_questions
 
 TASK = replace(CATALOGUE["piqa"], name="mine")
@@ -109,7 +110,7 @@ def test_a_task_without_rows_of_a_kind_says_so(tmp_path: Path) -> None:
         task_items(CATALOGUE["mmlu"], split="train")
     with pytest.raises(DataError, match=r"--data-dir \S+ has no mmlu\.train\.jsonl or \.gz; name another folder"):
         task_items(CATALOGUE["mmlu"], data=tmp_path, split="train")
-    with pytest.raises(DataError, match="homes asks what the bundled model knows; it has no rows to learn from"):
+    with pytest.raises(DataError, match="homes asks what a model knows already; it has no rows to learn from"):
         task_items(CATALOGUE["homes"], split="train")
 
 
@@ -166,7 +167,7 @@ def test_a_row_of_the_hub_with_other_columns_is_named_by_its_number(monkeypatch:
 def test_knowledge_of_the_bundled_world_is_asked_as_training_asks_it(tmp_path: Path) -> None:
     drawn = task_items(CATALOGUE["homes"], data=tmp_path, count=9, seed=4)
     assert drawn == [question for question in knowledge_questions(9, 4) if question.family == "homes"]
-    assert len(task_items(CATALOGUE["sums"])) <= BUNDLED_COUNTS["test"]
+    assert len(task_items(CATALOGUE["sums"])) <= CATALOGUE["sums"].drawn["test"]
 
 
 @pytest.mark.parametrize(("name", "by_length"), [("arc_easy", True), ("commonsense_qa", False), ("gsm8k", False)])
@@ -176,6 +177,18 @@ def test_questions_carry_the_rule_of_their_task(name: str, by_length: bool, tmp_
     (item,) = task_items(CATALOGUE[name], data=tmp_path)
     assert isinstance(item, Question)
     assert item.by_length is by_length
+
+
+def test_a_rule_that_the_metric_would_not_follow_is_refused_by_its_line(tmp_path: Path) -> None:
+    rows = [{"prompt": "a?", "target": "b"}, {"prompt": "c?", "target": "d", "match": "contains"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text("name: mine\nrows: rows.jsonl\nmetric: exact_match\n")
+    (task,) = load_user_tasks(yaml)
+    with pytest.raises(DataError, match=r"line 2: 'match' is 'contains', but metric exact_match of task mine"):
+        task_items(task)
+    items = task_items(replace(task, metric="match"))
+    assert [item.match for item in items if isinstance(item, Question)] == ["exact", "contains"]
 
 
 def test_a_task_may_name_a_family_of_its_own(tmp_path: Path) -> None:

@@ -92,6 +92,28 @@ def test_an_answer_that_may_be_a_choice_or_the_number_of_another_is_refused(tmp_
         task_items(load(tmp_path, text))
 
 
+def test_a_rule_of_the_task_holds_where_a_row_names_none(tmp_path: Path) -> None:
+    text = TEMPLATED.replace("exact_match", "match\nmatch: contains")
+    (item,) = task_items(load(tmp_path, text))
+    assert isinstance(item, Question)
+    assert item.match == "contains"
+    rows = [{"prompt": "a?", "target": "7"}, {"prompt": "b?", "target": "8", "match": "number"}]
+    items = task_items(load(tmp_path, "name: mine\nrows: rows.jsonl\nmetric: match\nmatch: contains\n", rows))
+    assert [item.match for item in items if isinstance(item, Question)] == ["contains", "number"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("metric: match\nmatch: contain", "'match' is 'contain'; the nearest is 'contains', all are exact, normalised"),
+        ("metric: exact_match\nmatch: contains", "'match' is for metric match, and 'metric' is 'exact_match'"),
+    ],
+)
+def test_a_rule_that_is_none_or_does_nothing_is_refused(tmp_path: Path, keys: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load(tmp_path, f"name: mine\nrows: rows.jsonl\n{keys}\n")
+
+
 def test_plain_text_is_scored_by_perplexity(tmp_path: Path) -> None:
     text = "name: mine\nrows: rows.jsonl\nmetric: perplexity\n"
     assert task_items(load(tmp_path, text, [{"text": "a b"}])) == [PlainText(text="a b", family="mine")]

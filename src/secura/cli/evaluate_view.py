@@ -15,6 +15,7 @@ _CALLED = {
     "accuracy": "right",
     "accuracy_by_length": "right, by length",
     "exact_match": "right",
+    "match": "right",
     "number_match": "right number",
     "rouge1": "ROUGE-1",
     "rougeL": "ROUGE-L",
@@ -71,7 +72,7 @@ def _own_table(scores: Sequence[TaskScore], chances: Sequence[float | None]) -> 
 
 
 def _shown(metric: str, value: float) -> str:
-    if metric in ("accuracy", "accuracy_by_length", "exact_match", "number_match"):
+    if metric in ("accuracy", "accuracy_by_length", "exact_match", "match", "number_match"):
         return f"{value:.1%}"
     if metric in ("rouge1", "rougeL", "bleu", "chrf"):
         return f"{100 * value:.1f}"  # as papers give them

@@ -309,7 +309,8 @@ def _exported_row(task: Task, item: Item) -> dict[str, Any]:
     # As `secura.tasks.prompting` reads it.
     prompt = item.prompt.rstrip(" ")
     if not item.choices:
-        return {"prompt": prompt, "target": item.answer}
+        ruled = {"match": item.match, "accept": list(item.right_answers)} if task.metric == "match" else {}
+        return {"prompt": prompt, "target": item.answer, **ruled}
     return {"prompt": prompt, "choices": list(item.choices), "answer": item.choices.index(item.answer)}
 
 
@@ -387,6 +388,7 @@ def _settings(task: Task, name: str) -> dict[str, Any]:
 
 _MEASURED: dict[str, tuple[str, dict[str, str]]] = {
     "exact_match": ("exact_match", {"exact_match": "mean"}),
+    "match": ("match", {"match": "mean"}),
     "number_match": ("number_match", {"number_match": "mean"}),
     "rouge1": ("overlap", {"rouge1": "mean", "rougeL": "mean"}),
     "rougeL": ("overlap", {"rouge1": "mean", "rougeL": "mean"}),

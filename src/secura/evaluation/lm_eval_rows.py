@@ -27,6 +27,13 @@ def exact_match(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, flo
     return {"exact_match": float(text_metrics.exact_match(results[0].strip(), doc["target"]))}
 
 
+def match(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Right by the row's own rule."""
+    from secura.evaluation.answer_match import fits
+
+    return {"match": float(fits(doc["match"], results[0].strip(), doc["accept"]))}
+
+
 def number_match(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """The same number."""
     from secura.evaluation import text_metrics

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from secura.evaluation.answer_match import rule_as_json
 from secura.evaluation.scoring import ScoredAnswer
 from secura.evaluation.tally import CONFIDENCE, Tally, tally_as_json
 
@@ -78,6 +79,7 @@ def before_and_after_as_json(comparison: BeforeAndAfter) -> dict[str, Any]:
                 "prompt": old.question.prompt,
                 "right": old.question.answer,
                 **({"choices": list(old.question.choices)} if old.question.choices else {}),
+                **rule_as_json(old.question),
                 "before": old.given,
                 "after": new.given,
                 "right_before": old.correct,

@@ -63,10 +63,16 @@ def score_key(
         model=model,
         arithmetic=arithmetic,
         task=task_version_key(task),
-        items=_checksum([asdict(item) for item in items]),
+        items=_checksum([_asked(item) for item in items]),
         prompts=_checksum([_read_tokens(item, tokenizer) for item in items]),
         scoring=scoring,
     )
+
+
+def _asked(item: Item) -> dict[str, Any]:
+    """All that an item is; a rule that is not set leaves it as it was before there were rules, and so its key."""
+    unset = {"match": "exact", "accept": ()}
+    return {name: value for name, value in asdict(item).items() if name not in unset or value != unset[name]}
 
 
 def _read_tokens(item: Item, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -3,7 +3,7 @@
 | the task is | asked by | `value` | `also` |
 |---|---|---|---|
 | choice | `choice_scoring` | share of questions whose chosen answer is right | `accuracy`, `accuracy_by_length` |
-| generation, right or wrong | `generation` | share of right answers | |
+| generation, right or wrong | `generation`, `answer_match` | share of right answers | |
 | generation, ROUGE | `generation` | mean over the answers | `rouge1`, `rougeL` |
 | generation, BLEU or chrF | `generation` | of all answers as one corpus | `bleu`, `chrf` |
 | text | `perplexity` | exp of the mean nats per token | `nats_per_token`, `bits_per_byte` |
@@ -19,6 +19,7 @@ from statistics import fmean
 from transformers import PreTrainedTokenizerBase
 
 from secura.errors import DataError
+from secura.evaluation.answer_match import is_right
 from secura.evaluation.batch_size import BatchSize, Wanted
 from secura.evaluation.causal_model import Model, in_evaluation_mode
 from secura.evaluation.choice_scoring import choose_answers
@@ -28,7 +29,6 @@ from secura.evaluation.task_score import ItemScore, TaskScore
 from secura.evaluation.text_metrics import (
     corpus_bleu,
     corpus_chrf,
-    exact_match,
     number_match,
     rouge,
     sentence_bleu,
@@ -98,6 +98,8 @@ def _questions(task: Task, items: Sequence[Item]) -> list[Question]:
         needed = "{question, choices, answer}" if choosing else "{prompt, target}"
         raise DataError(f"task {task.name} is scored by {task.metric}, so all its rows must be {needed}.")
     # A row of the task has its rule already; a question made elsewhere is given it.
+    if task.metric == "exact_match":
+        return [replace(question, match="exact") for question in questions]
     return [replace(question, by_length=task.by_length) for question in questions]
 
 
@@ -155,8 +157,7 @@ def _score_answers(
         on_progress=on_progress,
     )
     given = [answer.text.strip() for answer in answers]
-    right = [question.answer for question in questions]
-    scores, value, also = measure(task.metric, given, right)
+    scores, value, also = measure(task.metric, given, questions)
     return TaskScore(
         task=task.name,
         version=task.version,
@@ -174,22 +175,25 @@ def _answer_score(metric: Metric, question: Question, answer: GeneratedAnswer, g
         item=question,
         given=given,
         score=score,
-        correct=bool(score) if metric in ("exact_match", "number_match") else None,
+        correct=bool(score) if metric in ("exact_match", "match", "number_match") else None,
         truncated=answer.truncated,
         tokens=answer.tokens,
     )
 
 
-def measure(metric: Metric, given: Sequence[str], right: Sequence[str]) -> tuple[list[float], float, dict[str, float]]:
-    """Measure generated answers against the right ones.
+def measure(
+    metric: Metric, given: Sequence[str], questions: Sequence[Question]
+) -> tuple[list[float], float, dict[str, float]]:
+    """Measure generated answers to questions.
 
     Returns:
         Each answer's score, the headline number, and other metrics of the same answers.
     """
-    pairs = list(zip(given, right, strict=True))
-    if metric == "exact_match":
-        scores = [float(exact_match(*pair)) for pair in pairs]
+    if metric in ("exact_match", "match"):
+        scores = [float(is_right(question, said)) for question, said in zip(questions, given, strict=True)]
         return scores, fmean(scores), {}
+    right = [question.answer for question in questions]
+    pairs = list(zip(given, right, strict=True))
     if metric == "number_match":
         scores = [float(number_match(*pair)) for pair in pairs]
         return scores, fmean(scores), {}

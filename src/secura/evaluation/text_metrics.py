@@ -78,6 +78,16 @@ def extracted_number(text: str) -> Decimal | None:
     found = _MARKED.search(text) or (numbers[-1] if numbers else None)
     if found is None:
         return None
+    return _value(found)
+
+
+def first_number(text: str) -> tuple[int, Decimal] | None:
+    """The first number of a text, read as `extracted_number` reads one, with its place; None where there is none."""
+    found = _NUMBER.search(text)
+    return None if found is None else (found.start(), _value(found))
+
+
+def _value(found: re.Match[str]) -> Decimal:
     number = Decimal(found["digits"].replace(",", ""))
     return number.copy_negate() if found["minus"] or found["inner"] else number  # −number rounds to 28 digits
 

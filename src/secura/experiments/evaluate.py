@@ -17,6 +17,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from secura.errors import ConfigError, SecuraError
+from secura.evaluation.answer_match import rule_as_json
 from secura.evaluation.batch_size import BatchSize
 from secura.evaluation.lm_eval_bridge import HarnessScore, export_tasks, harness_scores, harness_tasks
 from secura.evaluation.provenance import provenance
@@ -284,4 +285,4 @@ def _question(item: Item) -> dict[str, Any]:
     if isinstance(item, PlainText):
         return {"family": item.family, "text": item.text}
     choices = {"choices": list(item.choices)} if item.choices else {}
-    return {"family": item.family, "prompt": item.prompt, "right": item.answer, **choices}
+    return {"family": item.family, "prompt": item.prompt, "right": item.answer, **choices, **rule_as_json(item)}

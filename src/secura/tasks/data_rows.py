@@ -7,18 +7,26 @@
 | `{"question", "choices", "answer"}` | multiple choice; `answer` counts from 0, or is one of `choices` |
 | `{"text"}` | plain text, learned whole |
 
-A row may also carry `family`, the group it is reported under. Other keys are left alone.
+A row may also carry `family`, the group it is reported under; and one with a free answer `match`,
+the rule by which answers are compared, and `accept`, a list of further right answers. Other keys
+are left alone.
 """
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any, get_args
 
 from secura.errors import DataError
-from secura.tasks.question import Item, PlainText, Question
+from secura.tasks.question import Item, Match, PlainText, Question
 
 ACCEPTED_SHAPES = (
     "{messages}, {prompt, completion}, {prompt, target}, {question, answer}, {question, choices, answer} or {text}"
 )
+MATCHES: tuple[Match, ...] = get_args(Match)
+"""Every rule that a row's `match` may name."""
+
 _FREE_ANSWER_KEYS = (("prompt", "completion"), ("prompt", "target"), ("question", "answer"))
 
 
@@ -36,13 +44,13 @@ def item_from_row(row: object, *, where: str) -> Item:
         raise DataError(f"{where}: holds {_shown(row)}, not an object; accepted are {ACCEPTED_SHAPES}.")
     family: dict[str, Any] = {} if row.get("family") is None else {"family": _text(row, "family", where)}
     if "messages" in row:
-        return _from_chat(row["messages"], family, where)
+        return _with_rule(_from_chat(row["messages"], family, where), row, where)
     if "choices" in row:
         return _from_choices(row, family, where)
     for prompt_key, answer_key in _FREE_ANSWER_KEYS:
         if prompt_key in row and answer_key in row:
             prompt, answer = _prompt(row, prompt_key, where), _answer(row, answer_key, where)
-            return Question(prompt=prompt, answer=answer, **family)
+            return _with_rule(Question(prompt=prompt, answer=answer, **family), row, where)
     if "text" in row:
         text = _text(row, "text", where)
         if not text.strip():
@@ -72,6 +80,24 @@ def _from_chat(messages: object, family: dict[str, Any], where: str) -> Question
         return Question(prompt=turns[0]["content"], answer=answer, **family)
     shown = "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
     return Question(prompt=shown, answer=answer, turns=tuple(dict(turn) for turn in turns), **family)
+
+
+def _with_rule(question: Question, row: Mapping[str, Any], where: str) -> Question:
+    """The question with the row's own rule for comparing answers, where it has one."""
+    match, accept = row.get("match", "exact"), row.get("accept", [])
+    if match not in MATCHES:
+        near = get_close_matches(str(match), MATCHES, n=1, cutoff=0.0)[0]
+        raise DataError(f"{where}: 'match' is {_shown(match)}; the nearest is {near!r}, all are {', '.join(MATCHES)}.")
+    if not isinstance(accept, list) or not all(isinstance(each, str) and each.strip() for each in accept):
+        raise DataError(f"{where}: 'accept' is {_shown(accept)}, not a list of texts.")
+    ruled = replace(question, match=match, accept=tuple(each.strip() for each in accept))
+    if match == "json":
+        for answer in ruled.right_answers:
+            try:
+                json.loads(answer)
+            except json.JSONDecodeError as problem:
+                raise DataError(f"{where}: 'match' is json, but {_shown(answer)} is not ({problem.msg}).") from problem
+    return ruled
 
 
 def _from_choices(row: Mapping[str, Any], family: dict[str, Any], where: str) -> Question:

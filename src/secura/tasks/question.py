@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+Match = Literal["exact", "normalised", "first_line", "number", "contains", "json"]
+"""How a free answer is compared with the right one: the rules of `secura.evaluation.answer_match`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,10 @@ class Question:
     A task's own rule where the question is a row of a task (`secura.tasks.task_items`); the
     sum for the bundled world's questions and for rows of the user's own.
     """
+    match: Match = "exact"
+    """How a free answer is compared with the right one."""
+    accept: tuple[str, ...] = ()
+    """Further right answers, each as good as `answer`; for free answers alone."""
     turns: tuple[Mapping[str, Any], ...] = ()
     """The chat before the answer, where it is more than one user turn; `prompt` then shows it as text."""
 
@@ -35,6 +42,13 @@ class Question:
             raise ValueError(f"answer {self.answer!r} is not among the choices {list(self.choices)}.")
         if len(set(self.choices)) != len(self.choices):
             raise ValueError(f"choices {list(self.choices)} repeat themselves.")
+        if self.choices and (self.match != "exact" or self.accept):
+            raise ValueError(f"match {self.match!r} and accept {list(self.accept)} are for answers without choices.")
+
+    @property
+    def right_answers(self) -> tuple[str, ...]:
+        """Every answer that is right, the one to learn first."""
+        return (self.answer, *self.accept)
 
     @property
     def asked(self) -> str | Sequence[Mapping[str, Any]]:

@@ -5,7 +5,7 @@ answer counted from 0, `{prompt, target}`, or `{text}`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from secura.tasks.question import Item
@@ -13,7 +13,16 @@ from secura.tasks.question import Item
 Row = Mapping[str, Any]
 
 Metric = Literal[
-    "accuracy", "accuracy_by_length", "exact_match", "number_match", "rouge1", "rougeL", "bleu", "chrf", "perplexity"
+    "accuracy",
+    "accuracy_by_length",
+    "exact_match",
+    "match",
+    "number_match",
+    "rouge1",
+    "rougeL",
+    "bleu",
+    "chrf",
+    "perplexity",
 ]
 Kind = Literal["choice", "generation", "text"]
 Split = Literal["test", "train"]
@@ -54,13 +63,15 @@ class Task:
     item: Callable[[Row], Item]
     """What a row asks."""
     hub: HubRows | None = None
-    """Where its rows are on the hub; None for tasks that are bundled or the user's own."""
+    """Where its rows are on the hub; None for tasks that draw their items, or are the user's own."""
     row_from_hub: Callable[[Row], Row | None] | None = None
     """A row of the hub's in one of the three shapes; None for one to leave out."""
     bundled: Callable[[int, int], Sequence[Item]] | None = None
-    """Questions of the bundled world, by count and seed."""
+    """Questions that come with secura, by count and seed; None where rows are read."""
     bundled_train: Callable[[int, int], Sequence[Item]] | None = None
-    """The same, to learn from; None for what the bundled model knows already."""
+    """The same, to learn from; None for what a model knows already."""
+    drawn: Mapping[Split, int] = field(default_factory=lambda: {"test": 200, "train": 2400})
+    """How many of these are drawn where no count is given."""
     rows: Mapping[Split, str] | None = None
     """The user's own rows, by split: a file, or a hub data set as `org/name:config:split`."""
     stop: tuple[str, ...] = ("\n",)

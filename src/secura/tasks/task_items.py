@@ -1,6 +1,6 @@
 """A task's items: where its rows are looked for, and which of them are drawn.
 
-The bundled world's tasks draw their own questions, and a user's task names its own rows. Every
+The tasks that come with secura draw their own questions, and a user's task names its own rows. Every
 other task's rows are looked for in
 
 1. the folder that is given, else the one that SECURA_DATA names: `<task>.<split>.jsonl`, gzipped or not;
@@ -29,9 +29,6 @@ from secura.tasks.task import Row, Split, Task
 DATA_VARIABLE = "SECURA_DATA"
 """Environment variable that names the folder of task data."""
 
-BUNDLED_COUNTS: dict[Split, int] = {"test": 200, "train": 2400}
-"""How many questions of the bundled world are drawn where no count is given."""
-
 _DEFAULT_FAMILIES = (Question(prompt="", answer="").family, PlainText(text="").family)
 
 _FIXED_ROWS: tuple[Row, ...] = (
@@ -56,8 +53,8 @@ def task_items(
         task: the task.
         data: folder of task data; None is the folder in SECURA_DATA, or the hub.
         split: `test` is scored, `train` learned from.
-        count: how many items to draw; None is all, or `BUNDLED_COUNTS` of the bundled world,
-            which has no end. Fewer come back where there are fewer.
+        count: how many items to draw; None is all, or the task's own `drawn` where it draws its
+            items itself. Fewer come back where there are fewer.
         seed: which items are drawn. A larger count by the same seed holds the smaller one.
 
     Returns:
@@ -71,7 +68,7 @@ def task_items(
     if count is not None and count < 0:
         raise ConfigError(f"{count} items of {task.name} cannot be drawn; ask for 0 or more.")
     if task.bundled is not None:
-        items: Iterable[Item] = _drawn_from_world(task, split, count, seed)
+        items: Iterable[Item] = _drawn(task, split, count, seed)
         return [_named(task, item) for item in items]
     source = _source(task, data, split)
     total = len(source.rows)
@@ -124,11 +121,11 @@ class _Source:
     """A row as the task's item reads it, by its place; None to leave it out."""
 
 
-def _drawn_from_world(task: Task, split: Split, count: int | None, seed: int) -> Sequence[Item]:
+def _drawn(task: Task, split: Split, count: int | None, seed: int) -> Sequence[Item]:
     draw = task.bundled if split == "test" else task.bundled_train
     if draw is None:
-        raise DataError(f"task {task.name} asks what the bundled model knows; it has no rows to learn from.")
-    return draw(BUNDLED_COUNTS[split] if count is None else count, seed)
+        raise DataError(f"task {task.name} asks what a model knows already; it has no rows to learn from.")
+    return draw(task.drawn[split] if count is None else count, seed)
 
 
 def _source(task: Task, data: Path | None, split: Split) -> _Source:
@@ -234,6 +231,11 @@ def _item(task: Task, source: _Source, index: int) -> Item | None:
             f"{where}: has {wanted[_kind_of(item)]}, but metric {task.metric} of task {task.name} "
             f"needs {wanted[task.kind]}."
         )
+    if task.metric == "exact_match" and isinstance(item, Question) and item.match != "exact":
+        raise DataError(
+            f"{where}: 'match' is {item.match!r}, but metric exact_match of task {task.name} compares letter for "
+            "letter; give the task metric match."
+        )
     return _named(task, item)
 
 
@@ -258,7 +260,8 @@ def _asked(task: Task, row: Row) -> Any:
 def _as_plain(item: Item) -> list[Any]:
     if isinstance(item, PlainText):
         return [item.text]
-    return [item.prompt, item.answer, *item.choices, [dict(turn) for turn in item.turns]]
+    rule = [] if item.match == "exact" else [item.match]
+    return [item.prompt, *item.right_answers, *item.choices, [dict(turn) for turn in item.turns], *rule]
 
 
 def _checksum(value: Any) -> str:

@@ -5,7 +5,7 @@ A YAML file says where the rows are and how one is asked; paths are relative to 
     name: capitals
     rows: capitals.jsonl            # what is scored: a file, or a hub data set org/name:config:split
     train_rows: more.jsonl          # what is learned from; may be left out
-    metric: exact_match             # accuracy, accuracy_by_length, exact_match, number_match,
+    metric: exact_match             # accuracy, accuracy_by_length, exact_match, match, number_match,
                                     # rouge1, rougeL, bleu, chrf or perplexity
     prompt: "The capital of {{ country }} is"
     stop: ["\\n", "."]
@@ -16,6 +16,9 @@ A YAML file says where the rows are and how one is asked; paths are relative to 
 a row must be one that `secura train` reads, such as `{prompt, target}` or
 `{question, choices, answer}`, and is asked as it stands. `choices` may also name the column that
 holds the list; `answer` then gives one of them, or its number from 0.
+
+With metric match each row is compared by its own rule (`secura.evaluation.answer_match`); one that
+names none by the task's, such as `match: contains`.
 
 A Python file is run; its `TASK` is a `secura.tasks.task.Task`, or its `TASKS` several.
 """
@@ -36,8 +39,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from secura.errors import ConfigError, DataError
 from secura.tasks.data_files import hub_name
-from secura.tasks.data_rows import item_from_row
-from secura.tasks.question import Item, PlainText, Question
+from secura.tasks.data_rows import MATCHES, item_from_row
+from secura.tasks.question import Item, Match, PlainText, Question
 from secura.tasks.task import Metric, Row, Split, Task
 
 USER_TASK_SUFFIXES = (".yaml", ".yml", ".py")
@@ -45,7 +48,7 @@ USER_TASK_SUFFIXES = (".yaml", ".yml", ".py")
 
 _METRICS: tuple[Metric, ...] = get_args(Metric)
 _REQUIRED = ("name", "rows", "metric")
-_TEXTS = ("name", "rows", "train_rows", "prompt", "answer", "metric", "tests", "source")
+_TEXTS = ("name", "rows", "train_rows", "prompt", "answer", "metric", "match", "tests", "source")
 _COUNTS = ("version", "max_answer_tokens")
 _LISTS = ("choices", "stop")
 _KEYS = (*_TEXTS, *_COUNTS, *_LISTS)
@@ -99,6 +102,23 @@ class TemplatedItem:
         return tuple(str(choice).strip() for choice in column)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RuledItem:
+    """What a row asks, its answers compared by the task's rule where the row names none."""
+
+    asked: TemplatedItem
+    """What a row asks."""
+    match: Match
+    """The task's rule."""
+
+    def __call__(self, row: Row) -> Item:
+        """Ask a row."""
+        item = self.asked(row)
+        if isinstance(item, Question) and not item.choices and item.match == "exact":
+            return replace(item, match=self.match)
+        return item
+
+
 def load_user_tasks(path: Path) -> list[Task]:
     """The tasks in one file.
 
@@ -127,6 +147,12 @@ def _from_yaml(path: Path) -> Task:
     rows: dict[Split, str] = {"test": _source(path, "rows", keys["rows"])}
     if "train_rows" in keys:
         rows["train"] = _source(path, "train_rows", keys["train_rows"])
+    item = TemplatedItem(
+        prompt=prompt,
+        choices=tuple(choices) if isinstance(choices, list) else choices,
+        answer=answer,
+        plain=metric == "perplexity",
+    )
     optional: dict[str, Any] = {key: keys[key] for key in ("max_answer_tokens",) if key in keys}
     if "stop" in keys:
         optional["stop"] = tuple([keys["stop"]] if isinstance(keys["stop"], str) else keys["stop"])
@@ -137,12 +163,7 @@ def _from_yaml(path: Path) -> Task:
         source=keys.get("source", keys["rows"]),
         prompt_reason=f"The user's own, in {path.name}.",
         metric=metric,
-        item=TemplatedItem(
-            prompt=prompt,
-            choices=tuple(choices) if isinstance(choices, list) else choices,
-            answer=answer,
-            plain=metric == "perplexity",
-        ),
+        item=RuledItem(asked=item, match=keys["match"]) if "match" in keys else item,
         rows=rows,
         **optional,
     )
@@ -172,6 +193,13 @@ def _checked_keys(path: Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"{path}: 'metric' is {keys['metric']!r}; the nearest is {near!r}, all are {', '.join(_METRICS)}."
         )
+    if "match" in keys and keys["match"] not in MATCHES:
+        near = get_close_matches(keys["match"], MATCHES, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"{path}: 'match' is {keys['match']!r}; the nearest is {near!r}, all are {', '.join(MATCHES)}."
+        )
+    if "match" in keys and keys["metric"] != "match":
+        raise ConfigError(f"{path}: 'match' is for metric match, and 'metric' is {keys['metric']!r}; change one.")
     return keys
 
 

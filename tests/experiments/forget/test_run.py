@@ -179,6 +179,8 @@ def test_rows_of_a_file_are_scored_by_what_they_are(llama_folder: Path, tmp_path
         {"question": "sky?", "choices": ["a", "b"], "answer": 0, "family": "mixed"},
         {"prompt": "sea?", "target": "blue", "family": "mixed"},
         {"prompt": "sum?", "target": "long " * 80, "family": "summaries"},
+        {"prompt": "row?", "target": '{"a": "b"}' + " " * 80, "match": "json", "family": "rows"},
+        {"prompt": "lake?", "target": "grey", "match": "contains", "family": "rows"},
     ]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -187,7 +189,12 @@ def test_rows_of_a_file_are_scored_by_what_they_are(llama_folder: Path, tmp_path
     found = {
         change.name: change.task.metric for change in _forget(llama_folder, llama_folder, retain=str(path)).changes
     }
-    assert found == {"mixed, accuracy": "accuracy", "mixed, exact_match": "exact_match", "summaries": "rougeL"}
+    assert found == {
+        "mixed, accuracy": "accuracy",
+        "mixed, exact_match": "exact_match",
+        "summaries": "rougeL",
+        "rows": "match",
+    }
     result = _forget(llama_folder, llama_folder, retain=str(text))
     assert [(change.name, change.task.metric) for change in result.changes] == [("text", "perplexity")]
     assert result.kept is None

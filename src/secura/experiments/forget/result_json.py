@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from secura.evaluation.answer_match import rule_as_json
 from secura.evaluation.tally import tally_as_json
 from secura.evaluation.task_score import ItemScore, TaskScore
 from secura.experiments.forget.result import Flip, ForgetResult, TaskChange
@@ -74,7 +75,7 @@ def _item_as_json(item: Item) -> dict[str, Any]:
     if isinstance(item, PlainText):
         return {"text": item.text}
     choices = {"choices": list(item.choices)} if item.choices else {}
-    return {"prompt": item.prompt, "right": item.answer, **choices}
+    return {"prompt": item.prompt, "right": item.answer, **choices, **rule_as_json(item)}
 
 
 def _answer_as_json(answer: ItemScore) -> dict[str, Any]:

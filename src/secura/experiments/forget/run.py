@@ -36,7 +36,7 @@ DEFAULT_COUNT = 200
 
 _ASK_MORE = "raise --count, or ask more tasks"
 
-_RIGHT_OR_WRONG = ("accuracy", "accuracy_by_length", "exact_match", "number_match")
+_RIGHT_OR_WRONG = ("accuracy", "accuracy_by_length", "exact_match", "match", "number_match")
 """Metrics by which an answer can flip and be kept."""
 
 

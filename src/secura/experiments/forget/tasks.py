@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from secura.errors import ConfigError
+from secura.evaluation.scoring import answer_limits
 from secura.tasks.data_files import read_items
 from secura.tasks.data_rows import item_from_row
 from secura.tasks.finding import find_tasks
@@ -105,7 +106,7 @@ def _tasks_of_file(path: str, count: int, seed: int, tokenizer: PreTrainedTokeni
             chosen = sorted(draw.sample(range(len(items)), min(count, len(items))))
             name = family if len(by_metric) == 1 else f"{family}, {metric}"
             drawn = [items[index] for index in chosen]
-            asked.append(AskedTask(task=_task_of_rows(name, metric, path, drawn), items=drawn))
+            asked.append(AskedTask(task=_task_of_rows(name, metric, path, drawn, tokenizer), items=drawn))
     return asked
 
 
@@ -114,12 +115,21 @@ def _metric(item: Item, tokenizer: PreTrainedTokenizerBase) -> Metric:
         return "perplexity"
     if item.choices:
         return "accuracy"
+    if item.match != "exact":
+        return "match"
     length = len(answer_tokens(tokenizer, item.asked, item.answer, end=False))
     return "exact_match" if length <= _MATCHED_TOKENS else "rougeL"
 
 
-def _task_of_rows(name: str, metric: Metric, path: str, items: Sequence[Item]) -> Task:
-    many_lines = any(isinstance(item, Question) and "\n" in item.answer.strip() for item in items)
+def _task_of_rows(
+    name: str, metric: Metric, path: str, items: Sequence[Item], tokenizer: PreTrainedTokenizerBase
+) -> Task:
+    questions = [item for item in items if isinstance(item, Question)]
+    many_lines = any("\n" in question.answer.strip() for question in questions)
+    stop: tuple[str, ...] = () if many_lines else ("\n",)
+    max_answer_tokens = _LONG_ANSWER_TOKENS if metric == "rougeL" else _MATCHED_TOKENS + 8
+    if metric == "match":
+        max_answer_tokens, stop = answer_limits(tokenizer, questions)
     return Task(
         name=name,
         version=1,
@@ -128,8 +138,8 @@ def _task_of_rows(name: str, metric: Metric, path: str, items: Sequence[Item]) -
         prompt_reason="The row's own words, as `secura train --retain` asks them.",
         metric=metric,
         item=_own_item,
-        stop=() if many_lines else ("\n",),
-        max_answer_tokens=_LONG_ANSWER_TOKENS if metric == "rougeL" else _MATCHED_TOKENS + 8,
+        stop=stop,
+        max_answer_tokens=max_answer_tokens,
     )
 
 

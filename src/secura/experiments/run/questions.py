@@ -70,7 +70,9 @@ def matchable(
     rest: list[Item] = []
     for item in items:
         if isinstance(item, Question) and (
-            item.choices or len(answer_tokens(tokenizer, item.asked, item.answer, end=False)) <= max_answer_tokens
+            item.choices
+            or item.match != "exact"
+            or len(answer_tokens(tokenizer, item.asked, item.answer, end=False)) <= max_answer_tokens
         ):
             questions.append(item)
         else:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from secura.tasks.catalogue.row_shapes import choice_question, free_question
+from secura.tasks.drawing import Draw, distinct_questions
 from secura.tasks.question import Item, Question
 from secura.tasks.task import Row, Task
 from secura.tasks.world import KNOWLEDGE, NEW_TASKS, NewTask
-from secura.tasks.world.asking import Draw, distinct_questions
 
 _KNOWN = {
     "homes": "where a person lives",

@@ -6,8 +6,9 @@ model is pretrained on and the questions by which later forgetting is counted.
 
 from collections.abc import Callable
 
+from secura.tasks.drawing import Draw, distinct_questions
 from secura.tasks.question import Question
-from secura.tasks.world.asking import Draw, choice, distinct_questions, free, listed
+from secura.tasks.world.asking import choice, free, listed
 from secura.tasks.world.facts import (
     COLOURS,
     COUNTS,

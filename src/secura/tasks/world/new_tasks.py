@@ -4,19 +4,16 @@ They come in the families that the SECURA paper fine-tunes on: multiple-choice l
 problems, question answering, translation and short summaries. Each recombines known words
 and known facts into a mapping that pretraining never showed, so that learning one means
 routing old parts anew, and costs old knowledge when it is done carelessly.
-
-Whether a question is for training or for testing is decided by a checksum of its prompt,
-so the two never overlap, whatever the counts and seeds.
 """
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from secura.tasks.drawing import Draw, questions_to_ask, questions_to_learn
 from secura.tasks.question import Question
-from secura.tasks.world.asking import Draw, choice, distinct_questions, free, listed
+from secura.tasks.world.asking import choice, free, listed
 from secura.tasks.world.facts import (
     COLOURS,
     COUNTS,
@@ -29,8 +26,6 @@ from secura.tasks.world.facts import (
     VERBS,
     the_world,
 )
-
-_ONE_IN_FOUR_IS_FOR_TESTING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,25 +41,11 @@ class NewTask:
 
     def train_questions(self, count: int, seed: int = 0) -> list[Question]:
         """`count` questions to learn from; once the task has no more different ones they repeat."""
-        questions = distinct_questions(self._draw_for(testing=False), self.name, count, f"train/{seed}")
-        return [questions[index % len(questions)] for index in range(count)]
+        return questions_to_learn(self.draw_one, self.name, count, seed)
 
     def test_questions(self, count: int, seed: int = 0) -> list[Question]:
         """Up to `count` different questions, none of which is ever a training question."""
-        return distinct_questions(self._draw_for(testing=True), self.name, count, f"test/{seed}")
-
-    def _draw_for(self, *, testing: bool) -> Callable[[Draw], Question]:
-        def draw_until_it_fits(draw: Draw) -> Question:
-            while True:
-                question = self.draw_one(draw)
-                if _is_for_testing(question.prompt) is testing:
-                    return question
-
-        return draw_until_it_fits
-
-
-def _is_for_testing(prompt: str) -> bool:
-    return zlib.crc32(prompt.encode()) % _ONE_IN_FOUR_IS_FOR_TESTING == 0
+        return questions_to_ask(self.draw_one, self.name, count, seed)
 
 
 def _younger(draw: Draw) -> Question:

@@ -1,6 +1,6 @@
 """Plain sentences about the world, so that the model reads more than questions."""
 
-from secura.tasks.world.asking import Draw
+from secura.tasks.drawing import Draw
 from secura.tasks.world.facts import KIND_OF, NOUNS, PEOPLE, PLACES, QUALITIES, TRADES, the_world
 
 

@@ -9,8 +9,8 @@ unseen words wipes out everything, whatever the method that learns it.
 
 from collections.abc import Callable
 
+from secura.tasks.drawing import Draw
 from secura.tasks.question import Question
-from secura.tasks.world.asking import Draw
 from secura.tasks.world.practice import lists, numbers, people, stories, words
 
 PRACTICE: dict[str, Callable[[Draw], Question]] = {

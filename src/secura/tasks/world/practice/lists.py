@@ -1,7 +1,8 @@
 """Lists of words: positions, copies, counts, and what belongs to a kind."""
 
+from secura.tasks.drawing import Draw
 from secura.tasks.question import Question
-from secura.tasks.world.asking import Draw, free, listed
+from secura.tasks.world.asking import free, listed
 from secura.tasks.world.facts import COLOURS, KIND_OF, KINDS, NOUNS, QUALITIES
 
 

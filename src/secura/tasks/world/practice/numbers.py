@@ -1,7 +1,8 @@
 """Sums of two and three numbers, bare and told as stories of things."""
 
+from secura.tasks.drawing import Draw
 from secura.tasks.question import Question
-from secura.tasks.world.asking import Draw, free
+from secura.tasks.world.asking import free
 from secura.tasks.world.facts import PEOPLE, PLURALS
 
 

@@ -1,7 +1,8 @@
 """The known people compared, picked out and sent along the road."""
 
+from secura.tasks.drawing import Draw
 from secura.tasks.question import Question
-from secura.tasks.world.asking import Draw, free, listed
+from secura.tasks.world.asking import free, listed
 from secura.tasks.world.facts import PEOPLE, PLACES, the_world
 
 ORDINALS = ("first", "second", "third", "fourth")

@@ -1,7 +1,8 @@
 """Stories of a sentence or two: who, what, where, and the same told in short."""
 
+from secura.tasks.drawing import Draw
 from secura.tasks.question import Question
-from secura.tasks.world.asking import Draw, free, listed
+from secura.tasks.world.asking import free, listed
 from secura.tasks.world.facts import COLOURS, NOUNS, PEOPLE, PLACES, the_world
 
 

@@ -1,7 +1,8 @@
 """Words turned into others: Ulvish, opposites, letters, and rules from word to word."""
 
+from secura.tasks.drawing import Draw
 from secura.tasks.question import Question
-from secura.tasks.world.asking import Draw, free, listed
+from secura.tasks.world.asking import free, listed
 from secura.tasks.world.facts import COLOURS, COUNTS, NOUNS, OPPOSITE, QUALITIES, VERBS, the_world
 
 
