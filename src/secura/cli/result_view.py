@@ -9,6 +9,7 @@ from secura.evaluation.tally import CONFIDENCE, Tally, at_least_cell, kept_cell,
 from secura.experiments.run.train import Losses, RunResult
 
 _FLIPS_SHOWN = 10
+_CHANGED_SHOWN = 3
 _CHARACTERS_SHOWN = 90
 
 
@@ -17,6 +18,7 @@ def show_result(console: Console, result: RunResult) -> None:
     _show_new_task(console, result)
     _show_kept(console, result)
     _show_flips(console, result)
+    _show_changed(console, result)
     console.print(f"trained in {result.training_seconds:.0f} s; saved in {result.saved}", highlight=False)
 
 
@@ -87,6 +89,19 @@ def _show_flips(console: Console, result: RunResult) -> None:
         console.print(f"  and {len(flips) - _FLIPS_SHOWN} more in {result.report}", highlight=False)
     else:
         console.print(f"  also in {result.report}", highlight=False)
+
+
+def _show_changed(console: Console, result: RunResult) -> None:
+    """The open prompts whose answers changed most: what a new task's style does to other talk."""
+    if not result.changed:
+        return
+    console.print("open prompts whose answers changed most:")
+    for answer in result.changed[:_CHANGED_SHOWN]:
+        line = Text("  ")
+        line.append(answer.prompt, style="dim")
+        line.append(f"\n    before: {_shortened(answer.before) or '(nothing)'}")
+        line.append(f"\n    after:  {_shortened(answer.after) or '(nothing)'}", style="bold")
+        console.print(line, soft_wrap=True)
 
 
 def _spread(flips: list[LostAnswer]) -> list[LostAnswer]:

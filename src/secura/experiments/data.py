@@ -21,6 +21,13 @@ BUNDLED_ROWS = 2400
 """Training questions drawn for a bundled task."""
 
 
+NO_RETENTION = "none"
+"""In place of questions: nothing is asked."""
+
+EVERYDAY = "everyday"
+"""The group of tasks that any English model is asked where the user names no questions."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskRows:
     """The rows of one task, as they were read."""
@@ -97,10 +104,11 @@ def _named_task(path: str) -> Task | None:
 
 
 def read_retention(path: str | None, *, bundled_model: bool, per_family: int, seed: int) -> list[Item]:
-    """The questions about what must not be lost; none for a model of the user's own without a `path`.
+    """The questions about what must not be lost.
 
     Args:
-        path: file of questions, or names of tasks parted by commas; None is the bundled model's own questions.
+        path: file of questions, or names of tasks parted by commas; None is the bundled model's own questions, or the
+            everyday ones for any other model, and the word none asks nothing.
         bundled_model: whether the model is the bundled one.
         per_family: at most this many questions of each field of knowledge.
         seed: fixes what is drawn.
@@ -108,12 +116,14 @@ def read_retention(path: str | None, *, bundled_model: bool, per_family: int, se
     Raises:
         DataError: if a file cannot be used.
     """
+    if path == NO_RETENTION:
+        return []
+    if path is None and not bundled_model:
+        path = EVERYDAY
     if path is not None and _names_tasks(path):
         return [item for task in find_tasks(path.split(",")) for item in task_items(task, count=per_family, seed=seed)]
     if path is not None:
         return _at_most_per_family(read_items(path), per_family, seed)
-    if not bundled_model:
-        return []
     return list(knowledge_questions(per_family, seed))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from secura.errors import ConfigError
+from secura.experiments.data import NO_RETENTION
 from secura.experiments.methods.adapters import adapter_config
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.settings.names import CANNOT_FOLD, Boundary, MethodName, StrategyName
@@ -36,8 +37,8 @@ def check_settings(config: LearningConfig) -> None:
         boundary = "keep"
         _check_one_task(config)
     _check_strategy(config, boundary)
-    if config.model.path is not None and config.retention.min_retention is not None and config.retention.path is None:
-        raise ConfigError("min_retention needs questions to measure it by; name a file with --retain.")
+    if config.retention.min_retention is not None and config.retention.path == NO_RETENTION:
+        raise ConfigError("min_retention needs questions to measure it by; leave out --retain none.")
 
 
 def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:

@@ -1,6 +1,6 @@
 """Everything that is checked and loaded before any compute is spent, for one task and for several in order."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,6 +15,7 @@ from secura.adapters.dividing import get_ready_to_divide
 from secura.adapters.sharding import whole_shape
 from secura.errors import BaseMismatchError, InputError
 from secura.evaluation.scoring import Model, context_length
+from secura.experiments.data import NO_RETENTION
 from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import with_method_defaults
@@ -30,10 +31,12 @@ from secura.experiments.run.rows import (
     read_rows,
     refuse_long_questions,
     retention_of,
+    that_fit_whole,
 )
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
+from secura.tasks.everyday.prompts import PROMPTS
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.library_output import silence_libraries
@@ -74,6 +77,12 @@ class PreparedRun(Generic[Config]):
         """The task of a run that learns one."""
         (task,) = self.tasks
         return task
+
+    @property
+    def prompts(self) -> Sequence[str]:
+        """Open prompts, answered before and after, to see a new style leak; the bundled model reads no English."""
+        asked = self.config.model.path is not None and self.config.retention.path != NO_RETENTION
+        return PROMPTS if asked else ()
 
     @property
     def names(self) -> list[str]:
@@ -136,8 +145,10 @@ def prepare_run(config: Config, *, resume: bool = False) -> PreparedRun[Config]:
     notes: list[str] = []
     names = ordered_tasks(config) if isinstance(config, SequenceConfig) else [Path(rows[0].name).name]
     tasks = [fit_task(config, name, each, tokenizer, max_tokens, notes) for name, each in zip(names, rows, strict=True)]
-    asked_from = config.retention.path or "the bundled retention questions"
-    refuse_long_questions(retention, tokenizer, context or max_tokens, source=asked_from)
+    if config.retention.path is None:  # our own questions, of which a small model is asked what it can read
+        retention = that_fit_whole(retention, tokenizer, context or max_tokens)
+    else:
+        refuse_long_questions(retention, tokenizer, context or max_tokens, source=config.retention.path)
     largest = (max(example.tokens) for task in tasks for example in task.examples)
     check_tokens_are_known(model, largest, model_source(config.model))
     fingerprint = base_fingerprint(model)
@@ -216,7 +227,7 @@ def _notes_on_one_task(
         if resume_from is None:
             notes.append(f"{resumed} holds no checkpoint yet, so the run starts at step 0")
     if not retention:
-        notes.append("no retention questions: name a file with --retain to see what the model forgets")
+        notes.append("no retention questions: leave out --retain none, or name a file, to see what the model forgets")
     if not task.test:
         notes.append("no held-out rows: the gain on the new task is not measured")
     if config.method.name == "full" and model.dtype in (torch.bfloat16, torch.float16):

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from secura.evaluation.answer_loss import mean_answer_loss
 from secura.evaluation.merged import merged_for_scoring
+from secura.evaluation.open_answers import answer_prompts
 from secura.evaluation.scoring import Model, ScoredAnswer, score_questions
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.settings.run import RunConfig
@@ -31,6 +32,8 @@ class Answers:
     """To the retention questions."""
     retention_loss: float | None
     """Nats per token, on retention rows that cannot be scored right or wrong."""
+    said: list[str]
+    """To `run.prompts`, which have no right answer."""
 
 
 def ask(run: PreparedRun[RunConfig], model: Model, console: Console, *, trained: bool) -> Answers:
@@ -52,6 +55,7 @@ def ask(run: PreparedRun[RunConfig], model: Model, console: Console, *, trained:
             mean_answer_loss(model, run.tokenizer, items, max_tokens=limit, batch_size=size)
             for items in (run.task.test, unmatched)
         ]
+        said = answer_prompts(model, run.tokenizer, run.prompts, batch_size=size) if run.prompts else []
     seconds = time.monotonic() - began
     console.print(f"asked the {which} model {count} questions in {seconds:.0f} s", highlight=False)
     return Answers(
@@ -59,6 +63,7 @@ def ask(run: PreparedRun[RunConfig], model: Model, console: Console, *, trained:
         new_task_loss=losses[0],
         retention=answers[1],
         retention_loss=losses[1],
+        said=said,
     )
 
 

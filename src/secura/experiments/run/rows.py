@@ -126,8 +126,14 @@ def fit_task(
         )
     examples = fitted.examples
     if rows.test is not None:
-        source = f"the test questions of {rows.name}"
-        test = _that_fit_whole(rows.test, tokenizer, max_tokens, refuse=data.too_long == "refuse", source=source)
+        if data.too_long == "refuse":
+            fit_to_context(
+                [example_from_item(tokenizer, item) for item in rows.test],
+                max_tokens=max_tokens,
+                too_long="refuse",
+                source=f"the test questions of {rows.name}",
+            )
+        test = that_fit_whole(rows.test, tokenizer, max_tokens)
         if len(test) < len(rows.test):
             notes.append(
                 f"{len(rows.test) - len(test)} test rows are longer than {max_tokens} tokens and are not asked"
@@ -159,17 +165,9 @@ def refuse_long_questions(
     )
 
 
-def _that_fit_whole(
-    items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, max_tokens: int, *, refuse: bool, source: str
-) -> list[Item]:
-    """The questions that fit the context whole; where too long rows are refused, all or none."""
-    fitted = fit_to_context(
-        [example_from_item(tokenizer, item) for item in items],
-        max_tokens=max_tokens,
-        too_long="refuse" if refuse else "truncate",
-        source=source,
-    )
-    return [item for item, length in zip(items, fitted.lengths, strict=True) if length <= max_tokens]
+def that_fit_whole(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[Item]:
+    """The questions that fit the context with their answers."""
+    return [item for item in items if len(example_from_item(tokenizer, item).tokens) <= max_tokens]
 
 
 def count_steps(training: TrainingConfig, rows: int, suggested: int | None = None) -> int:

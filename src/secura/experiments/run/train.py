@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from secura.adapters.dividing import whole_state
+from secura.evaluation.open_answers import ChangedAnswer, most_changed
 from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import SCORING_VERSION
@@ -54,6 +55,8 @@ class RunResult:
     """The retention questions; none where the user named none."""
     retention_loss: Losses
     """On retention rows that cannot be scored by exact match."""
+    changed: Sequence[ChangedAnswer]
+    """Answers to open prompts, the most changed first; none for the bundled model."""
     training_seconds: float
     """Wall-clock time of the steps alone."""
     saved: Path
@@ -85,6 +88,7 @@ def train_and_report(
         new_task_loss=Losses(before=before.new_task_loss, after=after.new_task_loss),
         retention=BeforeAndAfter(before=before.retention, after=after.retention),
         retention_loss=Losses(before=before.retention_loss, after=after.retention_loss),
+        changed=most_changed(run.prompts, before.said, after.said),
         training_seconds=seconds,
         saved=saved,
         report=folder / REPORT_FILE,
@@ -152,6 +156,7 @@ def _report(run: PreparedRun[RunConfig], result: RunResult) -> dict[str, Any]:
         "new_task_nats_per_token": asdict(result.new_task_loss),
         "retention": before_and_after_as_json(result.retention),
         "retention_nats_per_token": asdict(result.retention_loss),
+        "open_answers": [asdict(answer) for answer in result.changed],
         "base_fingerprint": run.fingerprint.exact,
         "scoring_version": SCORING_VERSION,
         "seed": run.config.training.seed,

@@ -105,7 +105,8 @@ class RetentionConfig(Section):
     """Which knowledge must not be lost."""
 
     path: str | None = None
-    """File of questions asked before and after, or names of tasks; null is the bundled model's own questions."""
+    """File of questions asked before and after, or names of tasks; none asks nothing. Null is the bundled model's own
+    questions, and everyday ones for any other model."""
     per_family: int = Field(default=50, ge=1)
     """Questions per field of knowledge, drawn by the seed."""
     min_retention: float | None = Field(default=None, ge=0.0, lt=1.0)
