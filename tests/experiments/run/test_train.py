@@ -26,7 +26,13 @@ GSM8K = Path(__file__).parents[4] / "shared" / "data" / "gsm8k.train.jsonl"
 
 
 def _config(model: Path, data: Path, out: Path, *more: str, method: str = "lora") -> RunConfig:
-    small = ["training.steps=4", "training.batch_size=2", "training.save_every=2", "data.test_rows=4"]
+    small = [
+        "training.steps=4",
+        "training.batch_size=2",
+        "training.save_every=2",
+        "data.test_rows=4",
+        "retention.path=none",
+    ]
     flags = {"model.path": str(model), "data.path": str(data), "out": str(out), "method.name": method}
     if method == "corda":
         flags["method.calibration"] = str(data)
@@ -339,7 +345,7 @@ def test_training_goes_on_from_an_adapter_made_for_this_model_and_from_no_other(
         (["method.adapter.target_modules=[nope]"], "this model.*q_proj|layers of this model are.*q_proj"),
         (["method.fold_every=2"], "cannot fold"),
         (["data.max_length=65"], "reads 64 tokens at most"),
-        (["retention.min_retention=0.5"], "--retain"),
+        (["retention.min_retention=0.5"], "leave out --retain none"),
         (["method.start_from=/no/such/adapter"], "no adapter there"),
     ],
 )
@@ -383,6 +389,22 @@ def test_an_adapter_trained_in_bfloat16_is_of_the_base_that_is_stored_in_float32
     assert pair.notes == []
     start = f"method.start_from={result.saved}"
     prepare_run(_config(llama_folder, rows_file, tmp_path / "next", start, method="secura"))
+
+
+def test_a_model_of_ones_own_is_asked_everyday_questions_and_open_prompts_unless_told_otherwise(
+    llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    few = "retention.per_family=2"
+    run, result = _run(_config(llama_folder, rows_file, tmp_path / "asked", "retention.path=null", few))
+    assert len(result.retention.families) > 12
+    assert {item.family for item in run.retention} == set(result.retention.families)
+    assert [len(result.changed), len(run.prompts)] == [10, 10]
+    stored = json.loads(result.report.read_text())["open_answers"]
+    assert {answer["prompt"] for answer in stored} == set(run.prompts)
+    assert [answer["change"] for answer in stored] == sorted((answer["change"] for answer in stored), reverse=True)
+    _, result = _run(_config(llama_folder, rows_file, tmp_path / "quiet", few))
+    assert result.retention.total.asked == 0
+    assert result.changed == []
 
 
 def test_long_rows_are_refused_dropped_or_truncated(llama_folder: Path, tmp_path: Path) -> None:
