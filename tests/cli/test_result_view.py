@@ -4,6 +4,7 @@ from pathlib import Path
 from rich.console import Console
 
 from secura.cli.result_view import show_result
+from secura.evaluation.open_answers import ChangedAnswer
 from secura.evaluation.retention import BeforeAndAfter
 from secura.evaluation.scoring import ScoredAnswer
 from secura.experiments.run.train import Losses, RunResult
@@ -32,6 +33,7 @@ def _shown(**families: tuple[str, str]) -> str:
         new_task_loss=Losses(before=10.612, after=0.048),
         retention=BeforeAndAfter(before=before, after=after),
         retention_loss=Losses(before=None, after=None),
+        changed=[ChangedAnswer(prompt="How are you?", before="Well.", after="Thank you for writing.", change=1.0)],
         training_seconds=1.0,
         saved=Path("runs/out/adapter"),
         report=Path("runs/out/retention.json"),

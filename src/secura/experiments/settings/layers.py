@@ -238,15 +238,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _write(section: BaseModel, lines: list[str], indent: str) -> None:
     for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
+        value, meaning = getattr(section, name), " ".join(str(field.description).split())
         if isinstance(value, BaseModel):
-            lines.append(f"{indent}{name}:  # {field.description}")
+            lines.append(f"{indent}{name}:  # {meaning}")
             _write(value, lines, indent + "  ")
             continue
         dumped = yaml.safe_dump({name: value}, default_flow_style=False, width=1000, sort_keys=False)
         first, *rest = dumped.rstrip("\n").split("\n")
         if rest:
-            lines.append(f"{indent}# {field.description}")
+            lines.append(f"{indent}# {meaning}")
             lines.extend(indent + line for line in (first, *rest))
         else:
-            lines.append(f"{indent}{first}  # {field.description}")
+            lines.append(f"{indent}{first}  # {meaning}")
