@@ -10,9 +10,10 @@ import pytest
 
 from secura.errors import ConfigError, DataError
 from secura.tasks.catalogue import CATALOGUE
+from secura.tasks.everyday import FAMILIES
 from secura.tasks.question import Item, PlainText, Question
 from secura.tasks.task import HubRows, Row, Task
-from secura.tasks.task_items import task_items
+from secura.tasks.task_items import task_items, task_version_key
 from secura.tasks.user_tasks import load_user_tasks
 from secura.tasks.world import knowledge_questions
 
@@ -189,6 +190,15 @@ def test_a_rule_that_the_metric_would_not_follow_is_refused_by_its_line(tmp_path
         task_items(task)
     items = task_items(replace(task, metric="match"))
     assert [item.match for item in items if isinstance(item, Question)] == ["exact", "contains"]
+
+
+def test_a_changed_rule_changes_the_key_of_a_drawn_task() -> None:
+    task = CATALOGUE["everyday_capitals"]
+
+    def draw(count: int, seed: int) -> list[Question]:
+        return [replace(question, match="first_line") for question in FAMILIES[0].draw(count, seed)]
+
+    assert task_version_key(replace(task, bundled=draw)) != task_version_key(task)
 
 
 def test_a_task_may_name_a_family_of_its_own(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ The groups, all in `GROUPS`:
 - `mc`, multiple choice: logiqa, logiqa2, social_iqa, winogrande, commonsense_qa, openbookqa,
   arc_easy, arc_challenge, boolq, piqa, hellaswag, mmlu
 - `generation`, free answers: gsm8k, cnndm, xsum, newsde, alpaca, alpaca_gpt4, alpaca_eval_gpt4,
-  qa_wikidata
+  qa_wikidata, order_json
 - `text`, scored by perplexity: wikitext2, tinystories
 - `bbh`: the 27 tasks of BIG-Bench Hard, each named `bbh_...`
+- `everyday`: everyday questions for any English model, families named `everyday_...`
 - `knowledge`: what the bundled model knows, 13 families of questions
 - `new_tasks`: what the bundled model can be taught, 20 tasks
 - `world`: `knowledge` and `new_tasks`
@@ -22,13 +23,14 @@ from types import MappingProxyType
 from secura.errors import ConfigError
 from secura.tasks.catalogue import CATALOGUE
 from secura.tasks.catalogue.big_bench_hard import TASKS as BIG_BENCH_HARD
+from secura.tasks.catalogue.everyday_tasks import TASKS as EVERYDAY
 from secura.tasks.catalogue.world_tasks import KNOWLEDGE_TASKS, NEW_TASK_TASKS
 from secura.tasks.task import Kind, Task
 from secura.tasks.user_tasks import USER_TASK_SUFFIXES, load_user_tasks
 
 
 def _by_kind(kind: Kind) -> tuple[str, ...]:
-    grouped = {*BIG_BENCH_HARD, *KNOWLEDGE_TASKS, *NEW_TASK_TASKS}
+    grouped = {*BIG_BENCH_HARD, *EVERYDAY, *KNOWLEDGE_TASKS, *NEW_TASK_TASKS}
     return tuple(name for name, task in CATALOGUE.items() if task.kind == kind and name not in grouped)
 
 
@@ -38,6 +40,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "generation": _by_kind("generation"),
         "text": _by_kind("text"),
         "bbh": tuple(BIG_BENCH_HARD),
+        "everyday": tuple(EVERYDAY),
         "knowledge": tuple(KNOWLEDGE_TASKS),
         "new_tasks": tuple(NEW_TASK_TASKS),
         "world": (*KNOWLEDGE_TASKS, *NEW_TASK_TASKS),

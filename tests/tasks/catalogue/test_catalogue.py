@@ -22,12 +22,12 @@ def test_a_task_is_called_what_its_file_is_called() -> None:
     tasks = {name: import_module(f"{catalogue.__name__}.{name}") for name in FILES}
     tasks = {name: module.TASK for name, module in tasks.items() if hasattr(module, "TASK")}
     assert {name: task.name for name, task in tasks.items()} == {name: name for name in tasks}
-    assert set(tasks) == set(FROM_DATA) - set(GROUPS["bbh"])
+    assert set(tasks) == {*FROM_DATA, "order_json"} - set(GROUPS["bbh"])
     assert all(CATALOGUE[name] is task for name, task in tasks.items())
 
 
 def test_there_are_as_many_tasks_as_the_parts_hold() -> None:
-    assert len(CATALOGUE) == 22 + 27 + 13 + 20
+    assert len(CATALOGUE) == 22 + 1 + 27 + 22 + 13 + 20
     assert all(name == task.name for name, task in CATALOGUE.items())
 
 
@@ -90,13 +90,13 @@ def test_the_chance_level_is_a_mean_over_items_of_different_sizes() -> None:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_a_task_of_the_bundled_world_draws_its_own_questions(name: str) -> None:
+def test_a_task_that_comes_with_secura_draws_its_own_questions(name: str) -> None:
     task = CATALOGUE[name]
     items = task_items(task, count=9, seed=3)
     assert 1 < len(items) <= 9
     assert items == task_items(task, count=9, seed=3)
     assert all(isinstance(item, Question) and bool(item.choices) == (task.kind == "choice") for item in items)
-    assert {item.family for item in items} == {name}
+    assert {item.family for item in items} == {name.removeprefix("everyday_")}
 
 
 def test_what_is_learned_of_the_bundled_world_is_never_asked() -> None:

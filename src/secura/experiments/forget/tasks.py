@@ -90,7 +90,7 @@ def _nothing_named() -> str:
     shown = [name for name in own if not name.startswith("bbh")]
     return (
         "nothing to ask: name tasks with --tasks, a file of rows with --retain, or both; the tasks are "
-        f"{', '.join(shown)}, and groups such as bbh, or a task file of your own."
+        f"{', '.join(shown)}, and groups such as everyday and bbh, or a task file of your own."
     )
 
 

@@ -18,6 +18,7 @@ from secura.tasks.catalogue import (
     boolq,
     cnndm,
     commonsense_qa,
+    everyday_tasks,
     gsm8k,
     hellaswag,
     logiqa,
@@ -25,6 +26,7 @@ from secura.tasks.catalogue import (
     mmlu,
     newsde,
     openbookqa,
+    order_json,
     piqa,
     qa_wikidata,
     social_iqa,
@@ -59,6 +61,7 @@ _ONE_A_FILE = (
     alpaca_gpt4,
     alpaca_eval_gpt4,
     qa_wikidata,
+    order_json,
     wikitext2,
     tinystories,
 )
@@ -66,7 +69,8 @@ _ONE_A_FILE = (
 CATALOGUE: Mapping[str, Task] = MappingProxyType(
     {file.TASK.name: file.TASK for file in _ONE_A_FILE}
     | dict(big_bench_hard.TASKS)
+    | dict(everyday_tasks.TASKS)
     | dict(world_tasks.KNOWLEDGE_TASKS)
     | dict(world_tasks.NEW_TASK_TASKS)
 )
-"""Every task by its name: choice, then generation, then plain text, BIG-Bench Hard, the bundled world."""
+"""Every task by its name: choice, generation, plain text, BIG-Bench Hard, everyday questions, the bundled world."""
