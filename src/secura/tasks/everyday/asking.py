@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from secura.tasks.question import Match, Question
 
@@ -22,7 +22,8 @@ class Family:
 
     def draw(self, count: int, seed: int) -> list[Question]:
         """Up to `count` questions, drawn by the seed; a larger count holds the smaller one."""
-        every = self.questions()
+        # Reported under the short name: tables have little room.
+        every = [replace(question, family=self.name) for question in self.questions()]
         return random.Random(f"{self.name}/{seed}").sample(every, len(every))[:count]
 
 
