@@ -80,12 +80,19 @@ def test_a_random_llama_chooses_at_chance(
     _check_chance(CATALOGUE[name], drawn[name], tokenizer, random_llama)
 
 
+_LABELS = 26
+"""Letters from (A) to (Z), or yes and no: so few choices over many items are labels."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_random_llama_chooses_at_chance_among_many_items(
     name: str, shared_data: Path, tokenizer: PreTrainedTokenizerFast, random_llama: LlamaForCausalLM
 ) -> None:
     items = task_items(CATALOGUE[name], data=shared_data, count=MANY)
+    if len({choice for item in items if isinstance(item, Question) for choice in item.choices}) <= _LABELS:
+        # Which one differs by processor, and the last label of a long list may be right for no item at all.
+        pytest.skip("the answers are labels, and a random model gives one label to every item")
     _check_chance(CATALOGUE[name], items, tokenizer, random_llama)
 
 
