@@ -12,6 +12,7 @@ NEEDED = (
     "datasets",
     "duckdb",
     "filelock",
+    "gguf",
     "huggingface_hub",
     "jinja2",
     "matplotlib",
