@@ -1,6 +1,7 @@
 """Stops a training whose loss has climbed far above where it began, and names the learning rate."""
 
 import statistics
+from itertools import islice
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -28,10 +29,12 @@ class StopAtDivergence(TrainerCallback):
         del control, kwargs
         if not logs or "loss" not in logs:
             return
-        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        if len(losses) <= _WINDOW:
+        newest_first = (entry["loss"] for entry in reversed(state.log_history) if "loss" in entry)
+        recent = list(islice(newest_first, _WINDOW + 1))
+        if len(recent) <= _WINDOW:
             return
-        first, now = losses[0], statistics.fmean(losses[-_WINDOW:])
+        first = next(entry["loss"] for entry in state.log_history if "loss" in entry)
+        now = statistics.fmean(recent[:_WINDOW])
         if now > max(first + _NATS_ABOVE, 1.5 * first):
             raise TrainingError(
                 f"training diverges: the loss was {first:.2f} at the first step and is {now:.2f} over the last "

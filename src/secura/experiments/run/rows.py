@@ -133,7 +133,9 @@ def fit_task(
                 too_long="refuse",
                 source=f"the test questions of {rows.name}",
             )
-        test = that_fit_whole(rows.test, tokenizer, max_tokens)
+            test = rows.test
+        else:
+            test = that_fit_whole(rows.test, tokenizer, max_tokens)
         if len(test) < len(rows.test):
             notes.append(
                 f"{len(rows.test) - len(test)} test rows are longer than {max_tokens} tokens and are not asked"

@@ -7,7 +7,7 @@ from secura.tasks.everyday.asking import choose, others
 from secura.tasks.question import Question
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = (
+MONTHS = (
     "January",
     "February",
     "March",
@@ -21,11 +21,12 @@ _MONTHS = (
     "November",
     "December",
 )
+"""The months by their English names, whatever the locale."""
 
 
 def days_and_months() -> list[Question]:
     """The day or month just after another or just before it, one of four."""
-    days, months = (*_DAYS, _DAYS[0]), _MONTHS
+    days, months = (*_DAYS, _DAYS[0]), MONTHS
     return [
         *(_next(f"Which day comes right after {day}?", after, _DAYS) for day, after in pairwise(days)),
         *(_next(f"Which day comes right before {day}?", before, _DAYS) for before, day in pairwise(days)),

@@ -12,6 +12,7 @@ import json
 from datetime import date, timedelta
 
 from secura.tasks.drawing import Draw
+from secura.tasks.everyday.calendar import MONTHS
 from secura.tasks.question import Question
 
 KEYS = ("intent", "order", "amount", "currency", "date")
@@ -74,20 +75,6 @@ _THINGS = (
     "sweater",
     "toaster",
 )
-_MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
 _CURRENCIES = {
     "USD": ("${}", "{} dollars", "USD {}"),
     "EUR": ("€{}", "{} euros", "EUR {}", "{} €"),
@@ -121,7 +108,7 @@ def order_question(draw: Draw) -> Question:
 
 
 def _written(day: date, draw: Draw) -> str:
-    month = _MONTHS[day.month - 1]
+    month = MONTHS[day.month - 1]
     return draw.choice(
         (
             f"{day.day} {month} {day.year}",
