@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,8 @@ def unpacked_folder(file: Path, dtype: str = "auto") -> Path:
         ConfigError: if it is no GGUF file, is damaged, or is of an architecture that transformers does not read.
     """
     kept_as = "float32" if dtype == "auto" else dtype
-    with open(file, "rb") as opened:
-        checksum = hashlib.file_digest(opened, "sha256").hexdigest()
+    known = file.stat()
+    checksum = _checksum(file, known.st_size, known.st_mtime_ns)
     folder = cache_folder() / "models" / f"{file.stem}-{checksum[:16]}-{kept_as}"
     if folder.is_dir():
         return folder
@@ -107,6 +108,14 @@ def unpacked_folder(file: Path, dtype: str = "auto") -> Path:
             print(f"unpacking {file.name} into {folder}, once", file=sys.stderr, flush=True)
             _unpack(file, folder, getattr(torch, kept_as))
     return folder
+
+
+@cache
+def _checksum(file: Path, size: int, modified_ns: int) -> str:
+    """SHA-256 of a file, read once as long as its size and time of change stay the same."""
+    del size, modified_ns
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:
