@@ -33,7 +33,7 @@ CABR = [choice for choice in WEIGHT_SPACE if choice["change"] == "cabr"]
 def trained_change(layer: Any) -> Tensor:
     """D of what is under training alone, by the formula."""
     factors, weight = layer.secura_change["default"], layer._pretrained_weight()
-    scale = layer.secura_settings["default"].scale
+    scale = layer.secura_settings["default"].multiplier
     if hasattr(factors, "down"):
         return scale * (factors.up @ factors.down).detach()
     core = factors.inner @ factors.outer if hasattr(factors, "inner") else factors.core

@@ -79,7 +79,8 @@ def test_disable_adapter_is_the_base_to_the_bit(base: str, choice: dict[str, str
 
 def test_the_bounded_cabr_layer_is_the_formula() -> None:
     base = two_linears()
-    layer = first_layer(adapted(base, small_config(tau=0.3, floor=0.1, alpha=8.0, output_bias=True)))
+    config = small_config(tau=0.3, floor=0.1, scale="plain", alpha=8.0, output_bias=True)
+    layer = first_layer(adapted(base, config))
     weight, factors = layer.base_layer.weight, layer.secura_change["default"]
     columns = weight[:, weight.norm(dim=0).argsort()[:4]]
     rows = weight[weight.norm(dim=1).argsort()[:4]]
@@ -90,7 +91,7 @@ def test_the_bounded_cabr_layer_is_the_formula() -> None:
 
 
 def test_the_low_rank_layer_without_a_norm_is_lora() -> None:
-    layer = first_layer(adapted(two_linears(), small_config(change="low_rank", norm="none", alpha=8.0)))
+    layer = first_layer(adapted(two_linears(), small_config(change="low_rank", norm="none", scale="plain", alpha=8.0)))
     factors = layer.secura_change["default"]
     expected = layer.base_layer(inputs()) + 2.0 * inputs() @ factors.down.T @ factors.up.T
     assert_close(layer(inputs()), expected)
@@ -201,7 +202,8 @@ def test_a_small_coherent_change_moves_the_output_of_a_bfloat16_layer(norm: str)
     signs = torch.randint(0, 2, (8, 1024), generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         base["first"].weight.copy_(0.25 * signs)
-    layer = first_layer(adapted(base, small_config(change="low_rank", norm=norm, target_modules=["first"]), seed=None))
+    config = small_config(change="low_rank", norm=norm, scale="plain", target_modules=["first"])
+    layer = first_layer(adapted(base, config, seed=None))
     with torch.no_grad():
         layer.secura_change["default"].up.fill_(1.0)
         layer.secura_change["default"].down.fill_(0.25 / 1024 / 4)  # D is 1/1024 of every weight, all of one sign
@@ -255,8 +257,8 @@ def test_rank_pattern_and_alpha_pattern_set_single_layers() -> None:
     first, second = secura_layers(model)
     assert first.secura_change["default"].inner.shape == (4, 6)
     assert second.secura_change["default"].inner.shape == (2, 6)
-    assert first.secura_settings["default"].scale == 3.0
-    assert second.secura_settings["default"].scale == 2.0
+    assert first.secura_settings["default"].alpha_over_r == 3.0
+    assert second.secura_settings["default"].alpha_over_r == 2.0
 
 
 def adapted_names(model: PeftModel) -> list[str]:
@@ -365,9 +367,10 @@ def test_a_new_base_state_dict_is_followed_by_everything_derived_from_the_old_on
     outputs(model)  # so that whatever is cached is cached
     first_layer(model).fingerprint()
     set_base_model_state_dict(model, two_linears(seed=9).state_dict())
-    # The same adapter put on the new base by hand: its indices, its factors and its folds.
+    # The same adapter put on the new base by hand: its scale, its indices, its factors and its folds.
     expected = adapted(two_linears(seed=9), config)
     for layer, plain in zip(secura_layers(model), secura_layers(expected), strict=True):
+        plain.secura_settings["default"] = layer.secura_settings["default"]
         for name in plain.secura_columns:
             plain.secura_columns[name] = layer.secura_columns[name]
             plain.secura_rows[name] = layer.secura_rows[name]

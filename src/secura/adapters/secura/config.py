@@ -22,6 +22,7 @@ Reference = Literal["fixed", "moving"]
 Fold = Literal["keep", "undamped"]
 Selection = Literal["least", "sample"]
 Start = Literal["leading_block", "principal", "gaussian"]
+Scale = Literal["natural", "plain"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "secura": {"target_modules": "all-linear", "tau": 0.15},
@@ -102,9 +103,16 @@ class SecuraConfig(PeftConfig):
         default=0.05,
         metadata={"help": "Added to every magnitude in `bounded`, as a share of the weight's rms, so zeros can learn."},
     )
+    scale: Scale = field(
+        default="natural",
+        metadata={
+            "help": "What D is multiplied by: `natural`, a number for each layer at which a step at rate 1e-2 moves D "
+            "by one hundredth of its natural size, on every model; or `plain`, nothing, as published."
+        },
+    )
     alpha: float | None = field(
         default=None,
-        metadata={"help": "D is multiplied by alpha / r, as in LoRA. None is no scaling."},
+        metadata={"help": "D is also multiplied by alpha / r, as in LoRA. None is by nothing."},
     )
     output_bias: bool = field(default=False, metadata={"help": "Whether to train a bias on the layer's output."})
     dropout: float = field(
@@ -197,6 +205,7 @@ class SecuraConfig(PeftConfig):
             ("reference", Reference),
             ("fold", Fold),
             ("selection", Selection),
+            ("scale", Scale),
         ):
             _check_choice(name, getattr(self, name), get_args(choices))
         if self.start is not None:

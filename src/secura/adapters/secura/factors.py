@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from secura.adapters.sharding import whole
 from secura.numerics.change import ThinFactors, cabr_core, cur_factors, low_rank_factors
+from secura.numerics.natural_scale import sign_step_size
 
 
 class FrozenFactors(NamedTuple):
@@ -44,6 +45,10 @@ class ChangeFactors(nn.Module, ABC):
     @abstractmethod
     def starting_factors(self) -> tuple[nn.Parameter | None, nn.Parameter]:
         """The factor a start fills (None where there is none), and the one that begins at 0."""
+
+    @abstractmethod
+    def sign_step_size(self, frozen: FrozenFactors | None) -> float:
+        """The rms by which D moves, at scale 1, where each entry of the factor that begins at 0 moves by ±1."""
 
     @abstractmethod
     def current_fold(self) -> dict[str, Tensor]:
@@ -79,6 +84,12 @@ class CabrFactors(ChangeFactors):
         return self.inner, self.outer
 
     @override
+    def sign_step_size(self, frozen: FrozenFactors | None) -> float:
+        assert frozen is not None, "a CUR change needs C and R"
+        inner = self.inner.detach().float()
+        return sign_step_size(frozen.columns.float() @ inner, frozen.rows)
+
+    @override
     def current_fold(self) -> dict[str, Tensor]:
         return {"core": cabr_core(whole(self.inner), whole(self.outer)).detach().float()}
 
@@ -104,6 +115,11 @@ class CurFactors(ChangeFactors):
     @override
     def starting_factors(self) -> tuple[nn.Parameter | None, nn.Parameter]:
         return None, self.core
+
+    @override
+    def sign_step_size(self, frozen: FrozenFactors | None) -> float:
+        assert frozen is not None, "a CUR change needs C and R"
+        return sign_step_size(frozen.columns, frozen.rows)
 
     @override
     def current_fold(self) -> dict[str, Tensor]:
@@ -134,6 +150,11 @@ class LowRankFactors(ChangeFactors):
     @override
     def starting_factors(self) -> tuple[nn.Parameter | None, nn.Parameter]:
         return self.down, self.up
+
+    @override
+    def sign_step_size(self, frozen: FrozenFactors | None) -> float:
+        del frozen
+        return sign_step_size(None, self.down)
 
     @override
     def current_fold(self) -> dict[str, Tensor]:

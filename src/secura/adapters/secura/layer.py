@@ -19,7 +19,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,7 @@ from secura.adapters.sharding import is_sharded, whole
 from secura.errors import ConfigError, FoldError, MergeError
 from secura.numerics.change import ThinFactors, output_change, weight_change
 from secura.numerics.constrained_linear import constrained_linear
+from secura.numerics.natural_scale import natural_scale, natural_size
 from secura.numerics.reference import kept_reference, undamped_reference
 from secura.numerics.s_magnorm import released_output
 
@@ -125,7 +126,9 @@ class SecuraLayer(BaseTunerLayer):
                 norm=norm_of(config),
                 moving=config.reference == "moving",
                 undamped=config.fold == "undamped",
-                scale=1.0 if alpha is None else alpha / r,
+                # An adapter that was saved without a scale had none.
+                scale=float(saved.get("scale", 1.0)),
+                alpha_over_r=1.0 if alpha is None else alpha / r,
             )
             like = torch.empty(0, dtype=weight.dtype, device=weight.device)
             bias = self.out_features if config.output_bias else None
@@ -143,7 +146,7 @@ class SecuraLayer(BaseTunerLayer):
             self.secura_folds[adapter_name] = ledger
             self._frozen_of_quantized.pop(adapter_name, None)
             self._stale_references.add(adapter_name)
-            self._start_(adapter_name, config, weight)
+            self._start_(adapter_name, config, weight, is_saved=bool(saved))
             if self._is_sharded and not weight.is_meta:
                 # Now that it is whole: later, one process alone may save the adapter.
                 self._digests.fingerprint(lambda: nullcontext(weight))
@@ -166,8 +169,8 @@ class SecuraLayer(BaseTunerLayer):
         return r, inner_r
 
     @torch.no_grad()
-    def _start_(self, adapter_name: str, config: SecuraConfig, weight: Tensor) -> None:
-        factors = self._change(adapter_name)
+    def _start_(self, adapter_name: str, config: SecuraConfig, weight: Tensor, *, is_saved: bool) -> None:
+        factors, settings = self._change(adapter_name), self.secura_settings[adapter_name]
         started, zeroed = factors.starting_factors()
         if zeroed.is_meta:  # loading: the checkpoint fills them
             return
@@ -179,6 +182,10 @@ class SecuraLayer(BaseTunerLayer):
                 started.zero_()
             else:
                 started.copy_(started_factor(config, weight, *started.shape))
+        if config.scale == "natural" and not (weight.is_meta or is_saved):
+            step_size = factors.sign_step_size(self._frozen_factors(adapter_name))
+            scale = natural_scale(natural_size(weight, settings.weight_norm), step_size)
+            self.secura_settings[adapter_name] = replace(settings, scale=scale)
         if not config.init_weights and not weight.is_meta:
             zeroed.normal_()
             change = weight_change(self._thin_factors(adapter_name)).float()
@@ -308,12 +315,12 @@ class SecuraLayer(BaseTunerLayer):
     def _thin_factors(self, adapter_name: str) -> ThinFactors:
         settings = self.secura_settings[adapter_name]
         folded = [] if settings.folds_move_the_reference else self._ledger(adapter_name).entries()
-        return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.scale)
+        return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.multiplier)
 
     def _folded_factors(self, adapter_name: str) -> list[ThinFactors]:
         change, frozen = self._change(adapter_name), self._frozen_factors(adapter_name)
-        scale = self.secura_settings[adapter_name].scale
-        return [change.folded_factors(frozen, fold, scale) for fold in self._ledger(adapter_name).entries()]
+        multiplier = self.secura_settings[adapter_name].multiplier
+        return [change.folded_factors(frozen, fold, multiplier) for fold in self._ledger(adapter_name).entries()]
 
     def _frozen_factors(self, adapter_name: str) -> FrozenFactors | None:
         if adapter_name not in self.secura_columns:
@@ -436,8 +443,11 @@ class SecuraLayer(BaseTunerLayer):
         self._ledger(adapter_name).remove(task)
         self._stale_references.add(adapter_name)
 
-    def set_stored(self, adapter_name: str, indices: dict[str, Tensor], folds: dict[str, dict[str, Tensor]]) -> None:
-        """Take over the indices and the folds that a checkpoint holds."""
+    def set_stored(
+        self, adapter_name: str, indices: dict[str, Tensor], scale: float, folds: dict[str, dict[str, Tensor]]
+    ) -> None:
+        """Take over the indices, the scale and the folds that a checkpoint holds."""
+        self.secura_settings[adapter_name] = replace(self.secura_settings[adapter_name], scale=scale)
         for name, values in indices.items():
             container: Any = getattr(self, name)
             container[adapter_name] = values.long().to(container[adapter_name].device)

@@ -17,6 +17,14 @@ class LayerSettings:
     moving: bool
     undamped: bool
     scale: float
+    """The layer's own, at which a learning rate means the same as on others; 1 is as published."""
+    alpha_over_r: float = 1.0
+    """What LoRA's alpha adds to that, as a factor."""
+
+    @property
+    def multiplier(self) -> float:
+        """What the product of the factors is multiplied by to give D."""
+        return self.scale * self.alpha_over_r
 
     @property
     def weight_norm(self) -> WeightNorm | None:

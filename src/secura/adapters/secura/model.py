@@ -131,6 +131,9 @@ class SecuraModel(BaseTuner):
                 with layer.weights_at_hand([adapter_name]):
                     at_hand = cast(nn.Module, layer).state_dict(prefix=f"{name}.")
                     selected |= {key: value.clone() for key, value in at_hand.items() if key in selected}
+            scale = layer.secura_settings[adapter_name].scale
+            selected[f"{name}.secura_scale.{adapter_name}"] = torch.tensor([scale], dtype=torch.float64)
+            record["scale"] = repr(scale)
             folds = layer._ledger(adapter_name).keys()
             for side in ("columns", "rows"):
                 container = getattr(layer, f"secura_{side}")
@@ -158,7 +161,7 @@ class SecuraModel(BaseTuner):
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         state_dict = dict(state_dict)
-        taken: list[tuple[SecuraLayer, dict[str, Tensor], dict[str, dict[str, Tensor]]]] = []
+        taken: list[tuple[SecuraLayer, dict[str, Tensor], float, dict[str, dict[str, Tensor]]]] = []
         for name, layer in _layers_with(model, adapter_name):
             if is_offloaded(layer._change(adapter_name)):
                 raise ConfigError(
@@ -171,14 +174,16 @@ class SecuraModel(BaseTuner):
             if fingerprint is not None and getattr(config, "verify_base", True):
                 _verify_layer(name.removeprefix(_PEFT_PREFIX), layer, fingerprint)
             indices = {f"secura_{side}": state_dict.pop(own[side]) for side in ("columns", "rows") if side in own}
+            # A checkpoint without a scale is older than scales are.
+            scale = float(state_dict.pop(own["scale"])) if "scale" in own else 1.0
             folds = folds_by_key(
                 (short.removeprefix("folds."), state_dict[key])
                 for short, key in own.items()
                 if short.startswith("folds.")
             )
-            taken.append((layer, indices, folds))
-        for layer, indices, folds in taken:  # only once every layer has been found to match
-            layer.set_stored(adapter_name, indices, folds)
+            taken.append((layer, indices, scale, folds))
+        for layer, indices, scale, folds in taken:  # only once every layer has been found to match
+            layer.set_stored(adapter_name, indices, scale, folds)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 

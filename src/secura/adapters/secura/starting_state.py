@@ -15,6 +15,7 @@ from secura.numerics.cur_selection import (
     sampled_columns,
     sampled_rows,
 )
+from secura.numerics.natural_scale import with_unit_rms
 from secura.numerics.starts import gaussian, leading_block, principal_block
 
 RANDOM_START_SHARE = 0.1
@@ -39,7 +40,12 @@ def selected_indices(weight: Tensor, r: int, config: SecuraConfig, saved: dict[s
 
 
 def started_factor(config: SecuraConfig, weight: Tensor, row_count: int, column_count: int) -> Tensor:
-    """What A begins as; in `low_rank` the factor that takes the inputs."""
+    """What A begins as, of rms 1 at the natural scale; in `low_rank` the factor that takes the inputs."""
+    factor = _started(config, weight, row_count, column_count)
+    return with_unit_rms(factor) if config.scale == "natural" else factor
+
+
+def _started(config: SecuraConfig, weight: Tensor, row_count: int, column_count: int) -> Tensor:
     start = config.start or ("gaussian" if config.change == "low_rank" else "leading_block")
     if start == "gaussian":
         # Seeded by PyTorch's own generator, as every other adapter's start is.

@@ -1,0 +1,56 @@
+"""The scale of a change D at which a learning rate means the same on every layer of every model.
+
+One step of AdamW at rate η moves each entry of the factor that begins at 0 by about η, up or
+down. Seen as random signs S, such a step moves D by
+
+    cabr      η · scale · C A S R      rms  η · scale · ‖C A‖_F ‖R‖_F / √(out · in)
+    cur       η · scale · C S R        rms  η · scale · ‖C‖_F ‖R‖_F / √(out · in)
+    low_rank  η · scale · S A          rms  η · scale · ‖A‖_F / √in
+
+The natural scale makes that η times the natural size of D: at a rate of 1e-2 a step moves D by
+one hundredth of it. The natural size is the rms of the bound under `bounded`, and a tenth of the
+rms of W otherwise. A begins at an rms of 1, so that a weight ten times as large learns as before,
+ten times as large.
+
+Source:
+    secura's own. Steps whose signs agree move D by more, by up to √(r k).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from secura.numerics.s_magnorm import Bounded, WeightNorm
+
+UNBOUNDED_SHARE = 0.1
+"""Natural size of a change that no bound restrains, as a share of the weight's rms."""
+
+
+def natural_size(weight: Float[Tensor, "out in"], norm: WeightNorm | None) -> float:
+    """The natural size of D, as an rms over the entries of W: of its bound, or a tenth of W's own."""
+    if isinstance(norm, Bounded):
+        return _rms(norm.bound(weight.to(torch.promote_types(weight.dtype, torch.float32))))
+    return UNBOUNDED_SHARE * _rms(weight)
+
+
+def sign_step_size(left: Float[Tensor, "out k"] | None, right: Float[Tensor, "r in"]) -> float:
+    """The rms of left S right for random signs S of the shape between them; `left` is the identity where it is None."""
+    rms = _rms(right) * right.shape[0] ** 0.5
+    return rms if left is None else rms * _rms(left) * left.shape[1] ** 0.5
+
+
+def natural_scale(size: float, step_size: float) -> float:
+    """What D is multiplied by so that a step of signs moves it by `size`; 1 where no step can move it."""
+    scale = size / step_size if step_size > 0 else 0.0
+    return scale if 0 < scale < float("inf") else 1.0
+
+
+def with_unit_rms(factor: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """A factor divided by its rms; zeros stay zeros."""
+    rms = _rms(factor)
+    return factor.double().div(rms).to(factor.dtype) if rms > 0 else factor
+
+
+def _rms(values: Tensor) -> float:
+    # In double: the squares of values near the smallest float32 would be 0.
+    return float(torch.linalg.vector_norm(values.detach(), dtype=torch.float64)) / values.numel() ** 0.5
