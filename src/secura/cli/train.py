@@ -65,6 +65,10 @@ def train(
     return _train(config, resume=resume, dry_run=dry_run)
 
 
+def _rate(rate: float | str | None) -> str:
+    return f"{rate:.1e}" if isinstance(rate, float) else str(rate)
+
+
 def _saved_config(out: str | None) -> str | None:
     """The settings of the run to resume, so that none need be repeated."""
     if out is None:
@@ -97,7 +101,7 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     console.print(
         f"{config.method.name}: {trained:,} trainable weights beside a model of {base:,}; "
         f"{len(prepared.task.examples):,} rows, {prepared.task.steps:,} steps, "
-        f"learning rate {prepared.learning_rate:.1e}",
+        f"learning rate {_rate(prepared.config.training.learning_rate)}",
         highlight=False,
         soft_wrap=True,
     )

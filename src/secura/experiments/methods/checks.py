@@ -32,6 +32,8 @@ def check_settings(config: LearningConfig) -> None:
     if isinstance(config, SequenceConfig):
         boundary = config.method.boundary
         assert boundary != "method"
+        if config.training.learning_rate == "auto":
+            raise ConfigError("training.learning_rate is auto, which secura train alone can try; set a number.")
         _check_boundary(config.method.name, boundary)
     else:
         boundary = "keep"

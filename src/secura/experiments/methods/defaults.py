@@ -1,8 +1,11 @@
 """What each method does unless it is told otherwise: its learning rate, its folds, its boundary between tasks.
 
-Each learning rate is the one, of three tried on the bundled model's default task, with the highest
-mean of what was learned and of what was kept, over three seeds, but one for MiCA, CorDA and OSF;
-docs/log.md has the table. For another model they are starting points.
+On the bundled model each learning rate is the one, of three tried on its default task, with the
+highest mean of what was learned and of what was kept, over three seeds, but one for MiCA, CorDA
+and OSF; docs/log.md has the table. On any other model the peers have published rates, since a
+toy's say nothing about it: LoRA, DoRA and MiCA 2e-4 (QLoRA, arXiv:2305.14314, for models up to
+13 B), CorDA and full fine-tuning 2e-5 (arXiv:2406.05223), OSF 5e-5 (PEFT's own example). Our
+adapters have one rate for every model; see `secura.numerics.natural_scale`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +14,7 @@ from typing import Any, TypeVar
 
 from secura.experiments.settings.names import Boundary, MethodName
 from secura.experiments.settings.run import RunConfig
-from secura.experiments.settings.sequence import SequenceConfig
+from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 
 SEQUENCE_STEPS = 100
 """Steps of each task of a sequence where neither steps nor epochs are set."""
@@ -25,6 +28,8 @@ class MethodDefaults:
 
     learning_rate: float
     """Peak learning rate."""
+    on_other_models: float | None = None
+    """Peak learning rate on any model but the bundled one; None is the same."""
     fold_every: int | None = None
     """Steps between folds; None for no folding."""
     boundary: Boundary = "fold"
@@ -39,13 +44,19 @@ METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
     "cabr-lora": MethodDefaults(learning_rate=1e-3),
     "cur-lora": MethodDefaults(learning_rate=3e-3),
     "bounded-lora": MethodDefaults(learning_rate=3e-3),
-    "lora": MethodDefaults(learning_rate=1e-3, boundary="keep"),
-    "dora": MethodDefaults(learning_rate=1e-3, boundary="keep"),
-    "mica": MethodDefaults(learning_rate=3e-3, boundary="keep"),
-    "corda": MethodDefaults(learning_rate=7e-4, boundary="anew"),
-    "osf": MethodDefaults(learning_rate=1e-3, boundary="keep"),
-    "full": MethodDefaults(learning_rate=1e-4, boundary="keep"),
+    "lora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
+    "dora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
+    "mica": MethodDefaults(learning_rate=3e-3, on_other_models=2e-4, boundary="keep"),
+    "corda": MethodDefaults(learning_rate=7e-4, on_other_models=2e-5, boundary="anew"),
+    "osf": MethodDefaults(learning_rate=1e-3, on_other_models=5e-5, boundary="keep"),
+    "full": MethodDefaults(learning_rate=1e-4, on_other_models=2e-5, boundary="keep"),
 }
+
+
+def default_rate(config: LearningConfig) -> float:
+    """The method's own peak learning rate on the model of a run."""
+    defaults = METHOD_DEFAULTS[config.method.name]
+    return defaults.learning_rate if config.model.path is None else defaults.on_other_models or defaults.learning_rate
 
 
 def with_method_defaults(config: Config) -> Config:
@@ -62,7 +73,7 @@ def with_method_defaults(config: Config) -> Config:
         method["adapter"] = {**defaults.in_sequence, **config.method.adapter}
         if config.method.boundary == "method":
             method["boundary"] = defaults.boundary
-    training: dict[str, Any] = {"learning_rate": config.training.learning_rate or defaults.learning_rate}
+    training: dict[str, Any] = {"learning_rate": config.training.learning_rate or default_rate(config)}
     if isinstance(config, SequenceConfig) and config.training.steps is None and config.training.epochs is None:
         training["steps"] = SEQUENCE_STEPS
     return config.model_copy(

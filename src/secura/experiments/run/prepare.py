@@ -18,7 +18,7 @@ from secura.evaluation.scoring import Model, context_length
 from secura.experiments.data import NO_RETENTION
 from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
 from secura.experiments.methods.checks import check_settings
-from secura.experiments.methods.defaults import with_method_defaults
+from secura.experiments.methods.defaults import default_rate, with_method_defaults
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
 from secura.experiments.models.loading import check_tokens_are_known, load_model, model_source
 from secura.experiments.run.folder import check_folder, check_same_run, is_begun, run_folder
@@ -102,9 +102,9 @@ class PreparedRun(Generic[Config]):
 
     @property
     def learning_rate(self) -> float:
-        """Peak learning rate."""
-        assert self.config.training.learning_rate is not None
-        return self.config.training.learning_rate
+        """Peak learning rate; the method's own for as long as none has been chosen."""
+        rate = self.config.training.learning_rate
+        return rate if isinstance(rate, float) else default_rate(self.config)
 
     @property
     def trainable_weights(self) -> int:

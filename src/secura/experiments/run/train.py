@@ -20,6 +20,7 @@ from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.files import REPORT_FILE
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.run.choose_rate import with_chosen_rate
 from secura.experiments.run.divided import whole_model
 from secura.experiments.run.folder import write_config
 from secura.experiments.run.learn import learn_task
@@ -74,6 +75,7 @@ def train_and_report(
         TrainingError: if the loss or a weight becomes NaN or infinite, or Ctrl-C stopped the
             run; the message names the checkpoint to go on from.
     """
+    run = with_chosen_rate(run, console)
     folder = run.folder
     if is_main_process():
         write_config(folder, run.config)

@@ -3,7 +3,7 @@
 Later layers win: the defaults, the YAML file, `--set a.b=c`, and the flags.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -79,8 +79,8 @@ class TrainingConfig(Section):
     """Rows a forward pass."""
     gradient_accumulation: int = Field(default=1, ge=1)
     """Forward passes a step."""
-    learning_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate; null is the method's own."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
+    """Peak learning rate; null is the method's own, auto tries three for a few steps each."""
     warmup: float = Field(default=0.03, ge=0)
     """Warm-up in steps where 1 or more, a share of all steps below 1."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
