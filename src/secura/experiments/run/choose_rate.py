@@ -128,10 +128,7 @@ class _SaveNothing(TrainerCallback):
     """A trial leaves nothing behind."""
 
     @override
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Withdraw the checkpoint that the last step would write."""
         del args, state, kwargs
         control.should_save = False
-        return control
