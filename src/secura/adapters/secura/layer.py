@@ -19,7 +19,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -451,6 +451,11 @@ class SecuraLayer(BaseTunerLayer):
             }
         )
         self._frozen_of_quantized.pop(adapter_name, None)
+        self._stale_references.add(adapter_name)
+
+    def set_change_scale(self, adapter_name: str, scale: float) -> None:
+        """Set the multiplier of D, which acts inside the norm and on folds alike."""
+        self.secura_settings[adapter_name] = replace(self.secura_settings[adapter_name], scale=scale)
         self._stale_references.add(adapter_name)
 
     def fingerprint(self) -> Tensor | None:
