@@ -463,6 +463,11 @@ class SecuraLayer(BaseTunerLayer):
         self._frozen_of_quantized.pop(adapter_name, None)
         self._stale_references.add(adapter_name)
 
+    def set_change_scale(self, adapter_name: str, scale: float) -> None:
+        """Set the multiplier of D, which acts inside the norm and on folds alike."""
+        self.secura_settings[adapter_name] = replace(self.secura_settings[adapter_name], scale=scale)
+        self._stale_references.add(adapter_name)
+
     def fingerprint(self) -> Tensor | None:
         """Fingerprint of W0, from digests that are kept for as long as W0 is; None while it is on the meta device."""
         return None if self._is_to_be_loaded else self._digests_of_now().fingerprint(self._pretrained_weight_at_hand)
