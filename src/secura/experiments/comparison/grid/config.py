@@ -16,7 +16,7 @@ measure: [spectra, gradient_norms]
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -24,6 +24,7 @@ from secura.errors import ConfigError
 from secura.experiments.settings.layers import assign, config_from, read_yaml, yaml_assignment
 from secura.experiments.settings.run import RunConfig, Section
 from secura.experiments.settings.sequence import SequenceConfig
+from secura.tasks.finding import find_tasks
 
 Kind = Literal["train", "sequence"]
 Measure = Literal["spectra", "gradient_norms", "forgetting_text"]
@@ -90,6 +91,21 @@ class Override(Section):
     """What they do differently."""
 
 
+class CurveConfig(Section):
+    """At which points of a run it is measured what was learned and what was forgotten."""
+
+    texts: list[str] = Field(min_length=1)
+    """Tasks that are never trained on: plain texts, or questions whose right answers are scored."""
+    steps: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    """Optimizer steps at which the run is measured, besides its last one."""
+    dial: list[Annotated[float, Field(ge=0)]] = Field(default_factory=list)
+    """What the learned change is scaled by at the end, besides 1."""
+    text_rows: int = Field(default=10, ge=1)
+    """Rows of each text."""
+    text_tokens: int = Field(default=128, ge=2)
+    """Where a plain text is cut."""
+
+
 class GridConfig(Section):
     """A grid of runs."""
 
@@ -119,6 +135,8 @@ class GridConfig(Section):
     """What is measured besides the questions: spectra, gradient_norms, forgetting_text."""
     forgetting_text: str | None = None
     """File or hub data set of the fixed text; null is plain sentences of the bundled model's world."""
+    curve: CurveConfig | None = None
+    """For kind train, whether runs are measured on their way and with their change scaled back."""
 
     @property
     def conditions(self) -> list[tuple[str, Settings]]:
@@ -160,6 +178,8 @@ def load_grid(file: Path, assignments: Sequence[str] = ()) -> GridConfig:
         grid = config_from(GridConfig, values)
         _check_shape(grid)
         _check_conditions(grid)
+        if grid.curve is not None:
+            find_tasks(grid.curve.texts)
         for place, settings in _settings_of(grid):
             _check_section(place, settings, grid.kind)
     except ConfigError as problem:
@@ -189,6 +209,8 @@ def _check_shape(grid: GridConfig) -> None:
         raise ConfigError("tasks is empty; list at least one task, or set kind to sequence.")
     if grid.kind == "sequence" and grid.tasks:
         raise ConfigError("a sequence has its tasks under base.tasks; move them there.")
+    if grid.kind == "sequence" and grid.curve is not None:
+        raise ConfigError("curve belongs to kind train; leave it out.")
     if grid.kind == "train" and grid.order_seeds != [None]:
         raise ConfigError("order_seeds belong to kind sequence; leave them out.")
     listed: dict[str, list[Any]] = {"methods": [each.shown for each in grid.methods], "seeds": [*grid.seeds]}

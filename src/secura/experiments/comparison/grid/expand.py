@@ -138,6 +138,7 @@ def _run(
         settings=config.model_dump(mode="json", exclude={"out"}),
         measure=tuple(sorted(set(grid.measure))),
         forgetting_text=_forgetting_text(grid, config),
+        curve=None if grid.curve is None else grid.curve.model_dump(mode="json"),
         versions=_versions(grid, config, checksum),
     )
 
@@ -234,6 +235,7 @@ def _versions(grid: GridConfig, config: LearningConfig, checksum: Callable[[str]
     bundled = config.model.path is None and config.retention.path is None
     known = [name for name in _tasks(config) if not os.path.exists(name) and "/" not in name]
     tasks = [*find_tasks(known), *(find_tasks(["knowledge"]) if bundled else [])]
+    tasks += find_tasks(grid.curve.texts) if grid.curve else []
     files = [*_files(config), *filter(None, [grid.forgetting_text if "forgetting_text" in grid.measure else None])]
     return {
         "scoring": SCORING_VERSION,

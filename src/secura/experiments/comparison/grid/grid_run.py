@@ -31,6 +31,8 @@ class GridRun:
     """What is measured besides the questions, sorted."""
     forgetting_text: str | None = None
     """The fixed text to measure forgetting on, where it is not the bundled one."""
+    curve: Mapping[str, Any] | None = None
+    """At which points it is measured, where the grid says so."""
     versions: Mapping[str, Any]
     """Versions of the scorer and of the tasks, checksums of files: what decides the result besides the settings."""
 
@@ -60,6 +62,8 @@ class GridRun:
             "forgetting_text": self.forgetting_text,
             "versions": self.versions,
         }
+        if self.curve is not None:  # runs without one keep the names they have
+            deciding["curve"] = self.curve
         canonical = json.dumps(deciding, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         checksum = hashlib.sha256(canonical.encode()).hexdigest()[:10]
         return "-".join([_file_name(self.label), _file_name(self.task), str(self.seed), checksum])

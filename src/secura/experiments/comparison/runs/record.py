@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from secura.evaluation.spectra import Spectrum
 from secura.evaluation.tally import Tally
+from secura.experiments.comparison.runs.curve_point import CurvePoint
 
 Status = Literal["success", "failed", "canceled"]
 
@@ -86,6 +87,8 @@ class RunRecord:
     """PEFT's forgetting number: increase of the mean cross-entropy per token on a fixed text."""
     sequence: SequenceRecord | None = None
     """For a sequence of tasks."""
+    curve: Sequence[CurvePoint] = ()
+    """What was learned and forgotten on the way and with the change scaled back; the base first."""
     gradient_norms: Sequence[tuple[int, float]] = ()
     """Step and norm of the gradient before clipping, in order of the steps."""
     spectra: Sequence[Spectrum] = ()

@@ -18,8 +18,10 @@ from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.provenance import provenance
 from secura.evaluation.scoring import Model
 from secura.evaluation.spectra import Spectrum, spectra
+from secura.experiments.comparison.grid.config import CurveConfig
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun
+from secura.experiments.comparison.runs.curve import MeasureCurve
 from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
 from secura.experiments.files import ADAPTER_FOLDER, CONFIG_FILE, LOG_FILE, MODEL_FOLDER
 from secura.experiments.models.loading import load_model
@@ -79,7 +81,12 @@ def _train(declared: GridRun, run: PreparedRun[RunConfig], console: Console) -> 
     _say_notes(run.notes, console)
     before = _text_loss(declared, run.model, run.tokenizer, trained=False)
     total = sum(weight.numel() for weight in run.model.parameters())
-    result = train_and_report(run, console)
+    curve = None if declared.curve is None else MeasureCurve(run, config_from(CurveConfig, declared.curve))
+    if curve is not None:
+        curve.measure_base()
+    result = train_and_report(run, console, [] if curve is None else [curve])
+    if curve is not None:
+        curve.measure_end()
     rows = _rows(run)
     return _record(
         declared,
@@ -99,6 +106,7 @@ def _train(declared: GridRun, run: PreparedRun[RunConfig], console: Console) -> 
         gain=result.new_task.total if result.new_task.total.asked else None,
         gain_nats=(result.new_task_loss.before, result.new_task_loss.after),
         knowledge=result.retention.families,
+        curve=[] if curve is None else curve.points,
     )
 
 

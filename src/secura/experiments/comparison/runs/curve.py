@@ -1,0 +1,139 @@
+"""A run as a curve: what it has learned and forgotten at some of its steps, and with its change scaled back.
+
+One run then tells of many points between nothing and all that it learned, so that methods can be
+compared where they have learned the same. Forgetting is the rise in nats a token on texts that were
+never trained on. Points are written as they are measured, and an interrupted run keeps them.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
+
+from secura.adapters.dial import draw_back_, scaled
+from secura.errors import ConfigError
+from secura.evaluation.answer_loss import mean_answer_loss
+from secura.evaluation.scoring import Model
+from secura.experiments.comparison.grid.config import CurveConfig
+from secura.experiments.comparison.runs.curve_point import CurvePoint
+from secura.experiments.run.prepare import PreparedRun
+from secura.experiments.run.questions import base_alone
+from secura.experiments.settings.run import RunConfig
+from secura.tasks.finding import find_tasks
+from secura.tasks.question import Item
+from secura.tasks.task_items import task_items
+from secura.whole_files import write_text
+
+CURVE_FILE = "curve.jsonl"
+"""In a run's folder: one point a line."""
+
+
+class MeasureCurve(TrainerCallback):
+    """Measures the points of a run: the base, some steps on the way, and the end."""
+
+    def __init__(self, run: PreparedRun[RunConfig], curve: CurveConfig) -> None:
+        """Read the texts, and keep the base's weights where all of them are trained.
+
+        Raises:
+            InputError: for a text that cannot be read.
+        """
+        self.run = run
+        self.curve = curve
+        self.texts = {
+            task.name: task_items(task, count=curve.text_rows, seed=0) for task in find_tasks(list(curve.texts))
+        }
+        self.points = _read(run.folder / CURVE_FILE)
+        self._base: Mapping[str, Tensor] | None = None
+        if not isinstance(run.model, PeftModel):
+            self._base = {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
+
+    def measure_base(self) -> None:
+        """Measure the model as it was given, unless an earlier attempt has."""
+        if not self._has(0, 0.0):
+            with base_alone(self.run.model):
+                self._measure(self.run.model, 0, 0.0)
+
+    def measure_end(self) -> None:
+        """Measure the trained model at each point of the dial."""
+        for dial in sorted({1.0, *self.curve.dial}, reverse=True):
+            self._measure_at(self.run.model, self.run.task.steps, dial)
+
+    @override
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Measure where the grid asks for it."""
+        del args, control, model, kwargs
+        if state.global_step in self.curve.steps and state.global_step < self.run.task.steps:
+            self._measure_at(self.run.model, state.global_step, 1.0)
+
+    def _measure_at(self, model: Model, step: int, dial: float) -> None:
+        if self._has(step, dial):
+            return
+        with _scaled_back(model, dial, self._base):
+            self._measure(model, step, dial)
+
+    def _measure(self, model: Model, step: int, dial: float) -> None:
+        point = CurvePoint(
+            step=step,
+            dial=dial,
+            task_nats=self._nats(model, self.run.task.test),
+            text_nats={name: self._nats(model, items) or 0.0 for name, items in self.texts.items()},
+        )
+        self.points.append(point)
+        lines = [json.dumps(asdict(each)) for each in self.points]
+        write_text(self.run.folder / CURVE_FILE, "\n".join(lines) + "\n")
+
+    def _nats(self, model: Model, items: Sequence[Item]) -> float | None:
+        size = self.run.config.scoring.batch_size
+        return mean_answer_loss(model, self.run.tokenizer, items, max_tokens=self.curve.text_tokens, batch_size=size)
+
+    def _has(self, step: int, dial: float) -> bool:
+        return any(point.step == step and point.dial == dial for point in self.points)
+
+
+@contextmanager
+def _scaled_back(model: Model, dial: float, base: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """The model with its change scaled; afterwards it is as before, to the bit."""
+    if dial == 1:
+        yield
+    elif isinstance(model, PeftModel):
+        with scaled(model, dial):
+            yield
+    else:
+        assert base is not None
+        trained = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        try:
+            draw_back_(model, base, dial)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in model.named_parameters():
+                    weight.copy_(trained[name])
+
+
+def _read(path: Path) -> list[CurvePoint]:
+    """The points of an earlier attempt.
+
+    Raises:
+        ConfigError: if the file is damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return [CurvePoint(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, TypeError) as problem:
+        raise ConfigError(f"{path} is damaged ({problem}); delete the run's folder to measure it again.") from problem
