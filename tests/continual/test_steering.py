@@ -48,5 +48,5 @@ def test_it_goes_on_from_its_stored_state() -> None:
 
 @pytest.mark.parametrize(("keep", "lost", "items"), [(1.0, 0, 10), (-0.1, 0, 10), (0.9, 11, 10), (0.9, 0, 0)])
 def test_what_is_out_of_range_is_refused(keep: float, lost: int, items: int) -> None:
-    with pytest.raises(ValueError, match="keep is|lost is"):
+    with pytest.raises(ValueError, match=r"keep is|lost is"):
         kappa_factor(keep, lost, items)

@@ -50,6 +50,21 @@ def save_result(
         write_json(path / BASE_RECORD, record)
 
 
+def check_can_be_saved(model: PeftModel) -> None:
+    """Refuse an adapter that is none any more at another point of the dial.
+
+    Raises:
+        ConfigError: naming the first layer, and the way out.
+    """
+    layers = layers_without_closed_form(model)
+    if layers:
+        kind = model.peft_config[next(iter(model.peft_config))].peft_type
+        raise ConfigError(
+            f"a part of what {getattr(kind, 'value', kind)} has learned is no adapter of that kind again "
+            f"({len(layers)} layers, the first {layers[0]}); write it as a whole model with --merged."
+        )
+
+
 def save_scaled(
     folder: Path,
     model: PeftModel,
@@ -77,13 +92,8 @@ def save_scaled(
     Raises:
         ConfigError: if the adapter's method has no values that give the point, and `merged` is not set.
     """
-    open_layers = [] if merged else layers_without_closed_form(model)
-    if open_layers:
-        kind = model.peft_config[next(iter(model.peft_config))].peft_type
-        raise ConfigError(
-            f"a part of what {kind} has learned is no {kind} adapter again ({len(open_layers)} layers, the first "
-            f"{open_layers[0]}); write it as a whole model with --merged."
-        )
+    if not merged:
+        check_can_be_saved(model)
 
     def fill(path: Path) -> None:
         if not merged:
