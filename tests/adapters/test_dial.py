@@ -31,6 +31,7 @@ from secura.adapters.dial import (
     scaled,
     values_to_be_trained,
 )
+from secura.adapters.secura.layer_settings import LayerSettings
 from secura.errors import ConfigError, MergeError
 from secura.evaluation.merged import merged_for_scoring
 
@@ -200,7 +201,7 @@ def test_the_merged_point_is_a_whole_model_that_needs_no_adapter(name: str) -> N
 
 @pytest.mark.parametrize("name", [*CLOSED, *OURS])
 def test_a_scaled_adapter_of_a_closed_form_loads_again_as_it_was_scored(name: str, tmp_path: Path) -> None:
-    if name in OURS:
+    if name in OURS and "alpha_over_r" not in LayerSettings.__dataclass_fields__:
         pytest.skip("the scale of our own layers is not stored yet")
     model = trained((CLOSED | OURS)[name]())
     assert layers_without_closed_form(model) == []

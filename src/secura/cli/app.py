@@ -16,6 +16,7 @@ import typer
 from secura.cli import processes
 from secura.cli.card import card
 from secura.cli.compare import app as compare
+from secura.cli.dial import dial
 from secura.cli.evaluate import evaluate
 from secura.cli.exit_codes import DONE, FAILED, USAGE
 from secura.cli.forget import forget
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(forget)
+app.command()(dial)
 app.command("eval")(evaluate)
 app.add_typer(sequence, name="sequence")
 app.add_typer(compare, name="compare")

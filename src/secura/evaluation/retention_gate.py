@@ -14,13 +14,13 @@ also fails if one of m groups has the whole of its own interval below the limit,
 that even among many groups a sound model is seldom failed for one.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secura.errors import ConfigError
+from secura.evaluation.certificate import items_needed
 from secura.evaluation.significance import Interval
-from secura.evaluation.tally import CONFIDENCE, Tally, percent, together
+from secura.evaluation.tally import CONFIDENCE, Tally, limit_text, percent, together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +37,12 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The line that a command ends with."""
-        return f"gate at {_limit_text(self.limit)}: {self.reason}"
+        return f"gate at {limit_text(self.limit)}: {self.reason}"
 
 
 def questions_needed(limit: float, confidence: float = CONFIDENCE) -> int:
     """How many questions the base must answer right before the gate can open at all."""
-    if not 0 <= limit < 1:
-        raise ValueError(f"limit is {limit}; it is a share from 0 and below 1.")
-    if limit == 0:
-        return 1
-    return max(1, math.ceil(math.log((1 - confidence) / 2) / math.log(limit)))
+    return items_needed(limit, (1 + confidence) / 2)  # the lower end of an interval with two
 
 
 def check_gate_can_open(limit: float, questions: int, *, ask_more: str, confidence: float = CONFIDENCE) -> None:
@@ -64,7 +60,7 @@ def check_gate_can_open(limit: float, questions: int, *, ask_more: str, confiden
     needed = questions_needed(limit, confidence)
     if questions < needed:
         raise ConfigError(
-            f"{questions:,} questions cannot show at confidence {confidence:g} that {_limit_text(limit)} is kept, "
+            f"{questions:,} questions cannot show at confidence {confidence:g} that {limit_text(limit)} is kept, "
             f"even if all answers stay right: that takes {needed:,}; {ask_more}, or lower --min-retention."
         )
 
@@ -84,7 +80,7 @@ def judge(groups: Mapping[str, Tally], limit: float, *, ask_more: str, confidenc
         return Verdict(
             passed=False, limit=limit, reason="fails: the base model answered no question right, so nothing can be kept"
         )
-    wanted, needed = _limit_text(limit), questions_needed(limit, confidence)
+    wanted, needed = limit_text(limit), questions_needed(limit, confidence)
     gone = _surely_below(groups, limit, confidence)
     named = f"; {_listed(gone)}" if gone else ""
     shown = f"kept {percent(share)} of what the base knew ({100 * confidence:g}% interval {_interval_text(interval)})"
@@ -122,11 +118,6 @@ def _surely_below(groups: Mapping[str, Tally], limit: float, confidence: float) 
 
 def _interval_text(interval: Interval) -> str:
     return f"{percent(interval.low)} to {percent(interval.high)}"
-
-
-def _limit_text(limit: float) -> str:
-    """The limit as the user gave it."""
-    return f"{100 * limit:.6g}%"
 
 
 def _listed(parts: Sequence[str], most: int = 3) -> str:

@@ -88,6 +88,11 @@ def percent(share: float) -> str:
     return f"{math.floor(share * 1000 + 1e-9) / 10:.1f}%"
 
 
+def limit_text(share: float) -> str:
+    """A limit in percent, as the user gave it."""
+    return f"{100 * share:.6g}%"
+
+
 def kept_cell(tally: Tally, confidence: float = CONFIDENCE) -> str:
     """What was kept, for a cell of a table."""
     if tally.kept is None:

@@ -5,13 +5,13 @@ by `for_script`, and in the script by setting text alone. A policy in the page i
 every request.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from secura.experiments.forget.result import ANSWER_KINDS, Flip, ForgetResult, TaskChange, TokenView
 from secura.experiments.forget.result_json import JSON_FILE, answer_likelihoods
 from secura.report.matrix_figure import difference_figure, drawn, score_matrix
-from secura.report.page_parts import for_script, own_file, page_templates, plotly_script
+from secura.report.page_parts import flat_facts, for_script, own_file, page_templates, plotly_script
 from secura.report.wording import (
     details,
     difference_text,
@@ -28,9 +28,6 @@ PAGE_FILE = "forget.html"
 
 _FLIP_BYTES = 900_000
 """Room for flips, so that the page stays under 6 MB; plotly alone takes 4.8."""
-
-_SECTIONS = ("settings", "provenance", "versions", "hardware")
-"""Parts of the record whose own names add nothing to those of what they hold."""
 
 _PROMPT_LETTERS = 3_000
 _ANSWER_LETTERS = 1_500
@@ -64,7 +61,7 @@ def forget_page(result: ForgetResult) -> str:
         left_out=left_out,
         json_name=JSON_FILE,
         notes=result.notes,
-        facts=_facts(result),
+        facts=flat_facts(result.record),
         style=own_file(templates, "sheet.css") + own_file(templates, "forget.css"),
         program=own_file(templates, "figures.js") + own_file(templates, "forget.js"),
         plotly=plotly_script(),
@@ -170,17 +167,3 @@ def _shortened(text: str, letters: int) -> str:
     if len(text) <= letters:
         return text
     return f"{text[: letters // 3]} […] {text[-(letters - letters // 3) :]}"
-
-
-def _facts(result: ForgetResult) -> list[tuple[str, str]]:
-    """The record, flat, as pairs of name and text."""
-
-    def flat(value: Any, name: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                yield from flat(inner, (*name, key) if key not in _SECTIONS else name)
-        elif value not in (None, [], (), ""):
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            yield " ".join(name).replace("_", " "), shown
-
-    return list(flat(result.record, ()))

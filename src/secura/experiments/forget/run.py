@@ -4,9 +4,8 @@ Settings and questions are checked before a model answers anything. The base's s
 from the cache where they can; the tuned model is always asked.
 """
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,20 +13,19 @@ from typing import Any
 
 from rich.console import Console
 
-from secura.errors import ConfigError, SecuraError
-from secura.evaluation.batch_size import BatchSize
+from secura.errors import ConfigError
 from secura.evaluation.provenance import provenance
 from secura.evaluation.retention_gate import Verdict, check_gate_can_open, judge
-from secura.evaluation.score_cache import ScoreCache, cache_folder, score_key
-from secura.evaluation.score_task import score_task
+from secura.evaluation.score_cache import ScoreCache, cache_folder
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.significance import compare_paired, holm
 from secura.evaluation.tally import Tally, together
 from secura.evaluation.task_score import TaskScore
+from secura.experiments.forget.asking import ask, cached_scores
 from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
 from secura.experiments.forget.tasks import AskedTask, asked_tasks
 from secura.experiments.forget.token_views import with_token_views
-from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
+from secura.experiments.models.pair import BUNDLED, ModelPair, model_pair
 from secura.tasks.task_items import task_version_key
 from secura.training.library_output import silence_libraries
 
@@ -35,9 +33,6 @@ DEFAULT_COUNT = 200
 """Questions a task: a loss of 4 points is seen, and the bundled model answers in seconds."""
 
 _ASK_MORE = "raise --count, or ask more tasks"
-
-_RIGHT_OR_WRONG = ("accuracy", "accuracy_by_length", "exact_match", "match", "number_match")
-"""Metrics by which an answer can flip and be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +144,7 @@ def _ask_base(pair: ModelPair, settings: ForgetSettings, cache: ScoreCache, cons
             tokenizer=base.tokenizer,
         )
         _check_gate(settings, asked)
-        scores, cached = _base_scores(base, asked, cache, settings, console)
+        scores, cached = cached_scores(base, asked, cache, "the base model", console, fresh=settings.fresh)
         return _Answers(
             asked=asked,
             scores=scores,
@@ -164,7 +159,7 @@ def _ask_tuned(pair: ModelPair, asked: Sequence[AskedTask], console: Console) ->
         if pair.is_adapter and not tuned.merged:
             pair.notes.append("the adapter's method cannot be merged into the weights, so it was scored beside them")
         scores: list[TaskScore] = []
-        _ask(tuned, asked, "tuned", console, lambda _, score: scores.append(score))
+        ask(tuned, asked, "the tuned model", console, lambda _, score: scores.append(score))
         return _Answers(
             asked=asked,
             scores=scores,
@@ -183,7 +178,7 @@ def _check_gate(settings: ForgetSettings, asked: Sequence[AskedTask]) -> None:
     limit = settings.min_retention
     if limit is None:
         return
-    right_or_wrong = [each for each in asked if each.task.metric in _RIGHT_OR_WRONG]
+    right_or_wrong = [each for each in asked if each.right_or_wrong]
     if not right_or_wrong:
         raise ConfigError(
             "--min-retention counts right answers, but no task asked has right and wrong ones; "
@@ -191,72 +186,6 @@ def _check_gate(settings: ForgetSettings, asked: Sequence[AskedTask]) -> None:
         )
     count = sum(len(each.items) for each in right_or_wrong)
     check_gate_can_open(limit, count, ask_more=_ASK_MORE, confidence=settings.confidence)
-
-
-def _base_scores(
-    base: ReadyModel, asked: Sequence[AskedTask], cache: ScoreCache, settings: ForgetSettings, console: Console
-) -> tuple[list[TaskScore], list[bool]]:
-    """The base's score on each task, and whether it came from the cache."""
-    keys = [
-        score_key(base.fingerprint, base.arithmetic, each.task, each.items, base.tokenizer, scoring=SCORING_VERSION)
-        for each in asked
-    ]
-    found = [
-        None if settings.fresh else cache.load(key, each.task.name, each.items)
-        for key, each in zip(keys, asked, strict=True)
-    ]
-    missing = [index for index, score in enumerate(found) if score is None]
-    if len(missing) < len(asked):
-        console.print(
-            f"scores of the base on {len(asked) - len(missing)} of {len(asked)} tasks are in {cache.folder}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-
-    def keep(place: int, score: TaskScore) -> None:
-        # Task by task, so that a run that is stopped need not ask them again.
-        found[missing[place]] = score
-        cache.store(keys[missing[place]], score)
-
-    _ask(base, [asked[index] for index in missing], "base", console, keep)
-    return [score for score in found if score is not None], [index not in missing for index in range(len(asked))]
-
-
-def _ask(
-    ready: ReadyModel,
-    asked: Sequence[AskedTask],
-    which: str,
-    console: Console,
-    on_score: Callable[[int, TaskScore], None],
-) -> None:
-    total = sum(len(each.items) for each in asked)
-    if not total:
-        return
-    began, done = time.monotonic(), 0
-    size = BatchSize("auto", ready.model.device)  # one for all, so that what did not fit is tried once
-    with console.status(f"asking the {which} model {total:,} questions") as status:
-
-        def show(answered: int) -> None:
-            nonlocal done
-            done += answered
-            status.update(f"asking the {which} model {total:,} questions, {done:,} answered")
-
-        for place, each in enumerate(asked):
-            score = score_task(ready.model, ready.tokenizer, each.task, each.items, batch_size=size, on_progress=show)
-            _check_finite(score, which)
-            on_score(place, score)
-    seconds = time.monotonic() - began
-    console.print(f"asked the {which} model {total:,} questions in {seconds:.0f} s", highlight=False)
-
-
-def _check_finite(score: TaskScore, which: str) -> None:
-    for place, item in enumerate(score.items, start=1):
-        if not math.isfinite(item.score):
-            raise SecuraError(
-                f"the {which} model's score of item {place} of {score.task} is {item.score}; "
-                "its weights hold NaN or infinity, or overflow in the type they are stored in."
-            )
 
 
 def compare(
@@ -271,7 +200,7 @@ def compare(
         compare_paired(
             [item.score for item in old.items],
             [item.score for item in new.items],
-            binary=each.task.metric in _RIGHT_OR_WRONG,
+            binary=each.right_or_wrong,
             confidence=settings.confidence,
             tasks=len(asked),
             seed=settings.seed,

@@ -18,6 +18,9 @@ from secura.tasks.question import Item, PlainText, Question
 from secura.tasks.task import Metric, Row, Task
 from secura.tasks.task_items import task_items
 
+RIGHT_OR_WRONG = ("accuracy", "accuracy_by_length", "exact_match", "match", "number_match")
+"""Metrics by which an answer can flip and be kept."""
+
 WORLD_KNOWLEDGE = "knowledge"
 """The group of the bundled world's families of knowledge."""
 
@@ -35,6 +38,11 @@ class AskedTask:
     """The task."""
     items: Sequence[Item]
     """Its questions."""
+
+    @property
+    def right_or_wrong(self) -> bool:
+        """Whether each answer is right or wrong, so that it can flip and be kept."""
+        return self.task.metric in RIGHT_OR_WRONG
 
 
 def asked_tasks(
@@ -72,7 +80,7 @@ def asked_tasks(
         AskedTask(task=task, items=task_items(task, data=data, split="test", count=count, seed=seed)) for task in found
     ]
     if retain is not None:
-        asked.extend(_tasks_of_file(retain, count, seed, tokenizer))
+        asked.extend(tasks_of_rows(read_items(retain), retain, tokenizer, count=count, seed=seed))
     seen: set[str] = set()
     for each in asked:
         if each.task.name in seen:
@@ -94,10 +102,20 @@ def _nothing_named() -> str:
     )
 
 
-def _tasks_of_file(path: str, count: int, seed: int, tokenizer: PreTrainedTokenizerBase) -> list[AskedTask]:
-    """Each family of the file as a task, or as several where its rows must be scored in different ways."""
+def tasks_of_rows(
+    rows: Sequence[Item], path: str, tokenizer: PreTrainedTokenizerBase, *, count: int, seed: int
+) -> list[AskedTask]:
+    """Each family of rows as a task, or as several where its rows must be scored in different ways.
+
+    Args:
+        rows: the rows.
+        path: where they are from.
+        tokenizer: how long an answer is decides how it is scored.
+        count: rows of each task at most.
+        seed: which are drawn.
+    """
     members: dict[str, dict[Metric, list[Item]]] = {}
-    for item in read_items(path):
+    for item in rows:
         members.setdefault(item.family, {}).setdefault(_metric(item, tokenizer), []).append(item)
     draw = random.Random(seed)
     asked = []
@@ -114,7 +132,7 @@ def _metric(item: Item, tokenizer: PreTrainedTokenizerBase) -> Metric:
     if isinstance(item, PlainText):
         return "perplexity"
     if item.choices:
-        return "accuracy"
+        return "accuracy_by_length" if item.by_length else "accuracy"
     if item.match != "exact":
         return "match"
     length = len(answer_tokens(tokenizer, item.asked, item.answer, end=False))

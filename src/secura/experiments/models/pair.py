@@ -2,25 +2,29 @@
 
 An adapter is put onto the base that is already loaded: the base answers with the adapter
 switched off, the tuned model with it merged, as it would be exported. Where the tuned model
-is a whole model, the two take turns in memory.
+is a whole model, the two take turns in memory; both are held for a point between them alone.
 """
 
 import gc
+import hashlib
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from secura.adapters.dial import draw_back_, scaled, values_to_be_trained
 from secura.errors import BaseMismatchError, ConfigError
 from secura.evaluation.causal_model import Model
 from secura.evaluation.merged import merged_for_scoring
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
-from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, check_base
+from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
 from secura.experiments.models.loading import check_model, load_model, model_source
 from secura.experiments.models.weight_files import check_weight_file
 from secura.experiments.settings.run import ModelConfig
@@ -48,6 +52,20 @@ class ReadyModel:
         return f"{self.model.dtype} on {self.model.device.type}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterOnBase:
+    """An adapter on its base, with what is written beside it."""
+
+    model: PeftModel
+    """Both."""
+    tokenizer: PreTrainedTokenizerBase
+    """The base's tokenizer."""
+    record: dict[str, str]
+    """Which base it belongs to."""
+    base_values: dict[str, Tensor] | None
+    """The base's own biases, where the adapter brings others."""
+
+
 @dataclass(kw_only=True)
 class ModelPair:
     """The two models of a comparison. Only one of its contexts may be open at a time."""
@@ -60,6 +78,8 @@ class ModelPair:
     """What the user should know about the two."""
     _held: tuple[str, PreTrainedModel, PreTrainedTokenizerBase, BaseFingerprint] | None = None
     _adapted: PeftModel | None = None
+    _base_values: dict[str, Tensor] | None = None
+    """The base's own biases, where the adapter brings others."""
 
     @property
     def is_adapter(self) -> bool:
@@ -91,7 +111,9 @@ class ModelPair:
             yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint.exact)
             return
         adapted, tokenizer, fingerprint = self._adapter_on_base()
-        with adapted.disable_adapter():
+        # Switched off, an adapter leaves its biases in the base.
+        own_biases = scaled(adapted, 0.0, base_values=self._base_values) if self._base_values else nullcontext()
+        with own_biases, adapted.disable_adapter():
             yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact)
 
     @contextmanager
@@ -105,10 +127,49 @@ class ModelPair:
         with merged_for_scoring(adapted) as merged:
             yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact, merged=merged)
 
+    @contextmanager
+    def at(self, scale: float) -> Iterator[ReadyModel]:
+        """The model with what it learned scaled by a number: 0 is the base, 1 the tuned model.
+
+        Its `fingerprint` is that of the base, of what was learned and of the number together.
+
+        Raises:
+            ConfigError: if the change cannot be scaled.
+        """
+        if self.is_adapter:
+            adapted, tokenizer, fingerprint = self._adapter_on_base()
+            point = _digest(fingerprint.exact, self._checksum_of_files(), repr(float(scale)))
+            with scaled(adapted, scale, base_values=self._base_values) as merged:
+                if merged:
+                    yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=point, merged=True)
+                    return
+                with merged_for_scoring(adapted) as merged:
+                    yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=point, merged=merged)
+            return
+        base, _, fingerprint = self._load("base", self.base_path)
+        # Loaded anew for each point: what is overwritten here is the only copy of it in memory.
+        model, tokenizer = load_model(ModelConfig(path=self.tuned_path))
+        point = _digest(fingerprint.exact, base_fingerprint(model).exact, repr(float(scale)))
+        draw_back_(model, base.state_dict(), scale)
+        yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=point)
+
+    def adapter(self) -> AdapterOnBase:
+        """The adapter on its base, to be written at another point."""
+        adapted, tokenizer, fingerprint = self._adapter_on_base()
+        record = base_record(ModelConfig(path=self.base_path), fingerprint)
+        return AdapterOnBase(model=adapted, tokenizer=tokenizer, record=record, base_values=self._base_values)
+
+    def _checksum_of_files(self) -> str:
+        """Of an adapter, by its settings and its weights."""
+        folder = Path(self.tuned_path)
+        files = [path for path in sorted(folder.iterdir()) if path.name.startswith(("adapter_config", "adapter_model"))]
+        return _digest(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
+
     def _adapter_on_base(self) -> tuple[PeftModel, PreTrainedTokenizerBase, BaseFingerprint]:
         """The base with the adapter on it, from the start: an adapter that does not fit costs no compute."""
         model, tokenizer, fingerprint = self._load("base", self.base_path)
         if self._adapted is None:
+            self._base_values = values_to_be_trained(model) if _trains_biases(Path(self.tuned_path)) else None
             self._adapted = _with_adapter(model, Path(self.tuned_path), fingerprint, self.base_path, self.notes)
         return self._adapted, tokenizer, fingerprint
 
@@ -152,6 +213,19 @@ def model_pair(base: str, tuned: str) -> ModelPair:
     elif not folder.exists() and (tuned.startswith((".", "/", "~")) or tuned.count("/") > 1):
         raise ConfigError(f"{tuned}: no such folder; name that of an adapter or of a model, such as RUN/adapter.")
     return ModelPair(base_path=base_path, tuned_path=str(folder) if folder.exists() else tuned)
+
+
+def _trains_biases(folder: Path) -> bool:
+    """Whether an adapter brings biases of its own in place of the base's."""
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    except ValueError:  # PEFT says what is wrong with it
+        return False
+    return config.get("bias", "none") not in ("none", None, False)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _loadable(folder: Path) -> bool:

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from secura.adapters.corda import save_as_lora
+from secura.adapters.dial import Scale, layers_without_closed_form, merged_state, scaled
+from secura.errors import ConfigError
 from secura.evaluation.scoring import Model
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.models.base_record import BASE_RECORD
-from secura.whole_files import write_json
+from secura.whole_files import write_folder, write_json
 
 
 def result_folder(folder: Path, model: Model) -> Path:
@@ -45,3 +48,60 @@ def save_result(
     tokenizer.save_pretrained(str(path))
     if isinstance(model, PeftModel):
         write_json(path / BASE_RECORD, record)
+
+
+def check_can_be_saved(model: PeftModel) -> None:
+    """Refuse an adapter that is none any more at another point of the dial.
+
+    Raises:
+        ConfigError: naming the first layer, and the way out.
+    """
+    layers = layers_without_closed_form(model)
+    if layers:
+        kind = model.peft_config[next(iter(model.peft_config))].peft_type
+        raise ConfigError(
+            f"a part of what {getattr(kind, 'value', kind)} has learned is no adapter of that kind again "
+            f"({len(layers)} layers, the first {layers[0]}); write it as a whole model with --merged."
+        )
+
+
+def save_scaled(
+    folder: Path,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    scale: Scale,
+    *,
+    record: Mapping[str, str],
+    base_values: Mapping[str, Tensor] | None = None,
+    merged: bool = False,
+) -> None:
+    """Write what an adapter learned scaled by a number: as an adapter of the same kind, or as a whole model.
+
+    The point is the one that `scaled` makes, to the bit: its values are what is written. The model is as before
+    afterwards.
+
+    Args:
+        folder: written whole or not at all; what was there is replaced.
+        model: with its adapter.
+        tokenizer: what it is asked with.
+        scale: one number, or one a layer.
+        record: of the base model; see `base_record`.
+        base_values: the base's own biases, where the adapter has trained them.
+        merged: whether to write a whole model, which needs no base.
+
+    Raises:
+        ConfigError: if the adapter's method has no values that give the point, and `merged` is not set.
+    """
+    if not merged:
+        check_can_be_saved(model)
+
+    def fill(path: Path) -> None:
+        if not merged:
+            save_result(path, model, tokenizer, record=record)
+            return
+        inner: Any = model.get_base_model()
+        inner.save_pretrained(str(path), state_dict=merged_state(model))
+        tokenizer.save_pretrained(str(path))
+
+    with scaled(model, scale, merged=merged, base_values=base_values):
+        write_folder(folder, fill)
