@@ -1,12 +1,9 @@
-from typing import Any
-
 import pytest
 import torch
+from largest_tensor import LargestTensor
 from torch import Tensor
 from torch.autograd import grad
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from secura.numerics.chunks import over_chunks, positions_at_once
 from secura.numerics.divergence import divergence, divergence_from_likeliest, likeliest
@@ -48,7 +45,7 @@ def test_no_tensor_is_larger_than_a_chunk_times_the_vocabulary(head_is_trained: 
     def measure(part: Tensor, *known: Tensor) -> Tensor:
         return divergence_from_likeliest(*known, part @ head.T)
 
-    with _LargestTensor() as seen:
+    with LargestTensor() as seen:
         over_chunks(measure, hidden, *kept, positions=positions, head_is_trained=head_is_trained).mean().backward()
     assert hidden.grad is not None
     assert (head.grad is not None) == head_is_trained
@@ -85,15 +82,3 @@ def test_fewer_positions_go_together_the_larger_the_vocabulary() -> None:
     hidden, _, _ = drawn()
     with pytest.raises(ValueError, match="positions is 0"):
         over_chunks(lambda part: part.sum(1), hidden, positions=0, head_is_trained=False)
-
-
-class _LargestTensor(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        sizes = [each.numel() for each in tree_leaves(made) if isinstance(each, Tensor)]
-        self.elements = max([self.elements, *sizes])
-        return made
