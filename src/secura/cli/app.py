@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from secura.cli import processes
+from secura.cli.anchors import anchors
 from secura.cli.card import card
 from secura.cli.compare import app as compare
 from secura.cli.evaluate import evaluate
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(forget)
+app.command()(anchors)
 app.command("eval")(evaluate)
 app.add_typer(sequence, name="sequence")
 app.add_typer(compare, name="compare")

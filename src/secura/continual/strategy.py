@@ -54,6 +54,10 @@ class Strategy(ABC):
     def after_step(self, model: nn.Module) -> None:
         """After each optimizer step."""
 
+    def logged(self) -> Mapping[str, float]:
+        """What is logged with each step's loss, by name; nothing where a strategy has no figures of its own."""
+        return {}
+
     @abstractmethod
     def end_task(self, model: nn.Module, task_index: int, rows: Sequence[Any], collate: Collate) -> None:
         """After a task's last step; `rows` are all that it was trained on."""

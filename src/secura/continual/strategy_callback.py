@@ -95,10 +95,13 @@ class StrategyCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Log the mean of the term since the last log, over the forward passes of this process."""
+        """Log the mean of the term since the last log, over the forward passes of this process, and what it says."""
         if logs is not None and self._term_sum is not None:
             logs["continual_loss"] = state.log_history[-1]["continual_loss"] = self._term_sum.item() / self._term_count
             self._term_sum, self._term_count = None, 0
+        if logs is not None and "loss" in logs:
+            logs.update(self.strategy.logged())
+            state.log_history[-1].update(self.strategy.logged())
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the strategy's state into the checkpoint that has just been written, from the main process."""
