@@ -41,7 +41,7 @@ def rows(*which: int) -> list[dict[str, list[int]]]:
 
 
 def step_on(model: TwoParameterModel, batch: list[Any], number: int = 0) -> Step:
-    return Step(model=model, inputs=collate(batch), logits=None, collate=collate, number=number)
+    return Step(model=model, inputs=collate(batch), states=None, collate=collate, number=number)
 
 
 def term_and_gradient(strategy: Strategy, model: TwoParameterModel, batch: list[Any]) -> tuple[float, list[float]]:
@@ -122,7 +122,7 @@ def test_the_kl_anchor_counts_the_prompt_alone_by_default() -> None:
         "labels": torch.tensor([[-100, -100, -100, 0]]),
         "attention_mask": torch.ones(1, 4),
     }
-    term = KLAnchor().loss_term(Step(model=model, inputs=inputs, logits=None, collate=collate, number=0))
+    term = KLAnchor().loss_term(Step(model=model, inputs=inputs, states=None, collate=collate, number=0))
     assert term is not None
     # The third token predicts the answer, the last one nothing that is learned.
     assert term.item() == pytest.approx(reference.mean_kl((0, 0), (0.5, 0.2), [0, 1, 0]), rel=1e-5)
@@ -179,7 +179,7 @@ def test_o_lora_is_the_squared_inner_product_with_every_earlier_tasks_directions
     for one in (strategy, resumed):
         model: Any = lora_of_rank_one(*now)
         one.begin_task(model, 2)
-        term = one.loss_term(Step(model=model, inputs={}, logits=None, collate=collate, number=0))
+        term = one.loss_term(Step(model=model, inputs={}, states=None, collate=collate, number=0))
         assert term is not None
         factor = model.get_parameter("base_model.model.0.lora_A.default.weight")
         assert term.item() == pytest.approx(wanted(now), rel=1e-6)
@@ -189,7 +189,7 @@ def test_o_lora_is_the_squared_inner_product_with_every_earlier_tasks_directions
 def test_o_lora_leaves_the_first_task_free_and_refuses_a_model_without_lora() -> None:
     strategy, model = OLoRA(), lora_of_rank_one(0.1, 0.2)
     strategy.begin_task(model, 0)
-    assert strategy.loss_term(Step(model=model, inputs={}, logits=None, collate=collate, number=0)) is None
+    assert strategy.loss_term(Step(model=model, inputs={}, states=None, collate=collate, number=0)) is None
     with pytest.raises(ConfigError, match="this model trains none"):
         strategy.begin_task(torch.nn.Linear(2, 2), 0)
 
@@ -341,7 +341,7 @@ def with_a_past(strategy: Any, model: Any) -> Any:
 
 
 def penalty_on(strategy: Strategy, model: Any) -> torch.Tensor:
-    step = Step(model=model, inputs={}, logits=None, collate=collate, number=0)
+    step = Step(model=model, inputs={}, states=None, collate=collate, number=0)
     term = strategy.loss_term(step)
     assert term is not None
     return term

@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from secura.cli import processes
+from secura.cli.anchors import anchors
 from secura.cli.card import card
 from secura.cli.compare import app as compare
 from secura.cli.dial import dial
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(forget)
+app.command()(anchors)
 app.command()(dial)
 app.command("eval")(evaluate)
 app.add_typer(sequence, name="sequence")

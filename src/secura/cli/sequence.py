@@ -53,7 +53,7 @@ def run(
     from secura.experiments.sequence.run import prepare_sequence, run_sequence
 
     console = Console()
-    prepared = prepare_sequence(config)
+    prepared = prepare_sequence(config, dry_run=dry_run)
     show_plan(console, prepared)
     if dry_run:
         console.print("dry run: all checks passed, nothing was trained")

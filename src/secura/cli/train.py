@@ -20,7 +20,8 @@ def train(
         Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf or full."),
     ] = None,
     strategy: Annotated[
-        str | None, Option(help="kl_anchor, lwf or ilora: what is done against forgetting, besides the adapter.")
+        str | None,
+        Option(help="own_text, kl_anchor, lwf or ilora: what is done against forgetting, besides the adapter."),
     ] = None,
     assign: Annotated[
         list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
@@ -96,7 +97,7 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     from secura.training.processes import is_main_process
 
     console = Console(quiet=not is_main_process())
-    prepared = prepare_run(config, resume=resume)
+    prepared = prepare_run(config, resume=resume, dry_run=dry_run)
     trained, base = prepared.trainable_weights, prepared.base_weights
     console.print(
         f"{config.method.name}: {trained:,} trainable weights beside a model of {base:,}; "

@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from secura.evaluation.hidden_states import HiddenStates, hidden_states
+
 _IGNORED = -100
 _NOT_FOR_THE_MODEL = ("labels", "num_items_in_batch", "fused_lm_head", "use_cache", "output_router_logits")
 
 
-def logits_of(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-    """Logits of a batch, shape (batch, tokens, vocabulary), whatever loss its trainer asked for."""
-    asked = {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL}
-    return model(**asked, use_cache=False).logits
+def states_of(model: nn.Module, inputs: Mapping[str, Any]) -> HiddenStates:
+    """What predicts each next token of a batch, whatever loss its trainer asked for."""
+    return hidden_states(model, {name: value for name, value in inputs.items() if name not in _NOT_FOR_THE_MODEL})
 
 
 def predicts_an_answer(inputs: Mapping[str, Any]) -> Tensor:

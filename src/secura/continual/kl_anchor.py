@@ -2,10 +2,9 @@
 
     term = strength · mean over positions of KL(p_base ‖ p_model)
 
-The base is the model with its adapter switched off, so no second model is held in memory; it
-costs one forward pass without a gradient, and a second one of the model where its trainer keeps
-no logits. Which positions count is a choice: `prompt` leaves the answer free to be learned,
-`answer` resists learning it, `all` is both.
+The base is the model with its adapter switched off, so no second model is held in memory; it costs one forward pass
+without a gradient, and the logits of a few positions at a time. Which positions count is a choice: `prompt` leaves the
+answer free to be learned, `answer` resists learning it, `all` is both.
 
 Source:
     the penalty of RLHF (Ouyang et al., arXiv:2203.02155), used for supervised fine-tuning.
@@ -19,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from secura.continual.anchored_forward import logits_of, predicts_an_answer
-from secura.continual.divergence import mean_kl
+from secura.continual.anchored_forward import predicts_an_answer, states_of
+from secura.continual.divergence import mean_divergence
 from secura.continual.strategy import Collate, Step, Strategy
 from secura.errors import ConfigError
 
@@ -59,9 +58,9 @@ class KLAnchor(Strategy):
     def loss_term(self, step: Step) -> Tensor | None:
         model: Any = step.model
         with torch.no_grad(), model.disable_adapter():
-            base = logits_of(model, step.inputs)
-        now = logits_of(model, step.inputs) if step.logits is None else step.logits
-        return self.strength * mean_kl(base, now, self._counted(step))
+            base = states_of(model, step.inputs)
+        now = step.states or states_of(model, step.inputs)
+        return self.strength * mean_divergence(base, now, self._counted(step), as_teacher=model.disable_adapter)
 
     def _counted(self, step: Step) -> Tensor:
         answers = predicts_an_answer(step.inputs)

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from typing_extensions import override
 
-from secura.continual.anchored_forward import logits_of, predicts_an_answer
-from secura.continual.divergence import mean_kl
+from secura.continual.anchored_forward import predicts_an_answer, states_of
+from secura.continual.divergence import mean_divergence
 from secura.continual.strategy import Collate, Step, Strategy
 from secura.continual.trained_weights import copied_values, values_in_place
 
@@ -58,10 +58,15 @@ class LwF(Strategy):
         if not self._before:
             return None
         with torch.no_grad(), values_in_place(step.model, self._before):
-            before = logits_of(step.model, step.inputs)
-        now = logits_of(step.model, step.inputs) if step.logits is None else step.logits
-        counted = predicts_an_answer(step.inputs)
-        return self.strength * mean_kl(before, now, counted, temperature=self.temperature)
+            before = states_of(step.model, step.inputs)
+        now = step.states or states_of(step.model, step.inputs)
+        return self.strength * mean_divergence(
+            before,
+            now,
+            predicts_an_answer(step.inputs),
+            temperature=self.temperature,
+            as_teacher=lambda: values_in_place(step.model, self._before),
+        )
 
     @override
     def after_step(self, model: nn.Module) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from secura.evaluation.hidden_states import HiddenStates
+
 Batch = dict[str, Any]
 Collate = Callable[[list[Any]], Batch]
 
@@ -25,8 +27,8 @@ class Step:
     """The model under training."""
     inputs: Mapping[str, Any]
     """What the model was called with: tokens, mask and labels."""
-    logits: Tensor | None
-    """The forward pass's own logits; None where its trainer keeps none."""
+    states: HiddenStates | None
+    """What predicts each next token in the forward pass; None where it could not be seen."""
     collate: Collate
     """How rows become a batch, for terms that bring rows of their own."""
     number: int
@@ -51,6 +53,10 @@ class Strategy(ABC):
     @abstractmethod
     def after_step(self, model: nn.Module) -> None:
         """After each optimizer step."""
+
+    def logged(self) -> Mapping[str, float]:
+        """What is logged with each step's loss, by name; nothing where a strategy has no figures of its own."""
+        return {}
 
     @abstractmethod
     def end_task(self, model: nn.Module, task_index: int, rows: Sequence[Any], collate: Collate) -> None:

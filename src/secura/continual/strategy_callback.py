@@ -9,6 +9,7 @@ Either way an optimizer step counts the mean of the terms of its forward passes,
 of them, and on however many processes, its batch is divided.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers.trainer_utils import has_length
 
 from secura.continual.strategy import Batch, Collate, Step, Strategy
 from secura.errors import ConfigError
+from secura.evaluation.hidden_states import CaughtStates, as_hidden_states, catch_hidden_states
 
 STATE_FOLDER = "strategy"
 """Inside a checkpoint: what the strategy saved."""
@@ -37,7 +39,8 @@ class StrategyCallback(TrainerCallback):
         """
         self.strategy = strategy
         self.task_index = task_index
-        self._handle: Any = None
+        self._hooks = ExitStack()
+        self._caught: CaughtStates
         self._loader: DataLoader | None = None
         self._collate: Collate | None = None
         self._accumulation = 1
@@ -68,7 +71,8 @@ class StrategyCallback(TrainerCallback):
         mixing = _Mixing(self.strategy, collate, _batches_before(state.global_step, train_dataloader, args))
         self._loader, self._collate = train_dataloader, collate
         _set_collate(train_dataloader, mixing)
-        self._handle = model.register_forward_hook(self._add_term, with_kwargs=True)
+        self._caught = self._hooks.enter_context(catch_hidden_states(model))
+        self._hooks.callback(model.register_forward_hook(self._add_term, with_kwargs=True).remove)
 
     def on_step_end(
         self,
@@ -91,10 +95,13 @@ class StrategyCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Log the mean of the term since the last log, over the forward passes of this process."""
+        """Log the mean of the term since the last log, over the forward passes of this process, and what it says."""
         if logs is not None and self._term_sum is not None:
             logs["continual_loss"] = state.log_history[-1]["continual_loss"] = self._term_sum.item() / self._term_count
             self._term_sum, self._term_count = None, 0
+        if logs is not None and "loss" in logs:
+            logs.update(self.strategy.logged())
+            state.log_history[-1].update(self.strategy.logged())
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the strategy's state into the checkpoint that has just been written, from the main process."""
@@ -112,9 +119,7 @@ class StrategyCallback(TrainerCallback):
 
     def release(self) -> None:
         """Take the hook and the mixing off again; for a training that ended in an error."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        self._hooks.close()
         if self._loader is not None:
             _set_collate(self._loader, self._collate)
             self._loader = None
@@ -128,10 +133,12 @@ class StrategyCallback(TrainerCallback):
         self._inside = True
         try:
             logits = getattr(output, "logits", None)
-            step = Step(model=module, inputs=kwargs, logits=logits, collate=self._collate, number=self._step)
+            states = self._caught.taken() or (None if logits is None else as_hidden_states(logits))
+            step = Step(model=module, inputs=kwargs, states=states, collate=self._collate, number=self._step)
             term = self.strategy.loss_term(step)
         finally:
             self._inside = False
+            self._caught.taken()  # those of the terms' own passes, which would be held until the next step
         if term is None:
             return output
         value = term.detach()

@@ -137,9 +137,9 @@ def _answers(
     tokens = [[pad] * fill + each.prompt for fill, each in zip(filled, batch, strict=True)]
     mask = [[0] * fill + [1] * (width - fill) for fill in filled]
     stops = _stop_strings(tokenizer, stop)
-    ends = _end_tokens(model, tokenizer)
+    ends = answer_ends(model, tokenizer)
     at_stop = _AtStopString(tokenizer, stops, width)
-    with _plain_settings(model) as plain:
+    with plain_settings(model) as plain:
         output = plain.generate(
             input_ids=torch.tensor(tokens, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
@@ -193,7 +193,7 @@ def _stop_strings(tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> tu
     return tuple(each for each in (*stop, closed) if each)
 
 
-def _end_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def answer_ends(model: Model, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Whatever ends an answer for this model or this tokenizer."""
     own: Any = getattr(model.generation_config, "eos_token_id", None)
     closing = end_tokens(tokenizer)
@@ -207,7 +207,7 @@ def _end_tokens(model: Model, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 @contextmanager
-def _plain_settings(model: Model) -> Iterator[Any]:
+def plain_settings(model: Model) -> Iterator[Any]:
     """The model to call, without generation settings of its own.
 
     A model's own settings, such as a repetition penalty, would fill whatever greedy

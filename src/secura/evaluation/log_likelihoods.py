@@ -6,14 +6,14 @@ is predicted but never read, so rows that differ in it alone go through the mode
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from secura.evaluation.batch_size import BatchSize, Wanted, in_batches, longest_first, row_cost
-from secura.evaluation.causal_model import Model, accepted_inputs, called_model, start_tokens, vocabulary_size
+from secura.evaluation.causal_model import Model, called_model, start_tokens, vocabulary_size
+from secura.evaluation.hidden_states import HiddenStates, has_known_head, hidden_states
+from secura.numerics.divergence import log_probabilities_of
 from secura.tasks.prompting import pad_token_of
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -48,9 +48,9 @@ def sum_log_likelihoods(
             members.setdefault((*context, *continuation[:-1]), []).append(index)
     rows = list(members)
     of_row = list(members.values())
-    # Logits are kept from the end of the shortest context on.
+    # What is scored stands after the end of the shortest context.
     kept = [len(row) + 1 - min(len(started[index][0]) for index in of_row[at]) for at, row in enumerate(rows)]
-    vocabulary = vocabulary_size(model)
+    vocabulary = 0 if has_known_head(called_model(model)) else vocabulary_size(model)  # logits come in chunks then
     costs = [row_cost(len(row), keep, vocabulary) for row, keep in zip(rows, kept, strict=True)]
     size = batch_size if isinstance(batch_size, BatchSize) else BatchSize(batch_size, model.device)
     sums = [0.0] * len(pairs)
@@ -59,11 +59,11 @@ def sum_log_likelihoods(
         own = [rows[at] for at in batch]
         width = max(map(len, own))
         keep = width + 1 - min(len(rows[at]) + 1 - kept[at] for at in batch)
-        predicted = _predictions(model, tokenizer, own, width, keep)
+        read = _read(model, tokenizer, own, width, keep)
         indices = [index for at in batch for index in of_row[at]]
         places = [row for row, at in enumerate(batch) for _ in of_row[at]]
         firsts = [len(started[index][0]) - 1 - (width - keep) for index in indices]
-        found = _summed(predicted, places, firsts, [started[index][1] for index in indices])
+        found = _summed(read, places, firsts, [started[index][1] for index in indices])
         for index, value in zip(indices, found, strict=True):
             sums[index] = value
         if on_scored:
@@ -88,29 +88,28 @@ def _started(
     return list(continuation[:1]), list(continuation[1:])
 
 
-def _predictions(
+def _read(
     model: Model, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], width: int, keep: int
-) -> Tensor:
-    """Log-probabilities of what follows each of the last `keep` places, in float32, (rows, keep, vocabulary)."""
+) -> HiddenStates:
+    """What predicts the token after each of the last `keep` places, for each row."""
     pad = pad_token_of(tokenizer)
     tokens = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=model.device)
-    inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": False}
-    if "logits_to_keep" in accepted_inputs(model):  # spares the logits of the context, by far the largest tensor
-        inputs["logits_to_keep"] = keep
-    logits = called_model(model)(**inputs).logits
-    # From the end: virtual tokens of an adapter stand before the row.
-    return logits[:, -keep:].log_softmax(-1, dtype=torch.float32)
+    return hidden_states(called_model(model), {"input_ids": tokens}, keep=keep)
 
 
 def _summed(
-    predicted: Tensor, places: Sequence[int], firsts: Sequence[int], continuations: Sequence[Sequence[int]]
+    read: HiddenStates, places: Sequence[int], firsts: Sequence[int], continuations: Sequence[Sequence[int]]
 ) -> list[float]:
     """Sum what each continuation scores, from its first place on in its row."""
-    longest = max(map(len, continuations))
-    wanted = torch.tensor([[*each, *[0] * (longest - len(each))] for each in continuations], device=predicted.device)
-    counted = torch.tensor([[True] * len(each) + [False] * (longest - len(each)) for each in continuations])
-    row = torch.tensor(places, device=predicted.device)[:, None]
-    place = torch.tensor(firsts, device=predicted.device)[:, None] + torch.arange(longest, device=predicted.device)
-    found = predicted[row, place.clamp(max=predicted.shape[1] - 1), wanted]
-    # On the CPU, since not every device has float64; and not by multiplying, since −∞ times 0 is no number.
-    return found.cpu().double().where(counted, 0.0).sum(1).tolist()
+    rows = [row for row, each in zip(places, continuations, strict=True) for _ in each]
+    columns = [first + place for first, each in zip(firsts, continuations, strict=True) for place in range(len(each))]
+    device = read.states.device
+    row, column, token = (
+        torch.tensor(each, device=device)
+        for each in (rows, columns, [token for each in continuations for token in each])
+    )
+    found = read.measured(
+        lambda logits, wanted: log_probabilities_of(wanted[:, None], logits)[:, 0], (row, column), token
+    )
+    # On the CPU, since not every device has float64.
+    return [part.sum().item() for part in found.cpu().double().split([len(each) for each in continuations])]

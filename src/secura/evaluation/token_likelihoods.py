@@ -1,12 +1,13 @@
 """How likely a model finds an answer, token by token: where an answer that flipped parts from the old one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from secura.evaluation.causal_model import Model, accepted_inputs, called_model, context_length, in_evaluation_mode
+from secura.evaluation.causal_model import Model, called_model, context_length, in_evaluation_mode
+from secura.evaluation.hidden_states import hidden_states
+from secura.numerics.divergence import log_probabilities_of
 
 
 @torch.inference_mode()
@@ -25,15 +26,16 @@ def token_log_likelihoods(
     scored = row[len(context) :]
     if len(row) < 2 or not scored:
         return [None] * len(tokens)
-    keep = min(len(scored) + 1, len(row))
-    inputs: dict[str, Any] = {"input_ids": torch.tensor([row], device=model.device), "use_cache": False}
-    if "logits_to_keep" in accepted_inputs(model):  # spares the logits of the prompt
-        inputs["logits_to_keep"] = keep
+    wanted = torch.tensor(scored[-(len(row) - 1) :], device=model.device)
+    inputs = {"input_ids": torch.tensor([row], device=model.device)}
     with in_evaluation_mode(model):
-        logits = called_model(model)(**inputs).logits[0, -keep:]
-    # The logits at a token are about the one after it; those at the last one are about nothing here.
-    predicted = logits[:-1].log_softmax(-1, dtype=torch.float32)
-    wanted = torch.tensor(scored[-len(predicted) :], device=predicted.device)
-    found = predicted.gather(1, wanted[:, None])[:, 0].tolist()
+        read = hidden_states(called_model(model), inputs, keep=len(wanted) + 1)
+        # What stands at a token is about the one after it; at the last one it is about nothing here.
+        places = torch.arange(len(wanted), device=read.states.device)
+        found = read.measured(
+            lambda logits, token: log_probabilities_of(token[:, None], logits)[:, 0],
+            (torch.zeros_like(places), places),
+            wanted.to(read.states.device),
+        ).tolist()
     nothing_before = [None] * (len(scored) - len(found))
     return [*nothing_before, *found, *[None] * (len(tokens) - len(scored))]

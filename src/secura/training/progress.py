@@ -55,6 +55,9 @@ class ShowProgress(TrainerCallback):
             return
         loss, rate = f"loss {logs['loss']:.3f}", f"rate {logs.get('learning_rate', 0.0):.1e}"
         memory = f"{memory_in_use_mb(args.device):,.0f} MB"
+        if "anchor_kl" in logs:
+            loss += f"  moved {logs['anchor_kl']:.4f} of {logs['anchor_kl_budget']:.4f} nats"
+            loss += f"  strength {logs['anchor_strength']:.2f}"
         if self._bar is not None and self._task is not None:
             text = f"{loss}  {rate}  {memory}"
             self._bar.update(self._task, completed=state.global_step, description=text)

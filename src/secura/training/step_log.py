@@ -12,7 +12,7 @@ from secura.whole_files import write_text
 
 
 class StepLog(TrainerCallback):
-    """Appends step, loss, gradient norm, learning rate and memory of every step to a file."""
+    """Appends step, loss, gradient norm, learning rate, memory and a strategy's figures of every step to a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,6 +47,7 @@ class StepLog(TrainerCallback):
             "learning_rate": logs.get("learning_rate"),
             "memory_mb": round(memory_in_use_mb(args.device)),
         }
+        line |= {name: _finite(value) for name, value in logs.items() if name.startswith("anchor_")}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

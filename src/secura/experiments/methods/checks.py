@@ -69,8 +69,8 @@ def _check_one_task(config: RunConfig) -> None:
         raise ConfigError("method full has no adapter to start from; leave out method.start_from.")
     if config.strategy.name in _NEEDS_EARLIER_TASKS:
         raise ConfigError(
-            f"strategy {config.strategy.name} protects earlier tasks, and a run learns one; use kl_anchor or lwf, or "
-            "learn several with secura sequence."
+            f"strategy {config.strategy.name} protects earlier tasks, and a run learns one; use own_text, kl_anchor or "
+            "lwf, or learn several with secura sequence."
         )
     if config.model.path is not None and config.data.path is None:
         raise ConfigError("a model of your own needs data of your own; name a file with --data.")
@@ -99,6 +99,12 @@ def _check_goes_together(
         raise ConfigError(
             f"strategy kl_anchor needs an adapter that leaves the base when switched off, and method {method} has "
             "none; use lwf."
+        )
+    asks_base = [name for name in ("live_teacher", "masked_answers") if settings.get(name)]
+    if strategy == "own_text" and asks_base and method in ("full", "corda"):
+        raise ConfigError(
+            f"strategy.settings.{asks_base[0]} needs an adapter that leaves the base when switched off, and method "
+            f"{method} has none; leave it out."
         )
     if strategy == "ewc":
         weights = settings.get("protects") == "effective_weight"

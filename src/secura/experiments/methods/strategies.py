@@ -10,6 +10,7 @@ from secura.continual.ilora import ILoRA
 from secura.continual.kl_anchor import KLAnchor
 from secura.continual.lwf import LwF
 from secura.continual.o_lora import OLoRA
+from secura.continual.own_text import OwnText
 from secura.continual.replay import Replay
 from secura.continual.sequential import Sequential
 from secura.continual.strategy import Strategy
@@ -25,6 +26,7 @@ STRATEGIES: Mapping[StrategyName, Callable[..., Strategy]] = {
     "kl_anchor": KLAnchor,
     "lwf": LwF,
     "o_lora": OLoRA,
+    "own_text": OwnText,
 }
 
 _NOT_SETTINGS = ("self", "read_row", "seed")

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, set_seed
 
+from secura.continual.own_text import OwnText
 from secura.continual.sequential import Sequential
 from secura.continual.strategy import Strategy
 from secura.continual.strategy_callback import STATE_FOLDER, StrategyCallback
@@ -83,15 +84,18 @@ def learn_task(
     folder.mkdir(parents=True, exist_ok=True)
     interrupt = SaveOnInterrupt()
     progress = None if console is None else ShowProgress(console)
+    if isinstance(strategy, OwnText) and run.anchors is not None:
+        strategy.use_bank(run.anchors)
     attached = None if isinstance(strategy, Sequential) else StrategyCallback(strategy, task_index=task_index)
     if attached is not None and resume_from is not None:
         strategy.load(resume_from / STATE_FOLDER)
     every = [
         *_fold_callbacks(run, task),
         *callbacks,
+        attached,  # before its figures are logged
         *([StepLog(folder / LOG_FILE), progress] if is_main_process() else []),
         *(StopAtNonFinite(), StopAtDivergence() if run.config.training.stop_at_divergence else None),
-        *(interrupt, attached, SealCheckpoint()),
+        *(interrupt, SealCheckpoint()),
     ]
     began = time.monotonic()
     with _use_cache_put_back(model):

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from peft import PeftModel
+from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -15,12 +16,14 @@ from secura.adapters.dividing import get_ready_to_divide
 from secura.adapters.sharding import whole_shape
 from secura.errors import BaseMismatchError, InputError
 from secura.evaluation.scoring import Model, context_length
+from secura.experiments.anchors import bank_for_run
 from secura.experiments.data import NO_RETENTION
 from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import default_rate, with_method_defaults
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
 from secura.experiments.models.loading import check_tokens_are_known, load_model, model_source
+from secura.experiments.run.divided import whole_model
 from secura.experiments.run.folder import check_folder, check_same_run, is_begun, run_folder
 from secura.experiments.run.processes import check_processes
 from secura.experiments.run.rows import (
@@ -67,6 +70,9 @@ class PreparedRun(Generic[Config]):
     """The model with its adapter attached; None in a sequence, each stage of which loads its own."""
     corda_start: Mapping[str, Tensor] | None
     """For corda, the adapter before training, which what is saved is told from."""
+    anchors: Path | None
+    """The anchor bank that the strategy own_text holds the model to; None for other strategies, and where nothing is
+    to be trained."""
     resume_from: Path | None
     """The checkpoint to go on from, where one task is learned."""
     notes: list[str]
@@ -118,12 +124,13 @@ class PreparedRun(Generic[Config]):
         return total - self.trainable_weights if isinstance(self.model, PeftModel) else total
 
 
-def prepare_run(config: Config, *, resume: bool = False) -> PreparedRun[Config]:
+def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) -> PreparedRun[Config]:
     """Load everything a run needs and refuse what cannot work.
 
     Args:
         config: of one task, or of a sequence.
         resume: whether to go on with the run in its folder; a sequence always does.
+        dry_run: whether nothing is to be trained, so that the base need not write its anchors.
 
     Raises:
         InputError: for a setting, file, row, adapter or model that cannot be used, or a folder
@@ -155,6 +162,7 @@ def prepare_run(config: Config, *, resume: bool = False) -> PreparedRun[Config]:
     config = _filled_in(config, folder, tasks)
     if resume:
         check_same_run(folder, config, fingerprint)
+    anchors = None if dry_run else _anchors(config, model, tokenizer, fingerprint, tasks)
     adapted = start_model(config, model, tokenizer, fingerprint, max_tokens)
     resume_from = None
     if not is_sequence:
@@ -174,9 +182,37 @@ def prepare_run(config: Config, *, resume: bool = False) -> PreparedRun[Config]:
         max_tokens=max_tokens,
         started=None if is_sequence else adapted,
         corda_start=adapter_state(adapted) if is_corda and isinstance(adapted, PeftModel) else None,
+        anchors=anchors,
         resume_from=resume_from,
         notes=notes,
     )
+
+
+def _anchors(
+    config: LearningConfig,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    fingerprint: BaseFingerprint,
+    tasks: Sequence[PreparedTask],
+) -> Path | None:
+    """The bank that own_text holds the model to, written by the base before it has an adapter."""
+    if config.strategy.name != "own_text":
+        return None
+
+    def written() -> Path:
+        with whole_model(model, config.model, None) as whole:
+            return bank_for_run(
+                whole,
+                tokenizer,
+                config.model,
+                fingerprint,
+                examples=[example for task in tasks for example in task.examples],
+                strategy=config.strategy.settings,
+                seed=config.training.seed,
+                console=Console(stderr=True),
+            )
+
+    return from_main_process(written)
 
 
 def start_model(

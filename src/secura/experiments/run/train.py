@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from secura.adapters.dividing import whole_state
+from secura.continual.own_text import OwnText
 from secura.evaluation.open_answers import ChangedAnswer, most_changed
 from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
@@ -28,7 +29,7 @@ from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import Answers, ask
 from secura.experiments.run.saving import result_folder, save_result
 from secura.experiments.settings.run import RunConfig
-from secura.training.processes import from_main_process, is_main_process, process_count, sharding
+from secura.training.processes import divides_weights, from_main_process, is_main_process, process_count, sharding
 from secura.whole_files import write_folder, write_json
 
 
@@ -117,6 +118,14 @@ def learn(run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[Tra
         callbacks=callbacks,
     )
     strategy.prepare_to_serve(run.model)
+    if isinstance(strategy, OwnText) and not divides_weights():
+        moved = strategy.held_out_divergence(run.model)
+        if moved is not None:
+            console.print(
+                f"on text of the base's own that training left aside the model moved {moved:.4f} nats a token",
+                highlight=False,
+                soft_wrap=True,
+            )
     return seconds
 
 

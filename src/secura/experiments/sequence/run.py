@@ -56,14 +56,14 @@ class PreparedSequence:
     """What the user should know before it is gone on with."""
 
 
-def prepare_sequence(config: SequenceConfig) -> PreparedSequence:
+def prepare_sequence(config: SequenceConfig, *, dry_run: bool = False) -> PreparedSequence:
     """Read and check everything; where the folder holds this very sequence, find where to go on.
 
     Raises:
         InputError: for a setting, file, row or model that cannot be used, or a folder that
             holds a sequence with other settings.
     """
-    run = prepare_run(config)
+    run = prepare_run(config, dry_run=dry_run)
     stage, damaged = last_whole_stage(run.folder, run.names)
     notes = [*run.notes, *(f"{name} is damaged and is passed over" for name in damaged)]
     return PreparedSequence(run=run, first_stage=stage, notes=notes)

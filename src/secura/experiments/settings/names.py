@@ -17,7 +17,7 @@ MethodName = Literal[
 ]
 Boundary = Literal["fold", "keep", "anew"]
 """What becomes of an adapter between two tasks: folded, gone on with, or merged and begun anew."""
-StrategyName = Literal["sequential", "replay", "ewc", "ilora", "kl_anchor", "lwf", "o_lora"]
+StrategyName = Literal["sequential", "replay", "ewc", "ilora", "kl_anchor", "lwf", "o_lora", "own_text"]
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
 STRATEGY_NAMES: tuple[StrategyName, ...] = get_args(StrategyName)
 CANNOT_FOLD: tuple[MethodName, ...] = ("lora", "dora", "mica", "corda", "osf", "full")

@@ -1,0 +1,297 @@
+"""A base model writes its bank: seeded, in batches, and to the same texts after an interruption.
+
+With a chat template 40 % of the texts are the model's own answers to the user's prompts, 40 % begin with an open user
+turn, so that question and answer are both the model's, and 20 % begin where a text begins; a model without a template
+has 80 % of these, and the rest continue the user's prompts. Without prompts the other kinds share their part.
+
+Sampling is at temperature 1 from all of the vocabulary: only of what the base itself would say is the mean of
+log p_base − log p_model its KL divergence. Dropped are duplicates and loops, and texts of a chat that do not end, as
+long as there are enough that do; after twice as many attempts as texts are wanted, the best of the cut ones fill up.
+"""
+
+import hashlib
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from secura.anchors.bank import AnchorBank, AnchorText, Kind, with_some_held_out
+from secura.anchors.openings import Openings
+from secura.errors import ConfigError
+from secura.evaluation.causal_model import Model, context_length, in_evaluation_mode
+from secura.evaluation.generation import answer_ends, plain_settings
+from secura.tasks.prompting import pad_token_of
+from secura.whole_files import write_json
+
+_ROWS_AT_ONCE = 32
+_ATTEMPTS = 2
+"""Texts written for each one that is wanted, at most."""
+_GRAM = 4
+_LEAST_DISTINCT = 0.5
+"""A text in which fewer of the 4-grams are distinct repeats itself."""
+_FEW_GRAMS = 12
+"""In a text shorter than this nothing can be told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which texts are to be written."""
+
+    texts: int
+    """How many."""
+    tokens: int
+    """The longest, in tokens that the model writes; a question and its answer together have twice as many."""
+    seed: int
+    """Fixes every token."""
+    prompts: Sequence[Sequence[int]]
+    """The user's, in tokens up to where an answer begins, such as those of the training rows."""
+    given: Sequence[tuple[Sequence[int], int]] = ()
+    """Texts of the user's own, in tokens, each with the index of its first token that counts; they join the bank."""
+
+    def settings(self) -> dict[str, Any]:
+        """What tells one bank from another, as JSON."""
+        asked = json.dumps([[list(each) for each in self.prompts], [[list(text), at] for text, at in self.given]])
+        return {
+            "texts": self.texts,
+            "tokens": self.tokens,
+            "seed": self.seed,
+            "prompts": len(self.prompts),
+            "given": len(self.given),
+            "checksum_of_prompts": hashlib.sha256(asked.encode()).hexdigest(),
+            "temperature": 1.0,
+            "top_p": 1.0,
+            "top_k": 0,
+        }
+
+
+def default_size(weights: int) -> tuple[int, int]:
+    """How many texts of how many tokens suit a model of so many weights."""
+    if weights < 20_000_000:
+        return 200, 64
+    return (200, 96) if weights < 1_000_000_000 else (2600, 384)
+
+
+def shares(*, chat: bool, prompts: bool) -> dict[Kind, float]:
+    """The share that each kind of text has in a bank."""
+    if chat:
+        wanted: dict[Kind, float] = {"answer": 0.4, "conversation": 0.4, "plain": 0.2}
+    else:
+        wanted = {"plain": 0.8, "continuation": 0.2}
+    from_prompts: tuple[Kind, ...] = ("answer", "continuation")
+    total = sum(share for kind, share in wanted.items() if prompts or kind not in from_prompts)
+    return {kind: share / total for kind, share in wanted.items() if prompts or kind not in from_prompts}
+
+
+@torch.no_grad()
+def write_texts(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    wanted: Wanted,
+    *,
+    base: Mapping[str, str],
+    unfinished: Path,
+    on_progress: Callable[[int], None] | None = None,
+) -> AnchorBank:
+    """Let the model write a bank.
+
+    Args:
+        model: the base, or a model whose adapter is off.
+        tokenizer: tells what opens and ends a text.
+        wanted: which texts.
+        base: tells which model this is; kept in the bank.
+        unfinished: a folder for what is written so far, gone on with by the same call; removed at the end.
+        on_progress: called with the number of texts just kept.
+
+    Raises:
+        ConfigError: if nothing that the model writes can be used.
+    """
+    settings = {**wanted.settings(), "base": base.get("fingerprint", ""), "rows": _ROWS_AT_ONCE}
+    _begin(unfinished, settings)
+    openings = Openings(tokenizer=tokenizer)
+    seen: set[tuple[int, ...]] = set()
+    texts: list[AnchorText] = []
+    parts = shares(chat=openings.has_chat, prompts=bool(wanted.prompts))
+    with in_evaluation_mode(model):
+        for kind, share in parts.items():
+            count = wanted.texts - len(texts) if kind == list(parts)[-1] else round(share * wanted.texts)
+            texts += _of_kind(kind, count, _Writer(model, tokenizer, openings, wanted, unfinished), seen, on_progress)
+    if not texts:
+        raise ConfigError(
+            f"of {_ATTEMPTS * wanted.texts} texts that model {base.get('model', '')} wrote, none can be used: they "
+            "repeat themselves or each other; give it prompts with --prompts, or choose the strategy kl_anchor."
+        )
+    known = [
+        AnchorText(tokens=list(tokens), written_from=max(1, begin), kind="given")
+        for tokens, begin in wanted.given
+        if len(tokens) > max(1, begin)
+    ]
+    bank = AnchorBank(
+        texts=with_some_held_out([*texts, *known], wanted.seed), base=dict(base), settings=wanted.settings()
+    )
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return bank
+
+
+def _begin(unfinished: Path, settings: dict[str, Any]) -> None:
+    """Go on with what these settings have written, or forget what others have."""
+    path = unfinished / "settings.json"
+    try:
+        same = json.loads(path.read_text(encoding="utf-8")) == settings
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        write_json(path, settings)
+
+
+def _of_kind(
+    kind: Kind,
+    count: int,
+    writer: "_Writer",
+    seen: set[tuple[int, ...]],
+    on_progress: Callable[[int], None] | None,
+) -> list[AnchorText]:
+    """`count` texts of a kind, or as many as can be used."""
+    whole: list[AnchorText] = []
+    cut: list[AnchorText] = []
+    batches = -(-_ATTEMPTS * count // _ROWS_AT_ONCE)
+    for number in range(batches):
+        before = len(whole)
+        for written in writer.batch(kind, number, min(_ROWS_AT_ONCE, _ATTEMPTS * count)):
+            key = tuple(written.tokens)
+            if len(whole) == count or key in seen or repeats_itself(key[written.begin :]):
+                continue
+            seen.add(key)
+            text = AnchorText(tokens=written.tokens, written_from=max(1, written.begin), kind=kind)
+            if not text.counted:
+                continue
+            (whole if written.ended or kind in ("plain", "continuation") else cut).append(text)
+        if on_progress and len(whole) > before:
+            on_progress(len(whole) - before)
+        if len(whole) == count:
+            break
+    filled = cut[: count - len(whole)]
+    if on_progress and filled:
+        on_progress(len(filled))
+    return whole + filled
+
+
+def repeats_itself(tokens: Sequence[int]) -> bool:
+    """Whether fewer than half of a text's 4-grams are distinct."""
+    grams = [tuple(tokens[place : place + _GRAM]) for place in range(len(tokens) - _GRAM + 1)]
+    return len(grams) >= _FEW_GRAMS and len(set(grams)) < _LEAST_DISTINCT * len(grams)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Written:
+    tokens: list[int]
+    begin: int
+    """Where what the model wrote begins."""
+    ended: bool
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes batch after batch, each by a seed of its own and kept as soon as it is there."""
+
+    model: Model
+    tokenizer: PreTrainedTokenizerBase
+    openings: Openings
+    wanted: Wanted
+    unfinished: Path
+
+    def batch(self, kind: Kind, number: int, rows: int) -> list[_Written]:
+        """The texts of one batch, from disk where it was written before."""
+        path = self.unfinished / f"{kind}-{number:04}.json"
+        if path.is_file():
+            return [_Written(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+        with _seeded(self.model.device, f"{kind}/{number}/{self.wanted.seed}"):
+            written = self._write(kind, range(number * _ROWS_AT_ONCE, number * _ROWS_AT_ONCE + rows))
+        write_json(path, [vars(each) for each in written])
+        return written
+
+    def _write(self, kind: Kind, numbers: range) -> list[_Written]:
+        if kind != "conversation":
+            begins = [self._fitted(self._opening(kind, number)) for number in numbers]
+            return [
+                _Written(tokens=begin + said, begin=len(begin), ended=ended)
+                for begin, (said, ended) in zip(begins, self._said(begins), strict=True)
+            ]
+        openings = [self._fitted(self.openings.open_turn(number)) for number in numbers]
+        questions = [
+            (number, opening, said[:-1])  # the turn's end comes again with what follows it
+            for number, opening, (said, ended) in zip(numbers, openings, self._said(openings), strict=True)
+            if ended and len(said) > 1
+        ]
+        if not questions:
+            return []
+        begins = [
+            self._fitted(opening + question + self.openings.after_turn(number))
+            for number, opening, question in questions
+        ]
+        return [
+            _Written(tokens=begin + said, begin=min(len(opening), len(begin)), ended=ended)
+            for (_, opening, _), begin, (said, ended) in zip(questions, begins, self._said(begins), strict=True)
+        ]
+
+    def _opening(self, kind: Kind, number: int) -> list[int]:
+        if kind == "plain":
+            return self.openings.plain()
+        prompts = self.wanted.prompts
+        order = list(range(len(prompts)))
+        random.Random(f"prompts/{number // len(prompts)}/{self.wanted.seed}").shuffle(order)
+        return list(prompts[order[number % len(prompts)]])
+
+    def _fitted(self, begin: list[int]) -> list[int]:
+        """The end of a beginning that is too long: up to half of the context is left for what follows."""
+        context = context_length(self.model, self.tokenizer)
+        return begin if context is None else begin[-max(1, context - min(self.wanted.tokens, context // 2)) :]
+
+    def _said(self, begins: Sequence[list[int]]) -> list[tuple[list[int], bool]]:
+        """What the model says after each beginning, its end included, and whether it came to one."""
+        context = context_length(self.model, self.tokenizer)
+        width, pad = max(map(len, begins)), pad_token_of(self.tokenizer)
+        room = self.wanted.tokens if context is None else min(self.wanted.tokens, context - width)
+        ends = sorted({*answer_ends(self.model, self.tokenizer), *self.openings.plain()})
+        device = self.model.device
+        with plain_settings(self.model) as plain:
+            output = plain.generate(
+                input_ids=torch.tensor([[pad] * (width - len(each)) + each for each in begins], device=device),
+                attention_mask=torch.tensor(
+                    [[0] * (width - len(each)) + [1] * len(each) for each in begins], device=device
+                ),
+                generation_config=GenerationConfig(
+                    max_new_tokens=max(1, room),
+                    do_sample=True,
+                    temperature=1.0,
+                    top_p=1.0,
+                    top_k=0,
+                    eos_token_id=ends or None,
+                    pad_token_id=pad,
+                    use_cache=True,
+                ),
+            )
+        return [_to_the_end(row, ends) for row in output[:, width:].tolist()]
+
+
+def _to_the_end(row: list[int], ends: Sequence[int]) -> tuple[list[int], bool]:
+    for place, token in enumerate(row):
+        if token in ends:
+            return row[: place + 1], True
+    return row, False
+
+
+@contextmanager
+def _seeded(device: torch.device, name: str) -> Iterator[None]:
+    """Random draws that the name alone fixes, and that leave no trace in any other."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1)
+        yield

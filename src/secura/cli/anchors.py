@@ -1,0 +1,49 @@
+"""`secura anchors`: a model writes the text that training will hold it to."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Option = typer.Option
+
+
+def anchors(
+    out: Annotated[Path, Option(help="Folder for the bank.")],
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Folder, GGUF file or hub id; the bundled one if left out.")
+    ] = None,
+    prompts: Annotated[
+        str | None, Option(metavar="FILE", help="Rows whose prompts the model answers, as --data takes them.")
+    ] = None,
+    also: Annotated[str | None, Option(metavar="FILE", help="Rows that join the bank as they are.")] = None,
+    texts: Annotated[int | None, Option(help="How many; what suits the model's size if left out.")] = None,
+    tokens: Annotated[int | None, Option(help="The longest text; what suits the model's size if left out.")] = None,
+    seed: Annotated[int, Option(help="Fixes every token.")] = 0,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Let a model write an anchor bank: text of its own, that it is held to while it learns something new.
+
+    The same command goes on after an interruption, and writes a damaged teacher cache again. secura train --strategy
+    own_text makes a bank by itself; --set strategy.settings.bank=DIR names one. Exit codes: 0 done, 1 failed or stopped
+    by Ctrl-C, 3 wrong usage.
+    """
+    del debug  # read by `secura.cli.app.run`
+    from rich.console import Console
+
+    from secura.experiments.anchors import AnchorSettings, make_anchors
+
+    console = Console()
+    path = None if model == "bundled" else model
+    settings = AnchorSettings(model=path, out=out, prompts=prompts, given=also, texts=texts, tokens=tokens, seed=seed)
+    bank = make_anchors(settings, console)
+    kinds = {kind: sum(text.kind == kind for text in bank.texts) for kind in dict.fromkeys(t.kind for t in bank.texts)}
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    console.print(
+        f"{len(bank.texts)} texts of {bank.tokens:,} tokens ({told}), of which training leaves "
+        f"{len(bank.texts) - len(bank.trained_on)} aside, are in {out}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
