@@ -8,8 +8,9 @@ k of n certify questions still right it is rejected at confidence c where
                                              BetaInv(1 - c; k, n - k + 1) is at least keep.
 
 How many points were tried does not matter. Points of the dial are chosen by the select questions alone: among those
-whose lower bound there reaches keep, the one of best gain. That choice may be as lucky as it likes; the certify
-questions were asked at no other point, so for the point that was chosen the test is one test of a hypothesis fixed
+whose lower bound there reaches keep, the one of best gain; where the select questions are too few to show that of any,
+the one that keeps most, if that is keep at least. That choice may be as lucky as it likes; the certify questions were
+asked at no other point, so for the point that was chosen the test is one test of a hypothesis fixed
 beforehand, and certifies a model that keeps less than keep in at most 1 - c of all cases. This is fixed-sequence
 testing of length one after a split, the simplest form of Learn then Test. Asking the certify questions again, at
 another point or after more training, is a second look and voids it.
@@ -115,7 +116,7 @@ class Certificate:
                 f"{keep} is not reachable; the best is {percent(self.best_kept / self.select_items)} kept, at "
                 f"{self.scale:g} of what was learned."
             )
-        return too_few_sentence(self.keep, self.confidence, select_items=self.select_items, items=self.items)
+        return too_few_sentence(self.keep, self.confidence, items=self.items)
 
     @property
     def explanation(self) -> str:
@@ -134,8 +135,8 @@ class Certificate:
             )
         elif self.outcome == "not reachable":
             said.append(
-                f"At none of {self.points} points of the dial does the lower bound reach {limit_text(self.keep)}, so "
-                "those held back were not asked."
+                f"At none of {self.points} points of the dial are {limit_text(self.keep)} of the first kept, so those held "
+                "back decide nothing."
             )
         said.append(
             "What the base had wrong and the model now has right makes up for nothing. The certificate speaks of "
@@ -157,21 +158,20 @@ def check_keep(keep: float) -> None:
         )
 
 
-def check_items(keep: float, *, select_items: int, items: int, ask_more: str, confidence: float = CONFIDENCE) -> None:
+def check_items(keep: float, *, items: int, ask_more: str, confidence: float = CONFIDENCE) -> None:
     """Refuse questions so few that nothing could be certified, before anything is asked.
 
     Args:
         keep: the share to be kept.
-        select_items: how many questions there are to choose by.
-        items: how many to certify with, if the base answers all of them right.
+        items: how many there are to certify with, if the base answers all of them right.
         ask_more: how the user asks more, such as `raise --count`.
         confidence: of the bound.
 
     Raises:
         ConfigError: saying how many are needed.
     """
-    if min(select_items, items) < items_needed(keep, confidence):
-        said = too_few_sentence(keep, confidence, select_items=select_items, items=items)
+    if items < items_needed(keep, confidence):
+        said = too_few_sentence(keep, confidence, items=items)
         raise ConfigError(f"{said} {ask_more[:1].upper()}{ask_more[1:]}, or lower --keep.")
 
 
@@ -231,7 +231,10 @@ def reaches(kept: int, items: int, keep: float, confidence: float = CONFIDENCE) 
 
 
 def choose_point(points: Sequence[Point], items: int, keep: float, confidence: float = CONFIDENCE) -> Point | None:
-    """Of the points that reach `keep` on the select questions, that of best gain; of equals the one that keeps more.
+    """Of the points that show `keep` on the select questions, that of best gain; of equals the one that keeps more.
+
+    Where none shows it, the point that keeps most, if its share is `keep` at least: whether it is, the certify
+    questions tell.
 
     Args:
         points: of the dial.
@@ -240,7 +243,10 @@ def choose_point(points: Sequence[Point], items: int, keep: float, confidence: f
         confidence: of the lower bound.
     """
     reaching = [point for point in points if reaches(point.kept, items, keep, confidence)]
-    return max(reaching, key=lambda point: (point.gain, point.kept, -point.scale), default=None)
+    if reaching:
+        return max(reaching, key=lambda point: (point.gain, point.kept, -point.scale))
+    near = [point for point in points if items and point.kept / items >= keep]
+    return max(near, key=lambda point: (point.kept, point.gain, -point.scale), default=None)
 
 
 def not_certified(
@@ -256,7 +262,7 @@ def not_certified(
         items=items,
         points=len(points),
     )
-    if min(select_items, items) < items_needed(keep, confidence):
+    if items < items_needed(keep, confidence) or not select_items:
         return made
     if choose_point(points, select_items, keep, confidence) is not None:
         return None
@@ -294,7 +300,7 @@ def certify(
     )
 
 
-def too_few_sentence(keep: float, confidence: float, *, select_items: int, items: int) -> str:
+def too_few_sentence(keep: float, confidence: float, *, items: int) -> str:
     """That the questions are too few, and how many are needed."""
     needed = items_needed(keep, confidence)
     likely = 0.99 if keep < 0.99 else (1 + keep) / 2
@@ -303,9 +309,8 @@ def too_few_sentence(keep: float, confidence: float, *, select_items: int, items
     except ValueError:  # more than anybody asks
         in_truth = ""
     return (
-        f"Too few to tell whether {limit_text(keep)} is kept: to choose by and to certify with, {needed:,} questions "
-        f"each that the base answers right are needed if nothing flips{in_truth}; there are {select_items:,} and "
-        f"{items:,}."
+        f"Too few to tell whether {limit_text(keep)} is kept: to certify it, {needed:,} questions that the base answers "
+        f"right must be held back if nothing flips{in_truth}; there are {items:,}."
     )
 
 

@@ -190,7 +190,6 @@ def _ask_base(pair: ModelPair, settings: DialSettings, cache: ScoreCache, consol
             select = round(_SELECT * questions)
             check_items(
                 settings.keep,
-                select_items=select,
                 items=questions - select,
                 ask_more=_ASK_MORE,
                 confidence=settings.confidence,
@@ -332,7 +331,7 @@ def _ask_points(
     for scale in check_grid(settings.at):
         take(scale)
     keep = settings.keep
-    if keep is not None and asked.select_items >= items_needed(keep, settings.confidence):
+    if keep is not None and asked.certify_items >= items_needed(keep, settings.confidence):
 
         def enough(scale: float) -> bool:
             assert keep is not None

@@ -34,13 +34,16 @@ def check_settings(config: LearningConfig) -> None:
         assert boundary != "method"
         if config.training.learning_rate == "auto":
             raise ConfigError("training.learning_rate is auto, which secura train alone can try; set a number.")
+        if config.retention.keep is not None:
+            raise ConfigError("retention.keep is for secura train; in a sequence, set strategy.name to own_text.")
         _check_boundary(config.method.name, boundary)
     else:
         boundary = "keep"
         _check_one_task(config)
     _check_strategy(config, boundary)
-    if config.retention.min_retention is not None and config.retention.path == NO_RETENTION:
-        raise ConfigError("min_retention needs questions to measure it by; leave out --retain none.")
+    for name in ("keep", "min_retention"):
+        if getattr(config.retention, name) is not None and config.retention.path == NO_RETENTION:
+            raise ConfigError(f"retention.{name} needs questions to measure it by; leave out --retain none.")
 
 
 def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:
@@ -71,6 +74,11 @@ def _check_one_task(config: RunConfig) -> None:
         raise ConfigError(
             f"strategy {config.strategy.name} protects earlier tasks, and a run learns one; use own_text, kl_anchor or "
             "lwf, or learn several with secura sequence."
+        )
+    if config.retention.keep is not None and config.method.name == "corda":
+        raise ConfigError(
+            "method corda begins by changing the base's weights, so that what it learns cannot be scaled back, as "
+            "retention.keep may have to; choose lora or another method."
         )
     if config.model.path is not None and config.data.path is None:
         raise ConfigError("a model of your own needs data of your own; name a file with --data.")

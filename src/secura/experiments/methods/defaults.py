@@ -62,8 +62,8 @@ def default_rate(config: LearningConfig) -> float:
 def with_method_defaults(config: Config) -> Config:
     """The configuration with its method's own settings in place of what was left open, so that what is stored is true.
 
-    These are the learning rate, the fold schedule and, in a sequence, the boundary, what its adapter needs, and the
-    steps of each task.
+    These are the learning rate, the fold schedule, the strategy where a share is to be kept and, in a sequence, the
+    boundary, what its adapter needs, and the steps of each task.
     """
     defaults = METHOD_DEFAULTS[config.method.name]
     method: dict[str, Any] = {}
@@ -73,12 +73,16 @@ def with_method_defaults(config: Config) -> Config:
         method["adapter"] = {**defaults.in_sequence, **config.method.adapter}
         if config.method.boundary == "method":
             method["boundary"] = defaults.boundary
+    strategy: dict[str, Any] = {}
+    if config.retention.keep is not None and "name" not in config.strategy.model_fields_set:
+        strategy["name"] = "own_text"
     training: dict[str, Any] = {"learning_rate": config.training.learning_rate or default_rate(config)}
     if isinstance(config, SequenceConfig) and config.training.steps is None and config.training.epochs is None:
         training["steps"] = SEQUENCE_STEPS
     return config.model_copy(
         update={
             "method": config.method.model_copy(update=method),
+            "strategy": config.strategy.model_copy(update=strategy),
             "training": config.training.model_copy(update=training),
         }
     )

@@ -6,19 +6,16 @@ never trained on. Points are written as they are measured, and an interrupted ru
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from secura.adapters.dial import draw_back_, scaled
 from secura.errors import ConfigError
 from secura.evaluation.answer_loss import mean_answer_loss
 from secura.evaluation.scoring import Model
@@ -26,6 +23,7 @@ from secura.experiments.comparison.grid.config import CurveConfig
 from secura.experiments.comparison.runs.curve_point import CurvePoint
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import base_alone
+from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import Item
@@ -40,7 +38,7 @@ class MeasureCurve(TrainerCallback):
     """Measures the points of a run: the base, some steps on the way, and the end."""
 
     def __init__(self, run: PreparedRun[RunConfig], curve: CurveConfig) -> None:
-        """Read the texts, and keep the base's weights where all of them are trained.
+        """Read the texts.
 
         Raises:
             InputError: for a text that cannot be read.
@@ -51,9 +49,10 @@ class MeasureCurve(TrainerCallback):
             task.name: task_items(task, count=curve.text_rows, seed=0) for task in find_tasks(list(curve.texts))
         }
         self.points = _read(run.folder / CURVE_FILE)
-        self._base: Mapping[str, Tensor] | None = None
-        if not isinstance(run.model, PeftModel):
-            self._base = {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
+
+    @cached_property
+    def _base(self) -> Mapping[str, Tensor] | None:
+        return base_weights(self.run.model, self.run.config.model)
 
     def measure_base(self) -> None:
         """Measure the model as it was given, unless an earlier attempt has."""
@@ -83,7 +82,7 @@ class MeasureCurve(TrainerCallback):
     def _measure_at(self, model: Model, step: int, dial: float) -> None:
         if self._has(step, dial):
             return
-        with _scaled_back(model, dial, self._base):
+        with scaled_back(model, dial, None if dial == 1 else self._base):
             self._measure(model, step, dial)
 
     def _measure(self, model: Model, step: int, dial: float) -> None:
@@ -103,26 +102,6 @@ class MeasureCurve(TrainerCallback):
 
     def _has(self, step: int, dial: float) -> bool:
         return any(point.step == step and point.dial == dial for point in self.points)
-
-
-@contextmanager
-def _scaled_back(model: Model, dial: float, base: Mapping[str, Tensor] | None) -> Iterator[None]:
-    """The model with its change scaled; afterwards it is as before, to the bit."""
-    if dial == 1:
-        yield
-    elif isinstance(model, PeftModel):
-        with scaled(model, dial):
-            yield
-    else:
-        assert base is not None
-        trained = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-        try:
-            draw_back_(model, base, dial)
-            yield
-        finally:
-            with torch.no_grad():
-                for name, weight in model.named_parameters():
-                    weight.copy_(trained[name])
 
 
 def _read(path: Path) -> list[CurvePoint]:

@@ -1,0 +1,214 @@
+"""A share to keep: what `retention.keep` does before, while and after a run learns.
+
+The questions that the base answers right are parted once. *Steer* questions are asked while the model
+trains and move the budget of the strategy own_text. *Select* questions choose how much of what was
+learned is used. *Certify* questions are asked of the chosen model alone, and certify it.
+
+Source:
+    ../docs/retention.md has the design; the parts are `secura.continual.steering`,
+    `secura.adapters.dial`, `secura.evaluation.probe_split` and `secura.evaluation.certificate`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
+
+from secura.continual.own_text import OwnText
+from secura.continual.steering import Steering
+from secura.evaluation.answer_loss import mean_answer_loss
+from secura.evaluation.certificate import Certificate, Point, certify, choose_point, not_certified, reaches
+from secura.evaluation.merged import merged_for_scoring
+from secura.evaluation.probe_split import split_probe
+from secura.evaluation.scoring import ScoredAnswer, score_questions
+from secura.evaluation.tally import CONFIDENCE
+from secura.experiments.run.prepare import PreparedRun
+from secura.experiments.run.scaled_back import base_weights, scaled_back
+from secura.experiments.settings.run import RunConfig
+from secura.tasks.question import Question
+from secura.training.processes import from_main_process
+from secura.whole_files import write_json
+
+STEER, SELECT = 0.15, 0.25
+"""Shares of the questions that steer and that select. The rest certify: these alone decide what can be shown."""
+
+_SCALES = (1.0, 0.75, 0.5, 0.25)
+"""How much of what was learned may be used."""
+
+_STATE_FILE = "steering.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """The questions that the base answers right, by what they are for."""
+
+    steer: Sequence[Question]
+    """Asked while the model trains."""
+    select: Sequence[Question]
+    """Asked of each candidate."""
+    certify: Sequence[int]
+    """Asked once; as places among all answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How much of what was learned is used, and why."""
+
+    scale: float
+    """What the learned change is multiplied by."""
+    points: Sequence[Point]
+    """Every candidate that was asked."""
+    refused: Certificate | None
+    """Why nothing can be certified, where that is known by now."""
+
+
+def part_probe(answers: Sequence[ScoredAnswer], *, seed: int) -> Probe:
+    """Part what the base answered right.
+
+    Args:
+        answers: the base's, to every question of what is to be kept.
+        seed: draws the parting.
+    """
+    right = [place for place, answer in enumerate(answers) if answer.correct]
+    parts = split_probe([answers[place].question.family for place in right], seed=seed, steer=STEER, select=SELECT)
+    steer, select = (
+        [answers[right[index]].question for index in part] for part in (parts.steer, parts.select)
+    )
+    return Probe(steer=steer, select=select, certify=[right[index] for index in parts.certify])
+
+
+class SteerBudget(TrainerCallback):
+    """Asks the steer questions now and then, and moves what divergence own_text allows."""
+
+    def __init__(
+        self, run: PreparedRun[RunConfig], strategy: OwnText, questions: Sequence[Question], console: Console
+    ) -> None:
+        assert run.config.retention.keep is not None
+        self.run, self.strategy, self.questions, self.console = run, strategy, questions, console
+        self.steering = Steering(keep=run.config.retention.keep, steps=run.task.steps)
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up what a resumed run had found."""
+        del args, control, kwargs
+        if state.global_step and self.run.resume_from is not None:
+            stored = (self.run.resume_from / _STATE_FILE).read_text(encoding="utf-8")
+            self.steering.load_state_dict(json.loads(stored))
+
+    @override
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Look, where it is due."""
+        del args, control, kwargs
+        if not self.steering.is_due(state.global_step):
+            return
+        lost = from_main_process(lambda: len(self.questions) - _still_right(self.run, self.questions))
+        budget = self.strategy.budget
+        budget.set_nats(budget.nats * self.steering.look(lost, len(self.questions)))
+        self.console.print(
+            f"step {state.global_step}: {lost} of {len(self.questions)} steer questions lost; the model may now move "
+            f"{budget.nats:.4f} nats a token",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    @override
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Store what was found in the checkpoint that has just been written."""
+        del control, kwargs
+        if args.should_save:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            write_json(folder / _STATE_FILE, self.steering.state_dict())
+
+
+def choose_scale(run: PreparedRun[RunConfig], probe: Probe, console: Console) -> Choice:
+    """Find out how much of what was learned may be used.
+
+    What each candidate has gained is measured first, on the held-out rows. They are then asked the select
+    questions from the best gain on, until one has kept enough; so no candidate is asked that would not
+    be chosen.
+
+    Args:
+        run: trained.
+        probe: the parted questions.
+        console: where is said what was found.
+    """
+    keep = run.config.retention.keep
+    assert keep is not None
+    base = base_weights(run.model, run.config.model)
+    gains = {scale: _at(run, scale, base, lambda: _gain(run)) for scale in _SCALES}
+    points: list[Point] = []
+    for scale in sorted(gains, key=lambda scale: (-(gains[scale] or 0.0), -scale)):
+        kept = _at(run, scale, base, lambda: _still_right(run, probe.select))
+        points.append(Point(scale=scale, gain=gains[scale] or 0.0, kept=kept))
+        console.print(
+            f"at {scale:g} of what was learned: {kept} of {len(probe.select)} select questions kept"
+            + ("" if gains[scale] is None else f", {gains[scale]:.3f} nats a token gained"),
+            highlight=False,
+            soft_wrap=True,
+        )
+        if reaches(kept, len(probe.select), keep) or kept == len(probe.select):
+            break
+    known = _known(run, probe)
+    refused = not_certified(points, **known)
+    if refused is not None and refused.scale is not None:
+        return Choice(scale=refused.scale, points=points, refused=refused)
+    chosen = choose_point(points, len(probe.select), keep)
+    return Choice(scale=1.0 if chosen is None else chosen.scale, points=points, refused=refused)
+
+
+def certificate_of(
+    run: PreparedRun[RunConfig], probe: Probe, choice: Choice, answers: Sequence[ScoredAnswer]
+) -> Certificate:
+    """The one look at the certify questions.
+
+    Args:
+        run: which share is to be kept.
+        probe: the parted questions.
+        choice: how much of what was learned is used.
+        answers: of the model that is handed out, to every question.
+    """
+    if choice.refused is not None:
+        return choice.refused
+    kept = sum(answers[place].correct for place in probe.certify)
+    return certify(choice.scale, kept, points=len(choice.points), **_known(run, probe))
+
+
+def _known(run: PreparedRun[RunConfig], probe: Probe) -> dict[str, Any]:
+    return {
+        "keep": run.config.retention.keep,
+        "confidence": CONFIDENCE,
+        "seed": run.config.training.seed,
+        "select_items": len(probe.select),
+        "items": len(probe.certify),
+    }
+
+
+def _at(run: PreparedRun[RunConfig], scale: float, base: Mapping[str, Any] | None, measure: Callable[[], Any]) -> Any:
+    with scaled_back(run.model, scale, base):
+        return measure()
+
+
+def _gain(run: PreparedRun[RunConfig]) -> float | None:
+    """By how much the held-out rows have become likelier, up to a constant; None where there are none."""
+    with merged_for_scoring(run.model):
+        loss = mean_answer_loss(
+            run.model,
+            run.tokenizer,
+            run.task.test,
+            max_tokens=run.max_tokens,
+            batch_size=run.config.scoring.batch_size,
+        )
+    return None if loss is None else -loss
+
+
+def _still_right(run: PreparedRun[RunConfig], questions: Sequence[Question]) -> int:
+    with merged_for_scoring(run.model):
+        answers = score_questions(run.model, run.tokenizer, questions, batch_size=run.config.scoring.batch_size)
+    return sum(answer.correct for answer in answers)
