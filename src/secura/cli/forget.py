@@ -76,13 +76,14 @@ def _forget(settings: "ForgetSettings", folder: Path) -> int:
     from secura.cli.forget_view import show_forgetting
     from secura.experiments.forget.result_json import JSON_FILE, result_as_json
     from secura.experiments.forget.run import forget as compare_models
+    from secura.experiments.run.certified import stored_certificate
     from secura.report.forget_page import PAGE_FILE, forget_page
     from secura.whole_files import write_json, write_text
 
     console = Console()
     result = compare_models(settings, console)
     saved = [folder / PAGE_FILE, folder / JSON_FILE]
-    write_text(saved[0], forget_page(result))
+    write_text(saved[0], forget_page(result, stored_certificate(settings.tuned)))
     write_json(saved[1], result_as_json(result))
     show_forgetting(console, result, saved)
     if result.verdict is None:

@@ -5,11 +5,12 @@ by `for_script`, and in the script by setting text alone. A policy in the page i
 every request.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from secura.experiments.forget.result import ANSWER_KINDS, Flip, ForgetResult, TaskChange, TokenView
 from secura.experiments.forget.result_json import JSON_FILE, answer_likelihoods
+from secura.report.certificate_text import certificate_facts
 from secura.report.matrix_figure import difference_figure, drawn, score_matrix
 from secura.report.page_parts import flat_facts, for_script, own_file, page_templates, plotly_script
 from secura.report.wording import (
@@ -33,8 +34,13 @@ _PROMPT_LETTERS = 3_000
 _ANSWER_LETTERS = 1_500
 
 
-def forget_page(result: ForgetResult) -> str:
-    """The whole page as HTML."""
+def forget_page(result: ForgetResult, certificate: Mapping[str, Any] | None = None) -> str:
+    """The whole page as HTML.
+
+    Args:
+        result: the comparison.
+        certificate: of the run that made the tuned model, as it is stored; None where there is none.
+    """
     flips, left_out = _flips(result)
     templates = page_templates()
     changes = result.changes
@@ -51,6 +57,8 @@ def forget_page(result: ForgetResult) -> str:
         lost=bool(result.lost),
         details=details(result),
         verdict=result.verdict,
+        certificate=certificate,
+        certificate_facts=certificate_facts(certificate),
         limit=f"{100 * result.verdict.limit:g}%" if result.verdict else "",
         confidence=f"{100 * result.confidence:g}%",
         rows=[_row(change) for change in changes],

@@ -7,7 +7,6 @@ point and chooses, the other is asked at the chosen point alone and certifies (`
 Every score is kept in the cache, task by task and point by point, so a dial that was stopped goes on where it was.
 """
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,11 +39,11 @@ from secura.experiments.data import EVERYDAY
 from secura.experiments.dial.grid import DEFAULT_GRID, check_grid, next_between
 from secura.experiments.dial.own_run import held_out_rows, own_run, retained_questions
 from secura.experiments.dial.result import DialPoint, DialResult, GainUnit
-from secura.experiments.files import REPORT_FILE
 from secura.experiments.forget.asking import ask, cached_scores
 from secura.experiments.forget.run import DEFAULT_COUNT
 from secura.experiments.forget.tasks import WORLD_KNOWLEDGE, AskedTask, asked_tasks, tasks_of_rows
 from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
+from secura.experiments.run.certified import stored_certificate
 from secura.experiments.run.saving import check_can_be_saved, save_result, save_scaled
 from secura.tasks.task_items import task_version_key
 from secura.training.library_output import silence_libraries
@@ -239,7 +238,7 @@ def _kept_tasks(settings: DialSettings, base: ReadyModel, notes: list[str]) -> l
     elif run is not None:
         rows = retained_questions(run, base.model, base.tokenizer)
         tasks = tasks_of_rows(rows, str(run), base.tokenizer, count=len(rows), seed=settings.seed)
-        if settings.keep is not None and _was_certified(run):
+        if settings.keep is not None and stored_certificate(run) is not None:
             notes.append(
                 "the run has certified itself on these questions already; a certificate on the same ones is a second "
                 "look, and holds less often than it says: name new ones with --retain"
@@ -255,14 +254,6 @@ def _kept_tasks(settings: DialSettings, base: ReadyModel, notes: list[str]) -> l
     if left_out:
         notes.append(f"not counted as kept, for want of right and wrong answers: {', '.join(left_out)}")
     return [each for each in tasks if each.right_or_wrong]
-
-
-def _was_certified(run: Path) -> bool:
-    try:
-        report = json.loads((run / REPORT_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(report, dict) and report.get("certificate") is not None
 
 
 def _named(names: Sequence[str], settings: DialSettings, base: ReadyModel) -> list[AskedTask]:

@@ -11,6 +11,7 @@ from secura.errors import DataError
 from secura.evaluation.tally import Tally, together
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
 from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.run.certified import stored_certificate
 from secura.experiments.sequence.matrix import QuestionGroup, read_matrix
 from secura.experiments.sequence.run import SUMMARY_FILE
 
@@ -71,6 +72,8 @@ class FinishedRun:
     """All settings."""
     provenance: Mapping[str, Any]
     """Commit, versions and hardware."""
+    certificate: Mapping[str, Any] | None = None
+    """That enough was kept, as it is stored; None where the run has none."""
 
     @property
     def base_on_hub(self) -> str | None:
@@ -144,6 +147,7 @@ def _train_run(folder: Path) -> FinishedRun:
         steps=report["steps"],
         learning_rate=report["learning_rate"],
         seconds=report["training_seconds"],
+        certificate=stored_certificate(folder),
     )
 
 

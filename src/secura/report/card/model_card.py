@@ -57,6 +57,7 @@ def card_text(run: FinishedRun) -> str:
         learned=[_row(group) for group in run.learned],
         families=[_row(group) for group in run.families],
         knowledge=_row(Group(name="all", tally=run.knowledge)) if run.knowledge else None,
+        certificate=run.certificate,
         nats=run.nats if None not in run.nats else None,
         confidence=f"{100 * CONFIDENCE:g}%",
         settings=_settings(run),
