@@ -117,7 +117,8 @@ class StrategyConfig(Section):
     """What is done against forgetting, besides the adapter."""
 
     name: StrategyName = "sequential"
-    """One of sequential, replay, ewc, ilora, kl_anchor, lwf, o_lora, own_text; replay, ewc and o_lora need several tasks."""
+    """One of sequential, replay, ewc, ilora, kl_anchor, lwf, o_lora, own_text; replay, ewc and o_lora need several
+    tasks."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Its settings, such as strength, share or buffer_examples."""
 
