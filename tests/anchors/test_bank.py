@@ -81,12 +81,12 @@ def test_a_damaged_teacher_is_told_of_with_the_way_out(damage: str, tmp_path: Pa
         path.unlink()
     else:
         bank = tiny_bank(tmp_path / "other", texts=6)
-    with pytest.raises(ConfigError, match="teacher cache .* write it again with: secura anchors MODEL --out"):
+    with pytest.raises(ConfigError, match=r"teacher cache .* write it again with: secura anchors MODEL --out"):
         Teacher(tmp_path / "bank", bank)
 
 
 def test_a_folder_without_a_bank_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no anchor bank.*secura anchors MODEL"):
+    with pytest.raises(ConfigError, match=r"holds no anchor bank.*secura anchors MODEL"):
         read_bank(tmp_path)
 
 
