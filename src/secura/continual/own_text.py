@@ -120,7 +120,8 @@ class OwnText(Strategy):
         self._passes, self._sums = (-1, 0), []
         self._open(model)
         dropout = any(isinstance(each, nn.Dropout) and each.p > 0 for each in model.modules())
-        self._silences_dropout = dropout and not getattr(model, "is_gradient_checkpointing", False)
+        computes_twice = any(getattr(each, "gradient_checkpointing", False) for each in model.modules())
+        self._silences_dropout = dropout and not computes_twice
 
     def _open(self, model: nn.Module) -> None:
         if (self.live_teacher or self.masked_answers) and not hasattr(model, "disable_adapter"):

@@ -200,10 +200,12 @@ def test_a_strategy_changes_a_run_and_resumes_with_it(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        (["strategy.name=replay"], "a run learns one; use kl_anchor or lwf"),
-        (["strategy.name=ewc"], "a run learns one; use kl_anchor or lwf"),
-        (["strategy.name=o_lora"], "a run learns one; use kl_anchor or lwf"),
+        (["strategy.name=replay"], "a run learns one; use own_text, kl_anchor or lwf"),
+        (["strategy.name=ewc"], "a run learns one; use own_text, kl_anchor or lwf"),
+        (["strategy.name=o_lora"], "a run learns one; use own_text, kl_anchor or lwf"),
         (["strategy.name=kl_anchor", "strategy.settings.strenght=2"], "the nearest is strategy.settings.strength"),
+        (["strategy.name=own_text", "strategy.settings.share=2"], "share is 2, but must be above 0 and at most 1"),
+        (["strategy.name=own_text", "strategy.settings.bank=nowhere"], "nowhere holds no anchor bank"),
         (["strategy.settings.strength=2"], "sequential has no settings"),
         (["strategy.name=kl"], r"unknown strategy 'kl'; the nearest is"),
     ],
@@ -215,6 +217,9 @@ def test_a_strategy_that_one_run_cannot_use_is_refused(
         prepare_run(_config(llama_folder, rows_file, tmp_path / "out", *settings))
     with pytest.raises(ConfigError, match="method full has none; use lwf"):
         prepare_run(_config(llama_folder, rows_file, tmp_path / "out", "strategy.name=kl_anchor", method="full"))
+    live = ["strategy.name=own_text", "strategy.settings.live_teacher=true"]
+    with pytest.raises(ConfigError, match="live_teacher needs an adapter that leaves the base"):
+        prepare_run(_config(llama_folder, rows_file, tmp_path / "out", *live, method="full"))
 
 
 class _CountEnds(TrainerCallback):

@@ -162,7 +162,10 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
     config = _filled_in(config, folder, tasks)
     if resume:
         check_same_run(folder, config, fingerprint)
-    anchors = None if dry_run else _anchors(config, model, tokenizer, fingerprint, tasks)
+    anchors = None
+    # In a dry run, a bank that is there is looked at, and none is written.
+    if config.strategy.name == "own_text" and not (dry_run and config.strategy.settings.get("bank") is None):
+        anchors = _anchors(config, model, tokenizer, fingerprint, tasks)
     adapted = start_model(config, model, tokenizer, fingerprint, max_tokens)
     resume_from = None
     if not is_sequence:
@@ -194,10 +197,12 @@ def _anchors(
     tokenizer: PreTrainedTokenizerBase,
     fingerprint: BaseFingerprint,
     tasks: Sequence[PreparedTask],
-) -> Path | None:
-    """The bank that own_text holds the model to, written by the base before it has an adapter."""
-    if config.strategy.name != "own_text":
-        return None
+) -> Path:
+    """The bank that own_text holds the model to, written by the base before it has an adapter.
+
+    In a sequence the base answers no prompts of the user's, so that none of an earlier task's rows is kept.
+    """
+    examples = [] if isinstance(config, SequenceConfig) else [row for task in tasks for row in task.examples]
 
     def written() -> Path:
         with whole_model(model, config.model, None) as whole:
@@ -206,7 +211,7 @@ def _anchors(
                 tokenizer,
                 config.model,
                 fingerprint,
-                examples=[example for task in tasks for example in task.examples],
+                examples=examples,
                 strategy=config.strategy.settings,
                 seed=config.training.seed,
                 console=Console(stderr=True),
