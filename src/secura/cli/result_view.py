@@ -19,6 +19,10 @@ def show_result(console: Console, result: RunResult) -> None:
     _show_kept(console, result)
     _show_flips(console, result)
     _show_changed(console, result)
+    if result.certificate is not None:
+        verdict = result.certificate
+        console.print(verdict.sentence, style="bold green" if verdict.certified else "bold red", highlight=False)
+        console.print(verdict.explanation, style="dim", highlight=False)
     console.print(f"trained in {result.training_seconds:.0f} s; saved in {result.saved}", highlight=False)
 
 

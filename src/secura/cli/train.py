@@ -28,6 +28,10 @@ def train(
     ] = None,
     out: Annotated[str | None, Option(help="Folder for the adapter, the checkpoints and the report.")] = None,
     retain: Annotated[str | None, Option(help="File of questions, or names of tasks, asked before and after.")] = None,
+    keep: Annotated[
+        float | None,
+        Option(help="Share of what the base answers right to keep, such as 0.98; exit code 2 unless that is shown."),
+    ] = None,
     min_retention: Annotated[
         float | None, Option(help="Exit with code 2 unless this share of knowledge is shown to be kept.")
     ] = None,
@@ -39,8 +43,8 @@ def train(
     """Fine-tune a model and see what it learned, what it kept and what it forgot.
 
     Without arguments it teaches the bundled model a bundled task. Exit codes: 0 done, 1
-    failed or stopped by Ctrl-C, 2 kept less than --min-retention or too
-    little to tell, 3 wrong usage.
+    failed or stopped by Ctrl-C, 2 kept less than --keep or --min-retention or
+    too little to tell, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
     from secura.experiments.settings.layers import config_as_yaml, load_config
@@ -56,6 +60,7 @@ def train(
         "strategy.name": strategy,
         "out": out,
         "retention.path": retain,
+        "retention.keep": keep,
         "retention.min_retention": min_retention,
     }
     config = load_config(file, assign or (), flags)
@@ -116,6 +121,8 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
         return 0
     result = train_and_report(prepared, console)
     show_result(console, result)
+    if result.certificate is not None and not result.certificate.certified:
+        return 2
     limit = config.retention.min_retention
     if limit is None:
         return 0

@@ -135,8 +135,8 @@ class Certificate:
             )
         elif self.outcome == "not reachable":
             said.append(
-                f"At none of {self.points} points of the dial are {limit_text(self.keep)} of the first kept, so those held "
-                "back decide nothing."
+                f"At none of {self.points} points of the dial are {limit_text(self.keep)} of the first kept, so the "
+                "others decide nothing."
             )
         said.append(
             "What the base had wrong and the model now has right makes up for nothing. The certificate speaks of "
@@ -309,8 +309,8 @@ def too_few_sentence(keep: float, confidence: float, *, items: int) -> str:
     except ValueError:  # more than anybody asks
         in_truth = ""
     return (
-        f"Too few to tell whether {limit_text(keep)} is kept: to certify it, {needed:,} questions that the base answers "
-        f"right must be held back if nothing flips{in_truth}; there are {items:,}."
+        f"Too few to tell whether {limit_text(keep)} is kept: to certify it, {needed:,} questions that the base "
+        f"answers right must be held back if nothing flips{in_truth}; there are {items:,}."
     )
 
 

@@ -29,6 +29,9 @@ def merged_for_scoring(model: PreTrainedModel | PeftModel) -> Iterator[bool]:
         so is an adapter of another kind than SECURA's while accelerate offloads its base.
     """
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    if any(layer.merged for layer in layers):  # at a point of the dial that stands in the weights
+        yield True
+        return
     # A SECURA layer keeps the original tensor itself and puts it back.
     forgetful = [layer.get_base_layer() for layer in layers if not isinstance(layer, SecuraLayer)]
     if not layers or not isinstance(model, PeftModel) or any(is_offloaded(base) for base in forgetful):

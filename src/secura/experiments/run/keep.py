@@ -5,7 +5,7 @@ trains and move the budget of the strategy own_text. *Select* questions choose h
 learned is used. *Certify* questions are asked of the chosen model alone, and certify it.
 
 Source:
-    ../docs/retention.md has the design; the parts are `secura.continual.steering`,
+    docs/retention.md has the design; the parts are `secura.continual.steering`,
     `secura.adapters.dial`, `secura.evaluation.probe_split` and `secura.evaluation.certificate`.
 """
 
@@ -28,14 +28,11 @@ from secura.evaluation.probe_split import split_probe
 from secura.evaluation.scoring import ScoredAnswer, score_questions
 from secura.evaluation.tally import CONFIDENCE
 from secura.experiments.run.prepare import PreparedRun
+from secura.experiments.run.rows import SELECT, STEER
 from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.question import Question
-from secura.training.processes import from_main_process
 from secura.whole_files import write_json
-
-STEER, SELECT = 0.15, 0.25
-"""Shares of the questions that steer and that select. The rest certify: these alone decide what can be shown."""
 
 _SCALES = (1.0, 0.75, 0.5, 0.25)
 """How much of what was learned may be used."""
@@ -76,9 +73,7 @@ def part_probe(answers: Sequence[ScoredAnswer], *, seed: int) -> Probe:
     """
     right = [place for place, answer in enumerate(answers) if answer.correct]
     parts = split_probe([answers[place].question.family for place in right], seed=seed, steer=STEER, select=SELECT)
-    steer, select = (
-        [answers[right[index]].question for index in part] for part in (parts.steer, parts.select)
-    )
+    steer, select = ([answers[right[index]].question for index in part] for part in (parts.steer, parts.select))
     return Probe(steer=steer, select=select, certify=[right[index] for index in parts.certify])
 
 
@@ -108,7 +103,7 @@ class SteerBudget(TrainerCallback):
         del args, control, kwargs
         if not self.steering.is_due(state.global_step):
             return
-        lost = from_main_process(lambda: len(self.questions) - _still_right(self.run, self.questions))
+        lost = len(self.questions) - _still_right(self.run, self.questions)
         budget = self.strategy.budget
         budget.set_nats(budget.nats * self.steering.look(lost, len(self.questions)))
         self.console.print(

@@ -29,6 +29,7 @@ from secura.experiments.run.processes import check_processes
 from secura.experiments.run.rows import (
     PreparedTask,
     calibration_texts,
+    check_keep_can_be_shown,
     fit_task,
     longest_row,
     read_rows,
@@ -156,6 +157,8 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         retention = that_fit_whole(retention, tokenizer, context or max_tokens)
     else:
         refuse_long_questions(retention, tokenizer, context or max_tokens, source=config.retention.path)
+    if config.retention.keep is not None:
+        check_keep_can_be_shown(config.retention.keep, retention)
     largest = (max(example.tokens) for task in tasks for example in task.examples)
     check_tokens_are_known(model, largest, model_source(config.model))
     fingerprint = base_fingerprint(model)

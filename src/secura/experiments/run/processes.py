@@ -30,6 +30,10 @@ def check_processes(config: LearningConfig) -> None:
             f"strategy.name is {config.strategy.name}, which several processes cannot share; start one process, or "
             "leave it out."
         )
+    if config.retention.keep is not None:
+        raise ConfigError(
+            f"retention.keep is {config.retention.keep:g}, which {count} processes cannot see to together; start one."
+        )
     if config.training.learning_rate == "auto":
         raise ConfigError(
             f"training.learning_rate is auto, which one process alone can try, not {count}; set a number."

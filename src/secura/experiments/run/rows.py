@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from secura.adapters.corda import CALIBRATION_TEXTS
 from secura.errors import ConfigError
+from secura.evaluation.certificate import check_items
 from secura.evaluation.retention_gate import check_gate_can_open
 from secura.experiments.data import TaskRows, calibration_items, hold_out, read_retention, read_task
 from secura.experiments.settings.run import TrainingConfig
@@ -19,6 +20,10 @@ from secura.training.examples import Example, example_from_item, fit_to_context
 
 ASK_MORE_KNOWLEDGE = "raise retention.per_family, or give --retain more questions"
 """How the user asks more, where too few questions tell nothing."""
+
+STEER, SELECT, CERTIFY = 0.15, 0.25, 0.6
+"""Shares of the questions that the base answers right: these steer the training, these choose how much of it is used,
+and these certify. How much can be shown to be kept is up to the last alone."""
 
 _FEW_STEPS = 30
 """Fewer steps than this teach little, and a user who has not asked for them is told."""
@@ -81,6 +86,16 @@ def retention_of(config: LearningConfig) -> list[Item]:
         questions = sum(isinstance(item, Question) for item in items)
         check_gate_can_open(wanted.min_retention, questions, ask_more=ASK_MORE_KNOWLEDGE)
     return items
+
+
+def check_keep_can_be_shown(keep: float, retention: Sequence[Item]) -> None:
+    """Refuse a share that so few questions could not show to be kept, whatever the base knows.
+
+    Raises:
+        ConfigError: saying how many are needed.
+    """
+    questions = sum(isinstance(item, Question) for item in retention)
+    check_items(keep, items=round(CERTIFY * questions), ask_more=ASK_MORE_KNOWLEDGE)
 
 
 def longest_row(wanted: int | None, context: int | None) -> int:

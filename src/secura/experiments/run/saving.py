@@ -95,13 +95,19 @@ def save_scaled(
     if not merged:
         check_can_be_saved(model)
 
+    with scaled(model, scale, merged=merged, base_values=base_values):
+        if merged:
+            save_merged(folder, model, tokenizer)
+        else:
+            write_folder(folder, lambda path: save_result(path, model, tokenizer, record=record))
+
+
+def save_merged(folder: Path, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a whole model, while its adapter stands in the base weights; whole or not at all."""
+
     def fill(path: Path) -> None:
-        if not merged:
-            save_result(path, model, tokenizer, record=record)
-            return
         inner: Any = model.get_base_model()
         inner.save_pretrained(str(path), state_dict=merged_state(model))
         tokenizer.save_pretrained(str(path))
 
-    with scaled(model, scale, merged=merged, base_values=base_values):
-        write_folder(folder, fill)
+    write_folder(folder, fill)

@@ -9,26 +9,31 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from rich.console import Console
 from transformers import TrainerCallback
 
 from secura.adapters.dividing import whole_state
 from secura.continual.own_text import OwnText
+from secura.evaluation.certificate import Certificate, Point, certificate_as_json
 from secura.evaluation.open_answers import ChangedAnswer, most_changed
 from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import SCORING_VERSION
-from secura.experiments.files import REPORT_FILE
+from secura.experiments.files import MODEL_FOLDER, REPORT_FILE
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.models.base_record import BASE_RECORD
 from secura.experiments.run.choose_rate import with_chosen_rate
 from secura.experiments.run.divided import whole_model
 from secura.experiments.run.folder import write_config
+from secura.experiments.run.keep import SteerBudget, certificate_of, choose_scale, part_probe
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import Answers, ask
-from secura.experiments.run.saving import result_folder, save_result
+from secura.experiments.run.saving import result_folder, save_merged, save_result
+from secura.experiments.run.scaled_back import base_weights, is_adapter_at_every_scale, scaled_back
 from secura.experiments.settings.run import RunConfig
+from secura.tasks.question import Question
 from secura.training.processes import divides_weights, from_main_process, is_main_process, process_count, sharding
 from secura.whole_files import write_folder, write_json
 
@@ -59,6 +64,12 @@ class RunResult:
     """On retention rows that cannot be scored by exact match."""
     changed: Sequence[ChangedAnswer]
     """Answers to open prompts, the most changed first; none for the bundled model."""
+    scale: float
+    """What the learned change was multiplied by before it was saved; 1 unless a share is to be kept."""
+    points: Sequence[Point]
+    """The scales that were tried; none where no share is to be kept."""
+    certificate: Certificate | None
+    """Whether that share was shown to be kept; None where none is to be."""
     training_seconds: float
     """Wall-clock time of the steps alone."""
     saved: Path
@@ -82,9 +93,16 @@ def train_and_report(
         write_config(folder, run.config)
         write_json(folder / BASE_RECORD, run.base_record)
     before = from_main_process(lambda: _asked(run, console, None))
-    seconds = learn(run, console, callbacks)
-    saved = _save(run)
-    after = from_main_process(lambda: _asked(run, console, saved))
+    probe = None if run.config.retention.keep is None else part_probe(before.retention, seed=run.config.training.seed)
+    seconds = learn(run, console, callbacks, steer=() if probe is None else probe.steer)
+    choice = None if probe is None else choose_scale(run, probe, console)
+    scale = 1.0 if choice is None else choice.scale
+    with scaled_back(run.model, scale, base_weights(run.model, run.config.model) if scale != 1 else None):
+        saved = _save(run, scale)
+        after = from_main_process(lambda: _asked(run, console, saved))
+    certificate = None
+    if probe is not None and choice is not None:
+        certificate = certificate_of(run, probe, choice, after.retention)
     result = RunResult(
         task=run.task.name,
         new_task=BeforeAndAfter(before=before.new_task, after=after.new_task),
@@ -92,6 +110,9 @@ def train_and_report(
         retention=BeforeAndAfter(before=before.retention, after=after.retention),
         retention_loss=Losses(before=before.retention_loss, after=after.retention_loss),
         changed=most_changed(run.prompts, before.said, after.said),
+        scale=scale,
+        points=() if choice is None else choice.points,
+        certificate=certificate,
         training_seconds=seconds,
         saved=saved,
         report=folder / REPORT_FILE,
@@ -101,10 +122,21 @@ def train_and_report(
     return result
 
 
-def learn(run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[TrainerCallback] = ()) -> float:
-    """Take the steps, or those that are left; returns how many seconds they took."""
+def learn(
+    run: PreparedRun[RunConfig],
+    console: Console,
+    callbacks: Sequence[TrainerCallback] = (),
+    *,
+    steer: Sequence[Question] = (),
+) -> float:
+    """Take the steps, or those that are left; returns how many seconds they took.
+
+    `steer` are questions that the base answers right, by which the budget of own_text is steered.
+    """
     chosen, training = run.config.strategy, run.config.training
     strategy = make_strategy(chosen.name, chosen.settings, seed=training.seed)
+    if steer and isinstance(strategy, OwnText) and strategy.fixed_strength is None:
+        callbacks = [*callbacks, SteerBudget(run, strategy, steer, console)]
     seconds = learn_task(
         run,
         run.task,
@@ -134,8 +166,12 @@ def _asked(run: PreparedRun[RunConfig], console: Console, saved: Path | None) ->
         return ask(run, whole, console, trained=saved is not None)
 
 
-def _save(run: PreparedRun[RunConfig]) -> Path:
-    """Save the adapter, or the whole model."""
+def _save(run: PreparedRun[RunConfig], scale: float) -> Path:
+    """Save the adapter, or the whole model, as it stands at a scale."""
+    if scale != 1 and isinstance(run.model, PeftModel) and not is_adapter_at_every_scale(run.model):
+        saved = run.folder / MODEL_FOLDER
+        save_merged(saved, run.model, run.tokenizer)
+        return saved
     saved = result_folder(run.folder, run.model)
     state = whole_state(run.model)
 
@@ -163,6 +199,9 @@ def _report(run: PreparedRun[RunConfig], result: RunResult) -> dict[str, Any]:
         "processes": process_count(),
         "weights_divided_by": sharding(),
         "training_seconds": round(result.training_seconds, 3),
+        "scale": result.scale,
+        "points": [asdict(point) for point in result.points],
+        "certificate": None if result.certificate is None else certificate_as_json(result.certificate),
         "new_task": before_and_after_as_json(result.new_task),
         "new_task_nats_per_token": asdict(result.new_task_loss),
         "retention": before_and_after_as_json(result.retention),

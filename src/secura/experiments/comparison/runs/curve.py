@@ -7,8 +7,8 @@ never trained on. Points are written as they are measured, and an interrupted ru
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
