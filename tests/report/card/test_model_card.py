@@ -13,6 +13,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from secura.cli.app import run
 from secura.errors import ConfigError, DataError
+from secura.evaluation.certificate import certificate_as_json, certify
 from secura.evaluation.tally import Tally
 from secura.report.card.finished_run import FinishedRun, Group, read_run
 from secura.report.card.model_card import card_text, write_card
@@ -184,6 +185,17 @@ def test_a_report_from_before_losses_were_counted_still_makes_a_card(finished: P
     before = card_text(read_run(finished))
     path.write_text(json.dumps(stored))
     assert card_text(read_run(finished)) == before
+
+
+def test_a_certificate_stands_on_the_card_and_nothing_where_there_is_none(finished: Path) -> None:
+    assert "Certificate" not in card_text(read_run(finished))
+    report = json.loads((finished / "retention.json").read_text())
+    known = {"keep": 0.98, "confidence": 0.95, "seed": 0, "select_items": 400, "items": 412, "points": 6}
+    report["certificate"] = certificate_as_json(certify(0.5, 410, **known))
+    (finished / "retention.json").write_text(json.dumps(report))
+    card = card_text(read_run(finished))
+    assert "**At least 98% of what the base answered right it still answers right, with 95% confidence" in card
+    assert "410 of 412 (99.5%)" in card
 
 
 def test_names_with_bars_and_markup_stay_in_their_cells(trained: Path) -> None:

@@ -9,7 +9,7 @@ import gc
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,9 +111,9 @@ class ModelPair:
             yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint.exact)
             return
         adapted, tokenizer, fingerprint = self._adapter_on_base()
-        # Switched off, an adapter leaves its biases in the base.
-        own_biases = scaled(adapted, 0.0, base_values=self._base_values) if self._base_values else nullcontext()
-        with own_biases, adapted.disable_adapter():
+        # Switched off, an adapter leaves its biases in the base; at 0 of what it learned it leaves none.
+        off = scaled(adapted, 0.0, base_values=self._base_values) if self._base_values else adapted.disable_adapter()
+        with off:
             yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact)
 
     @contextmanager
