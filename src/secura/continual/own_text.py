@@ -60,6 +60,7 @@ class OwnText(Strategy):
         bank: str | None = None,
         texts: int | None = None,
         tokens: int | None = None,
+        own_answers: bool = False,
         live_teacher: bool = False,
         masked_answers: bool = False,
         seed: int = 0,
@@ -74,6 +75,9 @@ class OwnText(Strategy):
             bank: folder of an anchor bank, as `secura anchors` makes it; `secura train` makes one where it is None.
             texts: how many the base writes where `secura train` makes the bank; None is what suits its size.
             tokens: the longest of them.
+            own_answers: whether the base's own answers to the prompts that are trained on are among them, where
+                `secura train` makes the bank. They hold the model to more of what it knew about such prompts, and
+                against what it is to learn.
             live_teacher: asks the model with its adapter off in each pass, in place of the cache: the whole of KL,
                 at a third more time.
             masked_answers: holds the model on the task's own answers too; needs an adapter.
@@ -93,6 +97,7 @@ class OwnText(Strategy):
         self.fixed_strength = strength
         self.budget = KLBudget(nats=budget_nats)
         self.every_steps = every_steps
+        self.own_answers = own_answers
         self.live_teacher = live_teacher
         self.masked_answers = masked_answers
         self.seed = seed

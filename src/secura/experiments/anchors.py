@@ -98,8 +98,8 @@ def bank_for_run(
         tokenizer: the base's.
         config: which base it is.
         fingerprint: its checksums.
-        examples: the rows that will be trained on, whose prompts the base answers.
-        strategy: the settings `bank`, `texts` and `tokens` of own_text.
+        examples: the rows that will be trained on.
+        strategy: the settings `bank`, `texts`, `tokens` and `own_answers` of own_text.
         seed: of the run.
         console: where progress is shown.
 
@@ -117,7 +117,7 @@ def bank_for_run(
     wanted = _wanted(
         model,
         tokenizer,
-        prompts=_prompts_of(examples),
+        prompts=_prompts_of(examples) if strategy.get("own_answers") else [],
         given=[],
         texts=strategy.get("texts"),
         tokens=strategy.get("tokens"),

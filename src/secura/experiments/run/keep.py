@@ -10,7 +10,7 @@ Source:
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from typing_extensions import override
 from secura.continual.own_text import OwnText
 from secura.continual.steering import Steering
 from secura.evaluation.answer_loss import mean_answer_loss
-from secura.evaluation.certificate import Certificate, Point, certify, choose_point, not_certified, reaches
+from secura.evaluation.certificate import Certificate, Point, certify, choose_point, not_certified
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.probe_split import split_probe
 from secura.evaluation.scoring import ScoredAnswer, score_questions
 from secura.evaluation.tally import CONFIDENCE
+from secura.experiments.dial.grid import next_between
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.rows import SELECT, STEER
 from secura.experiments.run.scaled_back import base_weights, scaled_back
@@ -35,7 +36,9 @@ from secura.tasks.question import Question
 from secura.whole_files import write_json
 
 _SCALES = (1.0, 0.75, 0.5, 0.25)
-"""How much of what was learned may be used."""
+"""How much of what was learned is tried, in this order."""
+_REFINED = 2
+"""Points that are tried between the last that keeps enough and the first that does not."""
 
 _STATE_FILE = "steering.json"
 
@@ -125,9 +128,7 @@ class SteerBudget(TrainerCallback):
 def choose_scale(run: PreparedRun[RunConfig], probe: Probe, console: Console) -> Choice:
     """Find out how much of what was learned may be used.
 
-    What each candidate has gained is measured first, on the held-out rows. They are then asked the select
-    questions from the best gain on, until one has kept enough; so no candidate is asked that would not
-    be chosen.
+    All of it is asked first, then less and less until enough is kept, then points between the last two.
 
     Args:
         run: trained.
@@ -137,25 +138,37 @@ def choose_scale(run: PreparedRun[RunConfig], probe: Probe, console: Console) ->
     keep = run.config.retention.keep
     assert keep is not None
     base = base_weights(run.model, run.config.model)
-    gains = {scale: _at(run, scale, base, lambda: _gain(run)) for scale in _SCALES}
-    points: list[Point] = []
-    for scale in sorted(gains, key=lambda scale: (-(gains[scale] or 0.0), -scale)):
-        kept = _at(run, scale, base, lambda: _still_right(run, probe.select))
-        points.append(Point(scale=scale, gain=gains[scale] or 0.0, kept=kept))
+    points: dict[float, Point] = {}
+
+    def ask(scale: float) -> None:
+        with scaled_back(run.model, scale, base):
+            gain, kept = _gain(run), _still_right(run, probe.select)
+        points[scale] = Point(scale=scale, gain=0.0 if gain is None else gain, kept=kept)
         console.print(
             f"at {scale:g} of what was learned: {kept} of {len(probe.select)} select questions kept"
-            + ("" if gains[scale] is None else f", {gains[scale]:.3f} nats a token gained"),
+            + ("" if gain is None else f", the new task costs {-gain:.3f} nats a token"),
             highlight=False,
             soft_wrap=True,
         )
-        if reaches(kept, len(probe.select), keep) or kept == len(probe.select):
+
+    def enough(scale: float) -> bool:
+        return choose_point([points[scale]], len(probe.select), keep) is not None
+
+    for scale in _SCALES:
+        ask(scale)
+        if enough(scale):
             break
+    for _ in range(_REFINED):
+        scale = next_between(sorted(points), enough)
+        if scale is None:
+            break
+        ask(scale)
     known = _known(run, probe)
-    refused = not_certified(points, **known)
+    refused = not_certified(list(points.values()), **known)
     if refused is not None and refused.scale is not None:
-        return Choice(scale=refused.scale, points=points, refused=refused)
-    chosen = choose_point(points, len(probe.select), keep)
-    return Choice(scale=1.0 if chosen is None else chosen.scale, points=points, refused=refused)
+        return Choice(scale=refused.scale, points=_in_order(points), refused=refused)
+    chosen = choose_point(_in_order(points), len(probe.select), keep)
+    return Choice(scale=1.0 if chosen is None else chosen.scale, points=_in_order(points), refused=refused)
 
 
 def certificate_of(
@@ -185,9 +198,8 @@ def _known(run: PreparedRun[RunConfig], probe: Probe) -> dict[str, Any]:
     }
 
 
-def _at(run: PreparedRun[RunConfig], scale: float, base: Mapping[str, Any] | None, measure: Callable[[], Any]) -> Any:
-    with scaled_back(run.model, scale, base):
-        return measure()
+def _in_order(points: Mapping[float, Point]) -> list[Point]:
+    return [points[scale] for scale in sorted(points)]
 
 
 def _gain(run: PreparedRun[RunConfig]) -> float | None:

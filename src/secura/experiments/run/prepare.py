@@ -201,11 +201,7 @@ def _anchors(
     fingerprint: BaseFingerprint,
     tasks: Sequence[PreparedTask],
 ) -> Path:
-    """The bank that own_text holds the model to, written by the base before it has an adapter.
-
-    In a sequence the base answers no prompts of the user's, so that none of an earlier task's rows is kept.
-    """
-    examples = [] if isinstance(config, SequenceConfig) else [row for task in tasks for row in task.examples]
+    """The bank that own_text holds the model to, written by the base before it has an adapter."""
 
     def written() -> Path:
         with whole_model(model, config.model, None) as whole:
@@ -214,7 +210,7 @@ def _anchors(
                 tokenizer,
                 config.model,
                 fingerprint,
-                examples=examples,
+                examples=[example for task in tasks for example in task.examples],
                 strategy=config.strategy.settings,
                 seed=config.training.seed,
                 console=Console(stderr=True),
