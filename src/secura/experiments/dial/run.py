@@ -29,6 +29,7 @@ from secura.evaluation.certificate import (
     not_certified,
     reaches,
 )
+from secura.evaluation.dial_points import DEFAULT_GRID, check_grid, next_between
 from secura.evaluation.probe_split import split_probe
 from secura.evaluation.provenance import provenance
 from secura.evaluation.score_cache import ScoreCache, cache_folder
@@ -36,7 +37,6 @@ from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.tally import CONFIDENCE, Tally
 from secura.evaluation.task_score import TaskScore
 from secura.experiments.data import EVERYDAY
-from secura.experiments.dial.grid import DEFAULT_GRID, check_grid, next_between
 from secura.experiments.dial.own_run import held_out_rows, own_run, retained_questions
 from secura.experiments.dial.result import DialPoint, DialResult, GainUnit
 from secura.experiments.forget.asking import ask, cached_scores

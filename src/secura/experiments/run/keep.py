@@ -23,11 +23,11 @@ from secura.continual.own_text import OwnText
 from secura.continual.steering import Steering
 from secura.evaluation.answer_loss import mean_answer_loss
 from secura.evaluation.certificate import Certificate, Point, certify, choose_point, not_certified
+from secura.evaluation.dial_points import next_between
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.probe_split import split_probe
 from secura.evaluation.scoring import ScoredAnswer, score_questions
 from secura.evaluation.tally import CONFIDENCE
-from secura.experiments.dial.grid import next_between
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.rows import SELECT, STEER
 from secura.experiments.run.scaled_back import base_weights, scaled_back
