@@ -20,12 +20,6 @@ from secura.experiments.settings.layers import load_config
 
 FEW = ["strategy.settings.texts=12", "strategy.settings.tokens=8", "strategy.settings.share=0.5", "retention.path=none"]
 SMALL = ["training.steps=4", "training.batch_size=2", "training.save_every=2", "data.test_rows=4"]
-    "training.steps=4",
-    "training.batch_size=2",
-    "training.save_every=2",
-    "data.test_rows=4",
-    "retention.path=none",
-]
 
 
 @pytest.fixture(autouse=True)

@@ -290,3 +290,22 @@ def test_what_fsdp2_cannot_do_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=says):
         check_processes(load_config(None, settings, {}))
+
+
+@pytest.mark.slow
+def test_own_text_is_shared_with_one_budget_whether_weights_are_divided_or_not(
+    shared_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECURA_CACHE", str(tmp_path / "cache"))
+    own = ["method.name=lora", "strategy.name=own_text", "strategy.settings.texts=20", "strategy.settings.tokens=16"]
+    logs = []
+    for name in ("ddp", "fsdp2"):
+        (tmp_path / name).mkdir()
+        run = {"set": [*shared_settings, *own], "out": str(tmp_path / name / "run")}
+        _carry_out_together([run], tmp_path / name, LAUNCHERS[name])
+        lines = (tmp_path / name / "run" / "log.jsonl").read_text().splitlines()
+        logs.append([[json.loads(line)[key] for line in lines] for key in ("anchor_kl", "anchor_strength", "loss")])
+    assert logs[0][0][-1] > 0
+    assert logs[0][1][-1] != 1.0
+    for whole, divided in zip(*logs, strict=True):
+        assert_close(divided, whole, rtol=1e-3, atol=1e-5)  # sums round in another order, and steps amplify it

@@ -25,10 +25,11 @@ def check_processes(config: LearningConfig) -> None:
         raise ConfigError(
             f"{count} processes were launched, but a sequence is learned by one; start it without a launcher."
         )
-    if config.strategy.name != "sequential":
+    may_share = config.strategy.name == "own_text" and sharding() in ("none", "fsdp2")
+    if config.strategy.name != "sequential" and not may_share:
         raise ConfigError(
-            f"strategy.name is {config.strategy.name}, which several processes cannot share; start one process, or "
-            "leave it out."
+            f"strategy.name is {config.strategy.name}, which several processes cannot share; start one process, "
+            "leave it out, or use own_text without sharding or under FSDP2."
         )
     if config.retention.keep is not None:
         raise ConfigError(
