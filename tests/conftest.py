@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Shapes in the signatures of the mathematics are checked at every call. Before any import of it.
@@ -11,6 +12,10 @@ install_import_hook("secura.numerics", "beartype.beartype")
 
 # Tests share their cores with each other; see `secura/__init__.py`. Here in time for torch's import.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A machine that does other work besides is no reason for a property not to hold.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # A shell that runs tests in the background may have SIGINT ignored, which their processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)

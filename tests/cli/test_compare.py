@@ -123,7 +123,7 @@ def test_ctrl_c_ends_the_runs_and_the_same_command_goes_on(tmp_path: Path) -> No
     command = [sys.executable, "-m", "secura", "compare", str(grid), "--out", str(out), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     logs = out / "stopped" / "runs"
-    assert becomes_true(lambda: len(list(logs.glob("*/checkpoint-*"))) > 1, 120)
+    assert becomes_true(lambda: len(list(logs.glob("*/checkpoint-*"))) > 1, 300)
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=90)
     assert process.returncode == FAILED
