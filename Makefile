@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo real check format test test-ci test-all paper-miniature tiny-model bench clean
+.PHONY: help venv demo real real-study check format test test-ci test-all paper-miniature tiny-model bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,10 @@ $(REAL): $(READY)
 
 real: $(REAL) ## the same on a real language model of 135 million weights (about 10 minutes)
 	@$(BIN)/secura train examples/real.yaml
+
+real-study: $(REAL) ## the methods compared on the real model (hours on two cores; goes on where it was stopped)
+	@$(BIN)/secura compare run grids/real/*.yaml --out runs/real-study --workers 1
+	@$(BIN)/python benchmarks/real_tables.py runs/real-study
 
 check: $(READY) ## lint, format, types and import layers
 	@$(BIN)/ruff check .
