@@ -34,7 +34,8 @@ from secura.evaluation.causal_model import (
     has_virtual_tokens,
     vocabulary_size,
 )
-from secura.evaluation.log_likelihoods import sum_log_likelihoods
+from secura.evaluation.hidden_states import hidden_states
+from secura.evaluation.log_likelihoods import sum_log_likelihoods, summed_log_likelihoods
 from secura.tasks.prompting import answer_tokens, pad_token_of, prompt_tokens
 from secura.tasks.question import Question
 
@@ -288,21 +289,19 @@ def _rest_of_choices(
     counted = torch.tensor([[1] * (longest - fill) + [0] * fill for fill in filled], device=device)
     selected = torch.tensor(rows, device=device)
     mask = read.mask[selected]
-    output = called_model(model)(
-        input_ids=torch.tensor(tokens, device=device),
-        attention_mask=torch.cat([mask, counted], dim=1),
-        position_ids=mask.sum(1, keepdim=True) + torch.arange(longest, device=device),
-        past_key_values=_copied_rows(read.cache, selected),
-        use_cache=True,
+    rest = hidden_states(
+        called_model(model),
+        {
+            "input_ids": torch.tensor(tokens, device=device),
+            "attention_mask": torch.cat([mask, counted], dim=1),
+            "position_ids": mask.sum(1, keepdim=True) + torch.arange(longest, device=device),
+            "past_key_values": _copied_rows(read.cache, selected),
+            "use_cache": True,
+        },
     )
-    predicted = output.logits.log_softmax(-1, dtype=torch.float32)
-    group = torch.tensor([number for number, choices in enumerate(alike) for _ in choices])
-    wanted = [[*choice[1:], *[0] * fill] for choices, fill in zip(alike, filled, strict=True) for choice in choices]
-    # On the logits' own device, since a model may be spread over several.
-    places = (group[:, None], torch.arange(longest), torch.tensor(wanted))
-    found = predicted[tuple(place.to(predicted.device) for place in places)]
-    # Not by multiplying: what fills a row up may be impossible, and −∞ times 0 is no number.
-    return found.cpu().double().where(counted.cpu()[group] > 0, 0.0).sum(1).tolist()
+    group = [number for number, choices in enumerate(alike) for _ in choices]
+    said = [choice[1:] for choices in alike for choice in choices]
+    return summed_log_likelihoods(rest, group, [0] * len(group), said)
 
 
 def _copied_rows(cache: Any, rows: Tensor) -> DynamicCache:

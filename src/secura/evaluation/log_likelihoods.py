@@ -63,7 +63,7 @@ def sum_log_likelihoods(
         indices = [index for at in batch for index in of_row[at]]
         places = [row for row, at in enumerate(batch) for _ in of_row[at]]
         firsts = [len(started[index][0]) - 1 - (width - keep) for index in indices]
-        found = _summed(read, places, firsts, [started[index][1] for index in indices])
+        found = summed_log_likelihoods(read, places, firsts, [started[index][1] for index in indices])
         for index, value in zip(indices, found, strict=True):
             sums[index] = value
         if on_scored:
@@ -97,10 +97,17 @@ def _read(
     return hidden_states(called_model(model), {"input_ids": tokens}, keep=keep)
 
 
-def _summed(
+def summed_log_likelihoods(
     read: HiddenStates, places: Sequence[int], firsts: Sequence[int], continuations: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Sum what each continuation scores, from its first place on in its row."""
+    """Sum what each continuation scores, from its first place on in its row.
+
+    Args:
+        read: what predicts each next token of the rows.
+        places: the row of each continuation.
+        firsts: the place in its row that predicts its first token.
+        continuations: tokens of each.
+    """
     rows = [row for row, each in zip(places, continuations, strict=True) for _ in each]
     columns = [first + place for first, each in zip(firsts, continuations, strict=True) for place in range(len(each))]
     device = read.states.device
