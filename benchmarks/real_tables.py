@@ -4,9 +4,9 @@
 
 A run is a curve of points, each with a gain (nats a token that the held-out rows became cheaper) and with what is
 forgotten (mean rise in nats a token over texts never trained on). At 98 and 90 % of the gain that the reference method
-has at its end with the same seed, forgetting is read off a method's own dial: linearly, between the two of its points at
-the end of the run that enclose that gain. A method whose gain never comes so far has no number there. LoRA's own row is
-*LoRA scaled back*, what every other method has to beat.
+has at its end with the same seed, forgetting is read off a method's own dial: linearly, between those two of its points
+at the end of the run that enclose that gain. A method whose gain never comes so far has no number there. LoRA's own
+row is *LoRA scaled back*, what every other method has to beat.
 """
 
 import argparse

@@ -4,10 +4,12 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress
@@ -26,6 +28,7 @@ from secura.tasks.data_files import read_items
 from secura.tasks.question import Item
 from secura.training.examples import Example, example_from_item
 from secura.training.library_output import silence_libraries
+from secura.training.trainer import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +91,13 @@ def bank_for_run(
     *,
     examples: Sequence[Example],
     strategy: dict[str, Any],
-    seed: int,
+    precision: Precision,
     console: Console,
 ) -> Path:
     """The folder of the bank that a run is held to: the user's, or one in the cache, written now if it is not there.
+
+    Runs of any seed share it. What the base thinks of its texts is computed in the run's own precision, or a model
+    that has learned nothing would seem to have moved: 0.005 nats a token on a model of 135 million weights in bf16.
 
     Args:
         model: the base, before it is given an adapter.
@@ -100,7 +106,7 @@ def bank_for_run(
         fingerprint: its checksums.
         examples: the rows that will be trained on.
         strategy: the settings `bank`, `texts`, `tokens` and `own_answers` of own_text.
-        seed: of the run.
+        precision: that the run is trained in.
         console: where progress is shown.
 
     Raises:
@@ -121,14 +127,16 @@ def bank_for_run(
         given=[],
         texts=strategy.get("texts"),
         tokens=strategy.get("tokens"),
-        seed=seed,
+        seed=0,
     )
-    arithmetic = f"{model.dtype} on {model.device.type}"
+    arithmetic = f"{model.dtype} on {model.device.type}, {precision}"
     key = json.dumps([fingerprint.exact, arithmetic, wanted.settings()], sort_keys=True)
     name = f"{fingerprint.exact[:16]}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     folder = cache_folder() / "anchors" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{name}.lock")):
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    in_precision = nullcontext() if half is None else torch.autocast(model.device.type, dtype=half)
+    with FileLock(folder.with_name(f"{name}.lock")), in_precision:
         _whole_bank(folder, model, tokenizer, wanted, base_record(config, fingerprint), console, mend=True)
     return folder
 

@@ -212,7 +212,7 @@ def _anchors(
                 fingerprint,
                 examples=[example for task in tasks for example in task.examples],
                 strategy=config.strategy.settings,
-                seed=config.training.seed,
+                precision=config.training.precision,
                 console=Console(stderr=True),
             )
 
