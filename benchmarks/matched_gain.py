@@ -29,6 +29,8 @@ from transformers import TrainerCallback
 
 EVERY_STEPS = 10
 SHARES = (0.8, 0.9)
+PLAIN = {"method.adapter.scale": "plain"}
+"""The form that the rates were chosen for."""
 CONTENDERS: dict[str, dict[str, Any]] = {
     "LoRA": {"method.name": "lora"},
     "DoRA": {"method.name": "dora"},
@@ -36,23 +38,25 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "CorDA": {"method.name": "corda"},
     "OSF": {"method.name": "osf", "training.learning_rate": 1e-3},
     "full": {"method.name": "full"},
-    "CUR-LoRA": {"method.name": "cur-lora"},
-    "CABR": {"method.name": "cabr-lora"},
-    "SECURA M1, as published": {"method.name": "secura-paper"},
-    "SECURA M1, as published, at 1e-2": {"method.name": "secura-paper", "training.learning_rate": 1e-2},
+    "CUR-LoRA": {**PLAIN, "method.name": "cur-lora", "training.learning_rate": 3e-3},
+    "CABR": {**PLAIN, "method.name": "cabr-lora", "training.learning_rate": 1e-3},
+    "SECURA M1, as published": {**PLAIN, "method.name": "secura-paper", "training.learning_rate": 3e-3},
+    "SECURA M1, as published, at 1e-2": {**PLAIN, "method.name": "secura-paper", "training.learning_rate": 1e-2},
     "SECURA M2, paper, at 3e-3": {
+        **PLAIN,
         "method.name": "cabr-lora",
         "method.adapter.norm": "paper",
         "training.learning_rate": 3e-3,
     },
     "SECURA, bounded, q and v": {
+        **PLAIN,
         "method.name": "secura",
         "method.adapter.target_modules": ["q_proj", "v_proj"],
         "method.adapter.tau": 0.3,
         "training.learning_rate": 3e-2,
     },
-    "SECURA, bounded": {"method.name": "secura"},
-    "bounded LoRA": {"method.name": "bounded-lora"},
+    "SECURA, bounded": {**PLAIN, "method.name": "secura", "training.learning_rate": 1e-2},
+    "bounded LoRA": {**PLAIN, "method.name": "bounded-lora", "training.learning_rate": 3e-3},
     "LoRA, all linear": {
         "method.name": "lora",
         "method.adapter.target_modules": "all-linear",

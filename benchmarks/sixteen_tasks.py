@@ -32,6 +32,7 @@ from scipy.stats import t as students_t
 
 from secura.evaluation.retention_metrics import average_accuracy, forgetting_best_minus_last
 from secura.experiments.sequence.matrix import read_matrix
+from secura.experiments.settings.names import CANNOT_FOLD
 
 STEPS = 100
 VALIDATION_ORDER, VALIDATION_SEED, VALIDATION_TASKS = 99, 99, 6
@@ -146,6 +147,8 @@ def run(one: Run, results: Path, scratch: Path) -> dict[str, Any]:
         f"training.save_every={STEPS}",
         f"data.train_rows={16 * STEPS}",
     ]
+    if CONTENDERS[one.name].settings[0].removeprefix("method.name=") not in CANNOT_FOLD:
+        settings.append("method.adapter.scale=plain")  # which the rates were chosen for
     if one.validation:
         settings += [f"tasks=[{', '.join(validation_tasks())}]"]
     elif one.order:
