@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secura.errors import ConfigError
+from secura.file_names import file_name
 
 if TYPE_CHECKING:
     from secura.experiments.forget.run import ForgetSettings
@@ -65,7 +66,7 @@ def _report_folder(out: Path | None, tuned: str) -> Path:
             raise ConfigError(f"--out {out} is a file; name a folder.")
         return out
     parts = [part for part in Path(tuned).parts if part not in ("adapter", "model", "runs", ".", "..", "/")]
-    first = Path("runs") / "-".join(["forget", *parts[-1:]])
+    first = Path("runs") / "-".join(["forget", *map(file_name, parts[-1:])])
     free = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(folder for folder in itertools.chain([first], free) if not folder.exists())
 

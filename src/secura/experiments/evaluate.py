@@ -25,6 +25,7 @@ from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.task_score import TaskScore, as_json
 from secura.experiments.models.pair import BUNDLED, ReadyModel, model_pair
+from secura.file_names import file_name
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
@@ -164,7 +165,7 @@ def _scores_file(settings: EvalSettings) -> Path:
         return file
     scored = Path(settings.adapter or settings.model or BUNDLED)
     parts = [part for part in scored.parts if part not in ("adapter", "model", "runs", ".", "..", "/")]
-    first = Path("runs") / "-".join(["eval", *parts[-1:]])
+    first = Path("runs") / "-".join(["eval", *map(file_name, parts[-1:])])
     free = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(folder for folder in itertools.chain([first], free) if not folder.exists()) / SCORES_FILE
 

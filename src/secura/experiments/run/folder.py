@@ -12,6 +12,7 @@ from secura.experiments.models.loading import model_source
 from secura.experiments.settings.layers import config_as_yaml, differences, load_config_of, read_yaml
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
+from secura.file_names import file_name
 from secura.whole_files import write_text
 
 
@@ -27,7 +28,7 @@ def run_folder(config: LearningConfig, *, resume: bool) -> Path:
     if resume:
         raise ConfigError("--resume needs the folder of the run; name it with --out.")
     stem = Path((config.data.path or "").split(":")[0]).name.split(".")[0]
-    first = Path("runs") / "-".join(part for part in (config.method.name, stem) if part)
+    first = Path("runs") / "-".join(part for part in (config.method.name, stem and file_name(stem)) if part)
     free = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(folder for folder in itertools.chain([first], free) if not folder.exists())
 

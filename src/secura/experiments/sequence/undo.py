@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secura.adapters import undo
-from secura.errors import ConfigError
+from secura.errors import ConfigError, FoldError
 from secura.experiments.files import ADAPTER_FOLDER
 from secura.experiments.models.base_record import read_base_record
 from secura.experiments.run.rows import fit_task, read_rows, retention_of
@@ -12,7 +12,7 @@ from secura.experiments.run.saving import save_result
 from secura.experiments.sequence.matrix import GroupScore, QuestionGroup
 from secura.experiments.sequence.opened import open_sequence
 from secura.experiments.sequence.scores import questions_by_group, score_groups
-from secura.experiments.sequence.stages import load_served
+from secura.experiments.sequence.stages import load_served, undone_folder
 from secura.training.library_output import silence_libraries
 from secura.whole_files import write_folder
 
@@ -48,6 +48,8 @@ def undo_task(folder: Path, task: str) -> Undone:
             f"the sequence in {folder} was learned with method.boundary {config.method.boundary}, so its tasks lie in "
             "one adapter and cannot be told apart; learn it with method.boundary fold."
         )
+    if task not in opened.ledger or task not in opened.names:
+        raise FoldError(f"task {task!r} was never folded; folded so far: {', '.join(opened.ledger)}.")
     served = load_served(config, folder, last)
     undo(served.model, task)
     tests = {
@@ -56,7 +58,7 @@ def undo_task(folder: Path, task: str) -> Undone:
     }
     asked = tests if config.score_unseen else {name: tests[name] for name in opened.names[:last]}
     after = score_groups(served, questions_by_group(asked, retention_of(config)), config.scoring)
-    saved = folder / f"without-{task}"
+    saved = undone_folder(folder, 1 + opened.names.index(task), task)
 
     def fill(path: Path) -> None:
         save_result(path / ADAPTER_FOLDER, served.model, served.tokenizer, record=read_base_record(folder))
