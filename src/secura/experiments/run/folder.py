@@ -12,6 +12,7 @@ from secura.experiments.models.loading import model_source
 from secura.experiments.settings.layers import config_as_yaml, differences, load_config_of, read_yaml
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
+from secura.experiments.settings.trusted_tasks import TRUST_OPTION, python_tasks
 from secura.file_names import file_name
 from secura.whole_files import write_text
 
@@ -68,7 +69,7 @@ def check_kind(folder: Path, kind: type[LearningConfig]) -> None:
     if kind is SequenceConfig and not is_sequence:
         raise ConfigError(f"{folder} holds a run of secura train, not a sequence; name a folder of secura sequence.")
     if kind is RunConfig and is_sequence:
-        raise ConfigError(f"{folder} holds a sequence; go on with it with: {resume_command(folder, SequenceConfig)}")
+        raise ConfigError(f"{folder} holds a sequence; go on with it with: {_command(folder, SequenceConfig)}")
 
 
 def check_same_run(folder: Path, config: LearningConfig, fingerprint: BaseFingerprint) -> None:
@@ -99,8 +100,13 @@ def write_config(folder: Path, config: LearningConfig) -> None:
     write_text(folder / CONFIG_FILE, config_as_yaml(config))
 
 
-def resume_command(folder: Path, kind: type[LearningConfig]) -> str:
+def resume_command(folder: Path, config: LearningConfig) -> str:
     """What to type to go on with a run."""
+    return _command(folder, type(config)) + (f" {TRUST_OPTION}" if python_tasks(config) else "")
+
+
+def _command(folder: Path, kind: type[LearningConfig]) -> str:
+    out = shlex.quote(str(folder))
     if kind is SequenceConfig:
-        return f"secura sequence {shlex.quote(str(folder / CONFIG_FILE))} --out {shlex.quote(str(folder))}"
-    return f"secura train --resume --out {shlex.quote(str(folder))}"
+        return f"secura sequence {shlex.quote(str(folder / CONFIG_FILE))} --out {out}"
+    return f"secura train --resume --out {out}"

@@ -18,9 +18,8 @@ from secura.evaluation.open_answers import ChangedAnswer, most_changed
 from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import SCORING_VERSION
-from secura.experiments.files import REPORT_FILE
+from secura.experiments.files import BASE_RECORD, REPORT_FILE
 from secura.experiments.methods.strategies import make_strategy
-from secura.experiments.models.base_record import BASE_RECORD
 from secura.experiments.run.choose_rate import with_chosen_rate
 from secura.experiments.run.divided import whole_model
 from secura.experiments.run.folder import write_config

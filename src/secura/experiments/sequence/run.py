@@ -18,8 +18,7 @@ from rich.console import Console
 from secura.adapters import fold
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.provenance import provenance
-from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
-from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD, MODEL_FOLDER
 from secura.experiments.run.folder import write_config
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun, prepare_run

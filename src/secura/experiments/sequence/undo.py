@@ -31,7 +31,7 @@ class Undone:
     """Scores without the task's change."""
 
 
-def undo_task(folder: Path, task: str) -> Undone:
+def undo_task(folder: Path, task: str, *, trust_tasks: bool = False) -> Undone:
     """Take a task's change out of the last model, score the result, and save its adapter beside the sequence.
 
     Raises:
@@ -39,7 +39,7 @@ def undo_task(folder: Path, task: str) -> Undone:
         FoldError: if the task was not folded, naming those that were.
     """
     silence_libraries()
-    opened = open_sequence(folder)
+    opened = open_sequence(folder, trust_tasks=trust_tasks)
     config, last = opened.config, opened.last_stage
     if not last:
         raise ConfigError(f"the sequence in {folder} has not finished a task yet, so there is nothing to take out.")
