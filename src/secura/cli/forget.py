@@ -77,14 +77,16 @@ def _forget(settings: "ForgetSettings", folder: Path) -> int:
     from secura.cli.forget_view import show_forgetting
     from secura.experiments.forget.result_json import JSON_FILE, result_as_json
     from secura.experiments.forget.run import forget as compare_models
+    from secura.one_writer import one_writer
     from secura.report.forget_page import PAGE_FILE, forget_page
     from secura.whole_files import write_json, write_text
 
     console = Console()
-    result = compare_models(settings, console)
     saved = [folder / PAGE_FILE, folder / JSON_FILE]
-    write_text(saved[0], forget_page(result))
-    write_json(saved[1], result_as_json(result))
+    with one_writer(folder):
+        result = compare_models(settings, console)
+        write_text(saved[0], forget_page(result))
+        write_json(saved[1], result_as_json(result))
     show_forgetting(console, result, saved)
     if result.verdict is None:
         return 0

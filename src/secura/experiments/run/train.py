@@ -14,20 +14,22 @@ from transformers import TrainerCallback
 
 from secura.adapters.dividing import whole_state
 from secura.continual.own_text import OwnText
+from secura.errors import ConfigError
 from secura.evaluation.open_answers import ChangedAnswer, most_changed
 from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import SCORING_VERSION
-from secura.experiments.files import BASE_RECORD, REPORT_FILE
+from secura.experiments.files import REPORT_FILE
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.run.choose_rate import with_chosen_rate
 from secura.experiments.run.divided import whole_model
-from secura.experiments.run.folder import write_config
+from secura.experiments.run.folder import begun
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import Answers, ask
 from secura.experiments.run.saving import result_folder, save_result
 from secura.experiments.settings.run import RunConfig
+from secura.training.checkpoints import last_good_checkpoint
 from secura.training.processes import divides_weights, from_main_process, is_main_process, process_count, sharding
 from secura.whole_files import write_folder, write_json
 
@@ -76,10 +78,13 @@ def train_and_report(
             run; the message names the checkpoint to go on from.
     """
     run = with_chosen_rate(run, console)
-    folder = run.folder
-    if is_main_process():
-        write_config(folder, run.config)
-        write_json(folder / BASE_RECORD, run.base_record)
+    with begun(run.folder, run.config, run.record, run.base_record, resume=run.resumes):
+        return _train_and_report(run, console, callbacks)
+
+
+def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[TrainerCallback]) -> RunResult:
+    if run.resumes and from_main_process(lambda: last_good_checkpoint(run.folder)) != run.resume_from:
+        raise ConfigError(f"another process has gone on with the run in {run.folder} meanwhile; start again.")
     before = from_main_process(lambda: _asked(run, console, None))
     seconds = learn(run, console, callbacks)
     saved = _save(run)
@@ -93,7 +98,7 @@ def train_and_report(
         changed=most_changed(run.prompts, before.said, after.said),
         training_seconds=seconds,
         saved=saved,
-        report=folder / REPORT_FILE,
+        report=run.folder / REPORT_FILE,
     )
     if is_main_process():
         write_json(result.report, _report(run, result))

@@ -48,8 +48,13 @@ def bisect_family(
         trust_tasks: whether Python files that the folder names as tasks may be run.
 
     Raises:
-        ConfigError: if the sequence has learned nothing yet, or there is no such family.
+        ConfigError: if the sequence has learned nothing yet, there is no such family, a number is out of range, or a
+            stage is not what was sealed.
     """
+    if not 0 < below <= 1:
+        raise ConfigError(f"--below is {below}; it is a share of the base model's score, above 0 and at most 1.")
+    if questions < 1:
+        raise ConfigError(f"--questions is {questions}; it counts questions asked of each model, from 1.")
     silence_libraries()
     opened = open_sequence(folder, trust_tasks=trust_tasks)
     items = _of_family(opened, family, questions)

@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from secura.continual.strategy import Strategy
+from secura.errors import ConfigError
 from secura.evaluation.scoring import Model, context_length
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
@@ -49,6 +50,9 @@ def load_stage(config: SequenceConfig, out: Path, stage: int) -> Stage:
         config: of the sequence, its tasks in the order they are learned.
         out: folder of the sequence.
         stage: how many tasks have been learned.
+
+    Raises:
+        ConfigError: if the stage is not what was sealed.
     """
     assert config.tasks is not None
     method, seed = config.method, config.training.seed
@@ -56,6 +60,8 @@ def load_stage(config: SequenceConfig, out: Path, stage: int) -> Stage:
     folder = stage_folder(out, stage, config.tasks[stage - 1]) if stage else None
     whole = None if folder is None else folder / MODEL_FOLDER
     if folder is not None:
+        if not seal_holds(folder):
+            raise ConfigError(f"{folder} is damaged or was changed, so nothing of it is used; put it back as it was.")
         strategy.load(folder / STRATEGY_FOLDER)
     merged = whole is not None and whole.is_dir()
     path = str(whole) if merged else config.model.path

@@ -13,6 +13,7 @@ from secura.experiments.sequence.matrix import GroupScore, QuestionGroup
 from secura.experiments.sequence.opened import open_sequence
 from secura.experiments.sequence.scores import questions_by_group, score_groups
 from secura.experiments.sequence.stages import load_served, undone_folder
+from secura.one_writer import one_writer
 from secura.training.library_output import silence_libraries
 from secura.whole_files import write_folder
 
@@ -63,5 +64,6 @@ def undo_task(folder: Path, task: str, *, trust_tasks: bool = False) -> Undone:
     def fill(path: Path) -> None:
         save_result(path / ADAPTER_FOLDER, served.model, served.tokenizer, record=read_base_record(folder))
 
-    write_folder(saved, fill)
+    with one_writer(folder):
+        write_folder(saved, fill)
     return Undone(task=task, saved=saved / ADAPTER_FOLDER, before=opened.matrix.cells.get(last, {}), after=after)

@@ -24,8 +24,8 @@ from secura.errors import ConfigError
 from secura.experiments.settings.layers import assign, config_from, read_yaml, yaml_assignment
 from secura.experiments.settings.run import RunConfig, Section
 from secura.experiments.settings.sequence import SequenceConfig
-from secura.tasks.finding import find_tasks
 from secura.file_names import file_name
+from secura.tasks.finding import find_tasks
 
 Kind = Literal["train", "sequence"]
 Measure = Literal["spectra", "gradient_norms", "forgetting_text"]
