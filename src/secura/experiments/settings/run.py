@@ -109,6 +109,10 @@ class RetentionConfig(Section):
     questions, and everyday ones for any other model."""
     per_family: int = Field(default=50, ge=1)
     """Questions per field of knowledge, drawn by the seed."""
+    keep: float | None = Field(default=None, ge=0.0, lt=1.0)
+    """For secura train, share of what the base answers right that is to be kept: training is held to the base's own
+    text, scaled back where that is not enough, and certified; the run ends with exit code 2 if that much is not shown
+    to be kept."""
     min_retention: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Share of base knowledge that must be shown to be kept, or the run ends with exit code 2."""
 
@@ -117,7 +121,8 @@ class StrategyConfig(Section):
     """What is done against forgetting, besides the adapter."""
 
     name: StrategyName = "sequential"
-    """One of sequential, replay, ewc, ilora, kl_anchor, lwf, o_lora, own_text; replay, ewc and o_lora need several tasks."""
+    """One of sequential, replay, ewc, ilora, kl_anchor, lwf, o_lora, own_text; replay, ewc and o_lora need several
+    tasks. With retention.keep it is own_text unless another is named."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Its settings, such as strength, share or buffer_examples."""
 
