@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from transformers.pytorch_utils import Conv1D
 
-from secura.adapters.fingerprint import WeightDigests
+from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text
 from secura.adapters.offloading import brought_in, has_accelerate_hook, is_offloaded
 from secura.adapters.secura.config import DEFAULT_RANK, DEFAULT_WIDENING, SecuraConfig
 from secura.adapters.secura.factors import (
@@ -332,6 +332,12 @@ class SecuraLayer(BaseTunerLayer):
         found |= {f"folds.{name}": each for name, each in self._ledger(adapter_name).named_parameters()}
         if not can_be_sealed(found):
             return
+        # A loader may have written to the base layer too, whose key an adapter's file can hold.
+        if "of_base" in sealed and not self.is_made_for(fingerprint_from_text(sealed["of_base"])):
+            raise ConfigError(
+                f"the weights file of adapter {adapter_name!r} has changed a weight of the base model itself; load the "
+                "base again, and take the adapter's files as they were saved."
+            )
         for name, tensor in found.items():
             digest = tensor_digest(tensor)
             was = sealed.get(name, digest)

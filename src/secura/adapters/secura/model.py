@@ -236,6 +236,8 @@ class SecuraModel(BaseTuner):
         for name, layer in adapted.items():
             prefix = f"{name}.secura_"
             own = {key.removeprefix(prefix): each for key, each in seal["tensors"].items() if key.startswith(prefix)}
+            if "fingerprint" in saved.get("layers", {}).get(name, {}) and getattr(config, "verify_base", True):
+                own["of_base"] = saved["layers"][name]["fingerprint"]
             layer.sealed_tensors[adapter_name] = own
 
     @classmethod
