@@ -6,8 +6,8 @@ error of another kind out of our code, or more than a few seconds. PEFT, transfo
 folders, such as JSON that is none, before any code of ours sees them; these are counted apart, and our own commands
 give them a sentence.
 
-Left out: `peft_type` made that of another method. Counted apart: weights of the base beside ours through
-transformers, which loads them without asking an adapter.
+Left out: `peft_type` made that of another method. Counted apart: weights of the base beside ours, and
+configs without `saved`, through transformers, which loads both without asking an adapter; see docs/security.md.
 """
 
 import argparse
