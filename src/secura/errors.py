@@ -8,7 +8,7 @@
     ├── MergeError          an adapter that no single weight matrix equals
     ├── FoldError           a fold or an undo that cannot be done
     └── TrainingError       training had to stop, such as at a NaN loss
-        └── StoppedError        Ctrl-C stopped it, and it can go on
+        └── StoppedError        Ctrl-C, SIGTERM or SIGHUP stopped it, and it can go on
 
 Each message names the value, the limit and the way out, on one line. Functions of
 `secura.numerics` know only PyTorch and raise `ValueError`.
@@ -48,4 +48,4 @@ class TrainingError(SecuraError, RuntimeError):
 
 
 class StoppedError(TrainingError):
-    """Ctrl-C stopped the training; the same command goes on with it."""
+    """Ctrl-C, SIGTERM or SIGHUP stopped the work; the same command goes on with it."""

@@ -45,7 +45,7 @@ def test_a_comparison_shows_the_table_and_leaves_a_page_and_a_json(
     shown = capsys.readouterr().out
     for part in ("asked the base model 6 questions", "family 0", "family 1", "95% interval", "visible", "forget.html"):
         assert part in shown
-    assert sorted(path.name for path in out.iterdir()) == ["forget.html", "forget.json"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["forget.html", "forget.json"]
     stored = json.loads((out / "forget.json").read_text())
     assert stored["settings"]["retain"] == str(retain_file)
     assert (out / "forget.html").read_text(encoding="utf-8").startswith("<!doctype html>")

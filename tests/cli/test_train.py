@@ -132,7 +132,17 @@ def test_bad_data_is_exit_code_3_with_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_in_a_terminal_saves_and_says_how_to_resume(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "name", "code"),
+    [
+        (signal.SIGINT, "Ctrl-C", FAILED),
+        pytest.param(signal.SIGTERM, "SIGTERM", 143),
+        pytest.param(signal.SIGHUP, "SIGHUP", 129, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_is_asked_to_end_saves_and_says_how_to_resume(
+    number: int, name: str, code: int, llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     options = [
         *("--model", str(llama_folder), "--data", str(rows_file), "--out", str(out), "--method", "lora"),
@@ -150,10 +160,10 @@ def test_ctrl_c_in_a_terminal_saves_and_says_how_to_resume(llama_folder: Path, r
     until = time.monotonic() + 300
     while time.monotonic() < until and process.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=300)
-    assert process.returncode == FAILED, errors
-    assert "stopped by Ctrl-C after step" in errors
+    assert process.returncode == code, errors
+    assert f"stopped by {name} after step" in errors
     assert f"secura train --resume --out {out}" in errors
     assert list(out.glob("checkpoint-*/trainer_state.json"))
 

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,15 @@ def test_ctrl_c_keeps_the_tasks_that_were_finished(
     assert not stored["complete"]
     assert [task["task"] for task in stored["tasks"]] == ["kinds"]
     assert not list(tmp_path.glob("*.partial"))
+    with pytest.raises(ConfigError, match="holds scores of another run"):
+        evaluate(replace(settings, count=2), CONSOLE)
+    monkeypatch.setattr(eval_run, "score_task", _interrupted_at("kinds", score_task))  # which is not asked again
+    evaluate(settings, CONSOLE)
+    monkeypatch.setattr(eval_run, "score_task", score_task)
+    whole = _stored(tmp_path)
+    evaluate(replace(settings, out=tmp_path / "fresh"), CONSOLE)
+    assert whole["complete"]
+    assert whole["tasks"] == _stored(tmp_path / "fresh")["tasks"]
 
 
 def test_exported_tasks_need_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ from secura.cli.helpful_group import HelpfulGroup
 from secura.cli.report import report
 from secura.cli.sequence import app as sequence
 from secura.cli.train import train
-from secura.errors import InputError, SecuraError
+from secura.errors import InputError, SecuraError, StoppedError
+from secura.stop_signals import exit_code_of_stop, treat_like_ctrl_c, what_stopped
 
 _CTRL_C = 130
 """What typer makes of a KeyboardInterrupt: the code of a shell, not one of ours."""
@@ -53,6 +54,7 @@ app.command()(card)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     _before_torch()
+    treat_like_ctrl_c()
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -77,6 +79,8 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         processes.say_error(str(problem))
+        if isinstance(problem, StoppedError):
+            return exit_code_of_stop(FAILED)
         return USAGE if isinstance(problem, InputError) else FAILED
     except (KeyboardInterrupt, typer.Abort):
         code = _CTRL_C
@@ -92,8 +96,8 @@ def run(arguments: list[str]) -> int:
         processes.say_error(full or f"{type(problem).__name__}: {problem} (--debug shows where)")
         return FAILED
     if code == _CTRL_C:
-        processes.say_error("stopped by Ctrl-C.")
-        return FAILED
+        processes.say_error(f"stopped by {what_stopped()}.")
+        return exit_code_of_stop(FAILED)
     processes.part()
     return code if isinstance(code, int) else DONE
 

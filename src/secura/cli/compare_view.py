@@ -24,6 +24,7 @@ from secura.experiments.comparison.runs.schedule import (
     share_results,
     under_way,
 )
+from secura.stop_signals import what_stopped
 
 _SHOWN_RUNS = 8
 """At most this many runs are named while they run."""
@@ -65,7 +66,7 @@ def run_and_show(
                 standing.note(finished)
                 _say(console, _line(finished, standing))
     except KeyboardInterrupt:
-        raise StoppedError("stopped by Ctrl-C; the same command goes on with what is left.") from None
+        raise StoppedError(f"stopped by {what_stopped()}; the same command goes on with what is left.") from None
     share_results(runs)
     return _say_how_it_ended(console, runs, folder)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secura.errors import ConfigError
+from secura.file_names import file_name
 
 if TYPE_CHECKING:
     from secura.experiments.forget.run import ForgetSettings
@@ -65,7 +66,7 @@ def _report_folder(out: Path | None, tuned: str) -> Path:
             raise ConfigError(f"--out {out} is a file; name a folder.")
         return out
     parts = [part for part in Path(tuned).parts if part not in ("adapter", "model", "runs", ".", "..", "/")]
-    first = Path("runs") / "-".join(["forget", *parts[-1:]])
+    first = Path("runs") / "-".join(["forget", *map(file_name, parts[-1:])])
     free = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(folder for folder in itertools.chain([first], free) if not folder.exists())
 
@@ -77,14 +78,16 @@ def _forget(settings: "ForgetSettings", folder: Path) -> int:
     from secura.experiments.forget.result_json import JSON_FILE, result_as_json
     from secura.experiments.forget.run import forget as compare_models
     from secura.experiments.run.certified import stored_certificate
+    from secura.one_writer import one_writer
     from secura.report.forget_page import PAGE_FILE, forget_page
     from secura.whole_files import write_json, write_text
 
     console = Console()
-    result = compare_models(settings, console)
     saved = [folder / PAGE_FILE, folder / JSON_FILE]
-    write_text(saved[0], forget_page(result, stored_certificate(settings.tuned)))
-    write_json(saved[1], result_as_json(result))
+    with one_writer(folder):
+        result = compare_models(settings, console)
+        write_text(saved[0], forget_page(result, stored_certificate(settings.tuned)))
+        write_json(saved[1], result_as_json(result))
     show_forgetting(console, result, saved)
     if result.verdict is None:
         return 0

@@ -29,11 +29,14 @@ def report(
         raise ConfigError(f"--figures {figures} is a file; name a folder.")
     from rich.console import Console
 
+    from secura.one_writer import one_writer
     from secura.report.comparison.grids import read_comparison
     from secura.report.report_page import FIGURES_FOLDER, PAGE_FILE, write_report
 
     comparison = read_comparison(folder)
-    written = write_report(comparison, out or folder / PAGE_FILE, figures or folder / FIGURES_FOLDER)
+    page = out or folder / PAGE_FILE
+    with one_writer(page.parent):
+        written = write_report(comparison, page, figures or folder / FIGURES_FOLDER)
     console = Console()
     for grid in comparison.grids:
         parts = [f"{len(grid.done)} done", f"{len(grid.failed)} failed", f"{len(grid.missing)} missing"]

@@ -8,6 +8,9 @@ import typer
 from secura.cli.run_by_default import RunByDefault
 
 Option = typer.Option
+TrustTasks = Annotated[
+    bool, Option("--trust-tasks", help="Run the Python files that the folder's config.yaml names as tasks.")
+]
 
 
 app = typer.Typer(
@@ -27,6 +30,7 @@ def run(
     out: Annotated[str | None, Option(help="Folder of the sequence.")] = None,
     method: Annotated[str | None, Option(help="A method of secura train.")] = None,
     strategy: Annotated[str | None, Option(help="sequential, replay, ewc, ilora, kl_anchor, lwf or o_lora.")] = None,
+    trust_tasks: TrustTasks = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Check everything, train nothing.")] = False,
     print_config: Annotated[bool, Option("--print-config", help="Print the settings as YAML.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
@@ -39,9 +43,12 @@ def run(
     del debug
     from secura.experiments.settings.layers import config_as_yaml, load_config_of
     from secura.experiments.settings.sequence import SequenceConfig
+    from secura.experiments.settings.trusted_tasks import is_settings_of_run, refuse_foreign_tasks
 
     flags = {"out": out, "method.name": method, "strategy.name": strategy}
     config = load_config_of(SequenceConfig, str(file), assign or (), flags)
+    if is_settings_of_run(file, out):
+        refuse_foreign_tasks(config, file, trust=trust_tasks, assignments=assign or (), flags=flags)
     if print_config:
         print(config_as_yaml(config), end="")
         return 0
@@ -77,7 +84,7 @@ def log(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a 
     from secura.experiments.sequence.opened import open_sequence
 
     console = Console()
-    opened = open_sequence(folder)
+    opened = open_sequence(folder, trust_tasks=True)  # no task is read
     show_sequence(console, folder, opened.config, opened.matrix)
     console.print(f"in the ledger: {', '.join(opened.ledger) or 'nothing'}", highlight=False)
     return 0
@@ -87,6 +94,7 @@ def log(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a 
 def undo_(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sequence.")],
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task of its ledger.")],
+    trust_tasks: TrustTasks = False,
 ) -> int:
     """Take one task's change out of the model, and score the result."""
     from rich.console import Console
@@ -94,7 +102,7 @@ def undo_(
     from secura.cli.sequence_view import show_undone
     from secura.experiments.sequence.undo import undo_task
 
-    show_undone(Console(), undo_task(folder, task))
+    show_undone(Console(), undo_task(folder, task, trust_tasks=trust_tasks))
     return 0
 
 
@@ -104,13 +112,14 @@ def bisect(
     family: Annotated[str, Option("--family", help="A family of knowledge.")],
     below: Annotated[float, Option(help="Broken is below this share of the base model's score.")] = 0.9,
     questions: Annotated[int, Option(help="Questions asked of each model, at most.")] = 200,
+    trust_tasks: TrustTasks = False,
 ) -> int:
     """Find the task that broke a family of knowledge."""
     from rich.console import Console
 
     from secura.experiments.sequence.bisect import bisect_family
 
-    found = bisect_family(folder, family, below=below, questions=questions)
+    found = bisect_family(folder, family, below=below, questions=questions, trust_tasks=trust_tasks)
     console = Console()
     if found.task is None:
         console.print(

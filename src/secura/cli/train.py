@@ -36,6 +36,9 @@ def train(
         float | None, Option(help="Exit with code 2 unless this share of knowledge is shown to be kept.")
     ] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    trust_tasks: Annotated[
+        bool, Option("--trust-tasks", help="Run the Python files that the folder's config.yaml names as tasks.")
+    ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Check everything, train nothing.")] = False,
     print_config: Annotated[bool, Option("--print-config", help="Print the settings as YAML.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
@@ -48,6 +51,7 @@ def train(
     """
     del debug  # read by `secura.cli.app.run`
     from secura.experiments.settings.layers import config_as_yaml, load_config
+    from secura.experiments.settings.trusted_tasks import is_settings_of_run, refuse_foreign_tasks
     from secura.training.processes import is_main_process
 
     file = str(run) if run is not None else None
@@ -64,6 +68,8 @@ def train(
         "retention.min_retention": min_retention,
     }
     config = load_config(file, assign or (), flags)
+    if file is not None and is_settings_of_run(Path(file), out):
+        refuse_foreign_tasks(config, Path(file), trust=trust_tasks, assignments=assign or (), flags=flags)
     if print_config and is_main_process():
         print(config_as_yaml(config), end="")
     if print_config:

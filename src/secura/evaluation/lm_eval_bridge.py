@@ -36,6 +36,7 @@ from secura.errors import ConfigError, DataError
 from secura.evaluation import lm_eval_rows
 from secura.evaluation.batch_size import BatchSize, Wanted
 from secura.evaluation.causal_model import Model, called_model, in_evaluation_mode, vocabulary_size
+from secura.file_names import file_name
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
 from secura.training.memory import is_out_of_memory
@@ -289,7 +290,7 @@ def export_tasks(tasks: Sequence[tuple[Task, Sequence[Item]]], folder: Path) -> 
     for task, items in tasks:
         if not items:
             raise DataError(f"task {task.name} has no items to export; give it rows.")
-        name = EXPORTED_PREFIX + task.name
+        name = EXPORTED_PREFIX + file_name(task.name)
         rows = [_exported_row(task, item) for item in items]
         settings = _settings(task, name)
         if task.kind == "choice":

@@ -12,7 +12,6 @@ edited by hand in a few values may be taken for the one before; `--fresh` asks i
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from secura.evaluation.task_score import TaskScore, as_json, from_json
+from secura.file_names import file_name
 from secura.tasks.prompting import prompt_tokens, token_ids
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
@@ -148,8 +148,7 @@ class ScoreCache:
     def path(self, key: ScoreKey, name: str) -> Path:
         """The file of a score."""
         digest = _checksum(asdict(key))[:24]
-        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:60] or "task"
-        return self.folder / "scores" / f"v{_FORMAT}" / key.model[:16] / f"{plain}-{digest}.json"
+        return self.folder / "scores" / f"v{_FORMAT}" / key.model[:16] / f"{file_name(name)}-{digest}.json"
 
 
 def _checksum(value: Any) -> str:

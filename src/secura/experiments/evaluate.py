@@ -5,6 +5,8 @@ scores is written anew, whole, after every task: a run that is stopped keeps wha
 """
 
 import itertools
+import json
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +18,18 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from secura.errors import ConfigError, SecuraError
+from secura.errors import ConfigError, StoppedError
 from secura.evaluation.answer_match import rule_as_json
 from secura.evaluation.batch_size import BatchSize
 from secura.evaluation.lm_eval_bridge import HarnessScore, export_tasks, harness_scores, harness_tasks
 from secura.evaluation.provenance import provenance
 from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
-from secura.evaluation.task_score import TaskScore, as_json
+from secura.evaluation.task_score import TaskScore, as_json, from_json
 from secura.experiments.models.pair import BUNDLED, ReadyModel, model_pair
+from secura.file_names import file_name
+from secura.one_writer import one_writer
+from secura.stop_signals import what_stopped
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
@@ -93,20 +98,29 @@ def evaluate(settings: EvalSettings, console: Console) -> EvalResult:
 
     Raises:
         InputError: for a task, a file, a model or an adapter that cannot be used.
-        SecuraError: if Ctrl-C stopped the run, naming what was finished; or for a model that
-            answers NaN.
+        StoppedError: if Ctrl-C stopped the run, naming what was finished.
+        SecuraError: for a model that answers NaN.
     """
     silence_libraries()
     asked = asked_items(settings)
     of_harness = harness_tasks(settings.harness_tasks) if settings.harness_tasks else []
     result = EvalResult(file=_scores_file(settings))
-    with _ready_model(settings, result.notes) as ready:
+    with one_writer(result.file.parent), _ready_model(settings, result.notes) as ready:
         record = _record(settings, ready)
         size = BatchSize(settings.batch_size, ready.model.device)
+        before = _finished_before(result.file, record, asked)
+        if before:
+            console.print(
+                f"{len(before)} of {len(asked)} tasks are scored in {result.file}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
         done = 0
         try:
             for task, items in asked:
-                result.scores.append(_ask(ready, task, items, size, console))
+                known = before[done] if done < len(before) else None
+                result.scores.append(known or _ask(ready, task, items, size, console))
                 result.chances.append(chance_level(items))
                 result.notes.extend(_remarks(result.scores[-1]))
                 done += 1
@@ -115,9 +129,10 @@ def evaluate(settings: EvalSettings, console: Console) -> EvalResult:
                 result.harness = _ask_harness(ready, of_harness, settings, console)
                 _write(result, record, asked, complete=True)
         except KeyboardInterrupt:
-            kept = f"; {done} finished, their scores are in {result.file}" if done else "; nothing is kept"
+            go_on = f"the same command with --out {shlex.quote(str(result.file.parent))} goes on"
+            kept = f"; {done} finished, their scores are in {result.file}; {go_on}" if done else "; nothing is kept"
             total = len(asked) + len(settings.harness_tasks)
-            raise SecuraError(f"stopped by Ctrl-C at task {done + 1} of {total}{kept}.") from None
+            raise StoppedError(f"stopped by {what_stopped()} at task {done + 1} of {total}{kept}.") from None
     return result
 
 
@@ -159,14 +174,58 @@ def _scores_file(settings: EvalSettings) -> Path:
         if settings.out.is_file():
             raise ConfigError(f"--out {settings.out} is a file; name a folder.")
         file = settings.out / SCORES_FILE
-        if file.exists():
+        if file.exists() and _stored(file).get("complete", True):
             raise ConfigError(f"--out {settings.out} holds scores already; name another folder.")
         return file
     scored = Path(settings.adapter or settings.model or BUNDLED)
     parts = [part for part in scored.parts if part not in ("adapter", "model", "runs", ".", "..", "/")]
-    first = Path("runs") / "-".join(["eval", *parts[-1:]])
+    first = Path("runs") / "-".join(["eval", *map(file_name, parts[-1:])])
     free = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
     return next(folder for folder in itertools.chain([first], free) if not folder.exists()) / SCORES_FILE
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """What a file of scores holds; nothing where there is none."""
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as problem:
+        raise ConfigError(f"{file} is damaged and cannot be gone on with; name another folder with --out.") from problem
+
+
+def _finished_before(file: Path, record: dict[str, Any], asked: Sequence[tuple[Task, list[Item]]]) -> list[TaskScore]:
+    """The scores that an interrupted run of the same settings has left, in the order asked.
+
+    Raises:
+        ConfigError: if they are of another model, or of other questions.
+    """
+    stored = _stored(file)
+    scores = []
+    try:
+        same = all(_deciding(stored[name]) == _deciding(record[name]) for name in _DECIDING) if stored else True
+        for before, (task, items) in zip(stored.get("tasks", []), asked, strict=False):
+            questions = [json.loads(json.dumps(_question(item))) for item in items]
+            stored_items = zip(questions, before["items"], strict=True)
+            answers = [{name: answer[name] for name in question} for question, answer in stored_items]
+            same = same and before["key"] == task_version_key(task) and answers == questions
+            scores.append(from_json(before, items))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        same = False
+    if not same:
+        raise ConfigError(f"{file} holds scores of another run; name another folder with --out.")
+    return scores
+
+
+_DECIDING = ("model", "adapter", "merged", "base_fingerprint", "arithmetic", "settings", "scoring_version")
+"""What must be the same in a run that goes on with another's scores."""
+
+
+def _deciding(value: Any) -> Any:
+    """A value as JSON gives it back, but for the folder, which may be named in several ways."""
+    if isinstance(value, dict):
+        value = {name: each for name, each in value.items() if name != "out"}
+    return json.loads(json.dumps(value))
 
 
 @contextmanager

@@ -9,6 +9,8 @@ out/
 └── checkpoint-*/     the last two, to resume from
 """
 
+BASE_RECORD = "secura_base.json"
+"""In the folder of a run and beside an adapter: which model it belongs to."""
 CONFIG_FILE = "config.yaml"
 REPORT_FILE = "retention.json"
 LOG_FILE = "log.jsonl"

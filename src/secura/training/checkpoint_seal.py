@@ -23,11 +23,12 @@ def seal(folder: Path) -> None:
 
 
 def seal_holds(folder: Path) -> bool:
-    """Whether a folder is sealed, and every file in it is as it was then."""
+    """Whether a folder is sealed, and holds the files that it held then, and no others, as they were."""
     try:
         sums = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
-        return bool(sums) and all(_checksum(folder / name) == checksum for name, checksum in sums.items())
-    except (OSError, ValueError, AttributeError):
+        found = {str(path.relative_to(folder)) for path in _files(folder)}
+        return found == set(sums) and all(_checksum(folder / name) == checksum for name, checksum in sums.items())
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return False
 
 

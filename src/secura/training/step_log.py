@@ -24,7 +24,7 @@ class StepLog(TrainerCallback):
         del args, control, kwargs
         kept = []
         if self.path.exists() and state.global_step:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step(line) <= state.global_step]
         write_text(self.path, "".join(line + "\n" for line in kept))
 
@@ -60,5 +60,5 @@ def _finite(value: float | None) -> float | None:
 def _step(line: str) -> float:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return float("inf")  # a line that a crash cut short

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer
 from typing_extensions import override
 
+from secura.training.whole_checkpoints import TrainerOfWholeCheckpoints
 
-class WarmUpTrainer(Trainer):
+
+class WarmUpTrainer(TrainerOfWholeCheckpoints):
     """transformers' `Trainer`, but for the first step of its schedule."""
 
     @override

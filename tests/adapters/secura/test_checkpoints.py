@@ -236,6 +236,7 @@ def test_the_file_holds_the_factors_the_indices_the_folds_and_fingerprints_and_n
     assert {key.removeprefix(prefix) for key in weights if key.startswith(prefix)} == expected | {
         "fingerprint",
         "scale",
+        "seal",
     }
     if change != "low_rank":  # neither C (17 × 4) nor R (4 × 33), in any arrangement
         assert all(weight.numel() <= 4 * 6 or key.endswith("bias") for key, weight in weights.items())

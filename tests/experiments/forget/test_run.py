@@ -1,4 +1,5 @@
 import json
+import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +9,16 @@ import torch
 from made_results import made_change, made_result, some
 from peft import LoraConfig, PromptTuningConfig, TaskType, get_peft_model
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
 from secura.errors import BaseMismatchError, ConfigError, DataError, SecuraError
 from secura.evaluation import significance
-from secura.experiments.forget.result import ForgetResult, answer_kind, by_clearest_loss
+from secura.experiments.forget.result import ForgetResult, TaskChange, answer_kind, by_clearest_loss
 from secura.experiments.forget.result_json import result_as_json
 from secura.experiments.forget.run import ForgetSettings, compare, forget
 from secura.experiments.forget.tasks import AskedTask
+from secura.experiments.methods.adapters import go_on_with_adapter
 from secura.experiments.models import pair as model_pair
 from secura.experiments.run.prepare import prepare_run
 from secura.experiments.run.train import train_and_report
@@ -359,3 +362,27 @@ def test_a_model_of_nan_weights_is_told_of_in_one_sentence(
     tiny_tokenizer().save_pretrained(tmp_path / "broken")
     with pytest.raises(SecuraError, match="NaN"):
         _forget(llama_folder, tmp_path / "broken", retain=str(retain_file))
+
+
+def _given(change: TaskChange) -> list[str]:
+    return [item.given for item in change.before.items]
+
+
+def test_an_adapter_that_changes_the_base_itself_is_told_apart_from_it(fresh_adapter: Path, tmp_path: Path) -> None:
+    poisoned = tmp_path / "poisoned"
+    shutil.copytree(fresh_adapter, poisoned)
+    weights = load_file(poisoned / "adapter_model.safetensors")
+    head = load_bundled_model().get_output_embeddings().weight.detach()
+    weights["base_model.model.lm_head.weight"] = head.roll(1, 0).contiguous()
+    save_file(weights, poisoned / "adapter_model.safetensors")
+    asked = {"count": 8, "min_retention": 0.5, "token_views": 2}
+    told = _forget("bundled", poisoned, **asked)
+    assert told.verdict is not None
+    assert not told.verdict.passed
+    assert any("changes weights of the base itself" in note for note in told.notes)
+    clean = _forget("bundled", fresh_adapter, **asked)  # whose base comes from the cache
+    assert all(change.cached for change in clean.changes)
+    anew = _forget("bundled", fresh_adapter, fresh=True, **asked)
+    assert [_given(change) for change in clean.changes] == [_given(change) for change in anew.changes]
+    with pytest.raises(BaseMismatchError, match="changes weights of the base itself"):
+        go_on_with_adapter(load_bundled_model(), poisoned, "lora", {})

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from secura.experiments.run.train import RunResult, train_and_report
 from secura.experiments.settings.layers import load_config
 from secura.experiments.settings.names import METHOD_NAMES
 from secura.experiments.settings.run import RunConfig
+from secura.one_writer import one_writer
 from secura.training.examples import IGNORED
 
 GSM8K = Path(__file__).parents[4] / "shared" / "data" / "gsm8k.train.jsonl"
@@ -260,6 +262,44 @@ def test_a_resumed_run_must_have_the_same_settings(llama_folder: Path, rows_file
         prepare_run(changed)
     with pytest.raises(ConfigError, match="no run to resume"):
         prepare_run(changed.model_copy(update={"out": str(tmp_path / "other")}), resume=True)
+
+
+def test_a_resumed_run_is_compared_with_its_checkpoint_and_not_with_a_file_that_can_be_edited(
+    llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    _run(_config(llama_folder, rows_file, out, "training.learning_rate=0.01"))
+    settings = out / "config.yaml"
+    settings.write_text(settings.read_text().replace("learning_rate: 0.01", "learning_rate: 0.5"))
+    (out / "secura_run.json").unlink()  # nor with what lies beside it
+    with pytest.raises(ConfigError, match=r"checkpoint-2 cannot .* training\.learning_rate was 0\.01, now 0\.5"):
+        prepare_run(load_config(str(settings)), resume=True)
+
+
+def test_a_run_is_not_resumed_with_other_rows(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = rows_file.read_text().splitlines(keepends=True)
+    rows.write_text("".join(lines))
+    config = _config(llama_folder, rows, tmp_path / "out")
+    _run(config)
+    rows.write_text("".join(lines[:12]))
+    with pytest.raises(ConfigError, match=r"the rows of rows.jsonl are not those that .*out"):
+        prepare_run(config, resume=True)
+
+
+def test_two_runs_that_begin_together_do_not_mix(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
+    config = _config(llama_folder, rows_file, tmp_path / "out")
+    first, second = prepare_run(config), prepare_run(config)
+    console = Console(file=io.StringIO())
+    with one_writer(tmp_path / "out"), pytest.raises(ConfigError, match="another process is writing into"):
+        train_and_report(first, console)
+    train_and_report(first, console)
+    with pytest.raises(ConfigError, match="is not empty"):
+        train_and_report(second, console)
+    first, second = prepare_run(config, resume=True), prepare_run(config, resume=True)
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    with pytest.raises(ConfigError, match="another process has gone on"):
+        train_and_report(second, console)
 
 
 class _BreakAt(TrainerCallback):

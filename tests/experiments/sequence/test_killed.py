@@ -1,5 +1,6 @@
 """A sequence that is killed, again and again and anywhere, ends with the bits of one that was not."""
 
+import itertools
 import os
 import random
 import signal
@@ -65,14 +66,20 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
 }
 
 
+SIGNALS = itertools.cycle([signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+
+
 def kill_when(process: subprocess.Popen[bytes], due: Callable[[], bool]) -> bool:
-    """Kill a run as soon as something is so; whether it was still running."""
+    """Kill a run, or ask it to end, as soon as something is so; whether it was still running."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
             if due():
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
+                number = next(SIGNALS)
+                process.send_signal(number)
+                _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+                # Done already, or before Python has taken signals over, or as it should be.
+                assert process.returncode in (0, -number, 128 + number), errors.decode()
                 return True
         except OSError:  # a file that was there is gone, which is what we are watching
             continue

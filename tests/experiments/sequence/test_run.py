@@ -10,18 +10,19 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from secura import ConfigError, FoldError, InputError
-from secura.experiments.run.folder import check_kind, write_config
+from secura.experiments.run.folder import check_kind
 from secura.experiments.sequence.bisect import bisect_family
-from secura.experiments.sequence.matrix import QuestionGroup, SequenceScores, write_matrix
+from secura.experiments.sequence.matrix import QuestionGroup, SequenceScores, read_matrix, write_matrix
 from secura.experiments.sequence.opened import open_sequence
 from secura.experiments.sequence.run import prepare_sequence, run_sequence
-from secura.experiments.sequence.stages import stage_folder
+from secura.experiments.sequence.stages import load_stage, stage_folder
 from secura.experiments.sequence.undo import undo_task
-from secura.experiments.settings.layers import load_config_of
+from secura.experiments.settings.layers import config_as_yaml, load_config_of
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.world import NEW_TASKS, SEQUENCE, bundled_model_path
+from secura.whole_files import write_text
 
 FEW = [
     "tasks=[different_homes, two_steps, pair_in_short]",
@@ -266,6 +267,28 @@ def test_the_log_reads_files_and_loads_no_model(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "matrix.json").read_text() == matrix
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"stages": [{"stage": 0, "groups": {"task:a": {}}}]}', "[" * 100_000]
+)
+def test_a_damaged_matrix_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "matrix.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"matrix\.json is damaged; delete it"):
+        read_matrix(tmp_path, ["a"])
+
+
+def test_a_bisection_uses_no_stage_that_was_changed_and_refuses_numbers_that_mean_nothing(tmp_path: Path) -> None:
+    learn(tmp_path / "out", "tasks=[different_homes, two_steps]")
+    for below in (5.0, float("nan"), 0.0):
+        with pytest.raises(ConfigError, match="--below is"):
+            bisect_family(tmp_path / "out", "birds", below=below)
+    with pytest.raises(ConfigError, match="--questions is 0"):
+        bisect_family(tmp_path / "out", "birds", questions=0)
+    stage = tmp_path / "out" / "after-01-different_homes"
+    (stage / "more").touch()
+    with pytest.raises(ConfigError, match="is damaged or was changed"):
+        load_stage(open_sequence(tmp_path / "out").config, tmp_path / "out", 1)
+
+
 def _fails(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("loaded or read")
 
@@ -274,7 +297,7 @@ def test_a_folder_of_the_other_command_is_named_as_such(tmp_path: Path) -> None:
     learn(tmp_path / "sequence", "tasks=[two_steps]")
     with pytest.raises(ConfigError, match=r"holds a sequence; go on with it with: secura sequence .*config\.yaml"):
         check_kind(tmp_path / "sequence", RunConfig)
-    write_config(tmp_path / "run", RunConfig())
+    write_text(tmp_path / "run" / "config.yaml", config_as_yaml(RunConfig()))
     with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):
         open_sequence(tmp_path / "run")
     with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):

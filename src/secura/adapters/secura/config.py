@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
 
+from secura.adapters.secura.patterns import check_pattern
+from secura.adapters.secura.sealing import check_saved
 from secura.errors import ConfigError
 
 PEFT_TYPE_NAME = "SECURA"
 DEFAULT_RANK = 32
 DEFAULT_WIDENING = 4
+_LARGEST = 1e30
+"""Beyond this a setting overflows float32, in which D is computed."""
 
 Change = Literal["cabr", "cur", "low_rank"]
 Norm = Literal["none", "paper", "released", "bounded"]
@@ -154,10 +159,18 @@ class SecuraConfig(PeftConfig):
     )
 
     def __post_init__(self) -> None:
+        if self.saved is not None:
+            check_saved(self.saved)
         super().__post_init__()
         self.peft_type = getattr(PeftType, PEFT_TYPE_NAME, PEFT_TYPE_NAME)
         if self.reference is None:
             self.reference = "fixed" if self.norm == "released" else "moving"
+        for name in ("target_modules", "exclude_modules"):
+            modules = getattr(self, name)
+            if isinstance(modules, str):
+                check_pattern(name, modules)
+            elif modules is not None and not _are_texts(modules):
+                raise ConfigError(f"{name} is {_shown(modules)}, but must be a text or a list of texts.")
         self.target_modules = _as_set(self.target_modules)
         self.exclude_modules = _as_set(self.exclude_modules)
         if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
@@ -189,6 +202,20 @@ class SecuraConfig(PeftConfig):
                 raise ConfigError(f"unknown adapter setting {key!r}{_nearest(key, known)}.")
         return cls(**{**PRESETS[name], **overrides})
 
+    @classmethod
+    def from_json_file(cls, path_json_file: str, **kwargs: Any) -> dict[str, Any]:
+        """Read adapter_config.json; refuses one in which a key stands twice, since readers differ in which they take.
+
+        Raises:
+            ConfigError: naming the file.
+        """
+        try:
+            with open(path_json_file, encoding="utf-8") as file:
+                json.load(file, object_pairs_hook=_without_repeats)
+        except (ValueError, RecursionError) as problem:
+            raise ConfigError(f"{path_json_file} cannot be read: {problem or 'it is nested too deep'}.") from problem
+        return super().from_json_file(path_json_file, **kwargs)
+
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write adapter_config.json, with the indices and fingerprints of the layers it was saved from.
 
@@ -196,6 +223,9 @@ class SecuraConfig(PeftConfig):
         """
         written = copy.copy(self)
         written.saved = self.__dict__.get("_to_save", self.saved)
+        for name in ("target_modules", "exclude_modules"):  # sets, whose order differs from process to process
+            modules = getattr(written, name)
+            setattr(written, name, sorted(modules) if isinstance(modules, set) else modules)
         PeftConfig.save_pretrained(written, save_directory, **kwargs)
 
     def _check_choices(self) -> None:
@@ -227,11 +257,23 @@ class SecuraConfig(PeftConfig):
     def _check_numbers(self) -> None:
         for name in ("r", "inner_r"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if value is not None and not _is_rank(value):
                 raise ConfigError(f"{name} is {value!r}, but must be a whole number of at least 1.")
-        for pattern, rank in self.rank_pattern.items():
-            if not isinstance(rank, int) or rank < 1:
-                raise ConfigError(f"rank_pattern[{pattern!r}] is {rank!r}, but must be a whole number of at least 1.")
+        for name, form, wanted in (
+            ("rank_pattern", _is_rank, "a whole number of at least 1"),
+            ("alpha_pattern", _is_number, "a finite number"),
+        ):
+            patterns = getattr(self, name)
+            if not isinstance(patterns, dict):
+                raise ConfigError(f"{name} is {_shown(patterns)}, but must be a mapping of names to numbers.")
+            for pattern, value in patterns.items():
+                check_pattern(name, str(pattern))
+                if not form(value):
+                    raise ConfigError(f"{name}[{pattern!r}] is {_shown(value)}, but must be {wanted}.")
+        for name in ("tau", "floor", "alpha", "dropout"):
+            value = getattr(self, name)
+            if not _is_number(value) and not (name == "alpha" and value is None):
+                raise ConfigError(f"{name} is {_shown(value)}, but must be a finite number.")
         if self.inner_r is not None and self.inner_r < (self.r or 1):
             raise ConfigError(f"inner_r is {self.inner_r}, but must be at least r, which is {self.r}.")
         if not self.tau > 0:
@@ -242,13 +284,39 @@ class SecuraConfig(PeftConfig):
             raise ConfigError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
 
 
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands in it twice")
+    return values
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | set | tuple) and all(isinstance(each, str) for each in value)
+
+
+def _is_rank(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    """Whether something is a number that float32 holds: no text, no truth value, no infinity and no NaN."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
 def _as_set(modules: list[str] | set[str] | str | None) -> set[str] | str | None:
     return set(modules) if isinstance(modules, list) else modules
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name} is {value!r}{_nearest(str(value), choices)}; known: {', '.join(choices)}.")
+        raise ConfigError(f"{name} is {_shown(value)}{_nearest(str(value), choices)}; known: {', '.join(choices)}.")
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 from transformers.pytorch_utils import Conv1D
 
-from secura.adapters.fingerprint import WeightDigests
+from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text
 from secura.adapters.offloading import brought_in, has_accelerate_hook, is_offloaded
 from secura.adapters.secura.config import DEFAULT_RANK, DEFAULT_WIDENING, SecuraConfig
 from secura.adapters.secura.factors import (
@@ -44,6 +44,7 @@ from secura.adapters.secura.factors import (
 )
 from secura.adapters.secura.layer_settings import LayerSettings, norm_of
 from secura.adapters.secura.ledger import FoldLedger
+from secura.adapters.secura.sealing import can_be_sealed, tensor_digest
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
 from secura.adapters.sharding import is_sharded, whole
 from secura.errors import ConfigError, FoldError, MergeError
@@ -86,6 +87,8 @@ class SecuraLayer(BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
         self._stale_references: set[str] = set()
+        self.sealed_tensors: dict[str, dict[str, str]] = {}
+        """By adapter, what its config says its tensors are, until they have been looked at."""
         self._unselected: set[str] = set()  # made on the meta device: the indices are still to come
         self._before_merge: _BeforeMerge | None = None
         self._digests = WeightDigests() if digests is None else digests
@@ -164,6 +167,12 @@ class SecuraLayer(BaseTunerLayer):
                 f"most {smaller_side}; lower r, set rank_pattern for this layer, or leave r unset."
             )
         inner_r = DEFAULT_WIDENING * r if config.inner_r is None else config.inner_r
+        largest = max(self.in_features, self.out_features, DEFAULT_WIDENING * r)
+        if config.change == "cabr" and inner_r > largest:
+            raise ConfigError(
+                f"inner_r is {inner_r}, but layer {layer_name} is {self.out_features} × {self.in_features}, so inner_r "
+                f"can be at most {largest}; lower it, or leave it unset."
+            )
         if inner_r < r:
             raise ConfigError(f"inner_r is {inner_r}, but r is {r} for layer {layer_name}; inner_r must be at least r.")
         return r, inner_r
@@ -312,7 +321,35 @@ class SecuraLayer(BaseTunerLayer):
             and _only_multiplies(self.base_layer)
         )
 
+    def check_sealed_tensors(self, adapter_name: str) -> None:
+        """Refuse factors that are not those the config was saved with, where a loader called no hook of ours.
+
+        Raises:
+            ConfigError: naming the first that differs.
+        """
+        sealed = self.sealed_tensors.pop(adapter_name, {})
+        found = {f"change.{name}": each for name, each in self._change(adapter_name).named_parameters()}
+        found |= {f"folds.{name}": each for name, each in self._ledger(adapter_name).named_parameters()}
+        if not can_be_sealed(found):
+            return
+        # A loader may have written to the base layer too, whose key an adapter's file can hold.
+        if "of_base" in sealed and not self.is_made_for(fingerprint_from_text(sealed["of_base"])):
+            raise ConfigError(
+                f"the weights file of adapter {adapter_name!r} has changed a weight of the base model itself; load the "
+                "base again, and take the adapter's files as they were saved."
+            )
+        for name, tensor in found.items():
+            digest = tensor_digest(tensor)
+            was = sealed.get(name, digest)
+            if was != digest and was.split(" ")[0] == digest.split(" ")[0]:  # or it was cast, as loaders do
+                raise ConfigError(
+                    f"secura_{name} of adapter {adapter_name!r} is not what was saved; take the adapter's "
+                    "files as they were saved."
+                )
+
     def _thin_factors(self, adapter_name: str) -> ThinFactors:
+        if adapter_name in self.sealed_tensors:
+            self.check_sealed_tensors(adapter_name)
         settings = self.secura_settings[adapter_name]
         folded = [] if settings.folds_move_the_reference else self._ledger(adapter_name).entries()
         return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.multiplier)

@@ -8,6 +8,7 @@ the right ones at once; transformers' `load_adapter` and FSDP2 call no hook.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +31,17 @@ from secura.adapters.offloading import brought_in, is_offloaded
 from secura.adapters.secura.config import SecuraConfig
 from secura.adapters.secura.layer import Linear, SecuraLayer
 from secura.adapters.secura.ledger import folds_by_key
+from secura.adapters.secura.sealing import (
+    can_be_sealed,
+    check_config_seal,
+    check_tensors,
+    make_seal,
+    refuse_non_finite,
+    seal_as_tensor,
+    seal_from_tensor,
+    sealed_settings,
+    tensor_digest,
+)
 from secura.errors import BaseMismatchError, ConfigError
 
 _PEFT_PREFIX = "base_model.model."
@@ -45,6 +57,16 @@ class SecuraModel(BaseTuner):
     def _prepare_model(self, peft_config: PeftConfig, model: nn.Module) -> None:
         assert isinstance(peft_config, SecuraConfig)
         # Called before any layer is replaced, so a refusal leaves the model as it was.
+        self._seal = None
+        if peft_config.saved is not None:
+            others = [each for name, each in self.peft_config.items() if each is peft_config]
+            if "seal" in peft_config.saved:
+                check_config_seal(peft_config)
+                # A config that an adapter of this model has already is used for a new one, with weights of its own.
+                self._seal = peft_config.saved["seal"] if len(others) < 2 else None
+            elif len(others) < 2:
+                self._seal = {"tensors": {}}
+                warnings.warn(_UNSEALED, stacklevel=2)
         check = peft_config.saved if peft_config.verify_base else None
         self._verified = _verify_base(model, check) if check else {}
 
@@ -145,7 +167,16 @@ class SecuraModel(BaseTuner):
                 selected[f"{name}.secura_fingerprint.{adapter_name}"] = fingerprint
                 record["fingerprint"] = fingerprint_text(fingerprint)
         # For SecuraConfig.save_pretrained, which PEFT calls next; not a field of the live config.
-        config.__dict__["_to_save"] = {"layers": layers, "folds": folds}
+        to_save: dict[str, Any] = {"layers": layers, "folds": folds}
+        if layers and can_be_sealed(selected):
+            tensors = {
+                _plain_key(cls._remove_adapter_name_from_key(key, adapter_name)): tensor_digest(tensor)
+                for key, tensor in selected.items()
+            }
+            to_save["seal"] = make_seal(sealed_settings(config), tensors, {"layers": layers, "folds": folds})
+            first, _ = next(_layers_with(model, adapter_name))
+            selected[f"{first}.secura_seal.{adapter_name}"] = seal_as_tensor(to_save["seal"]["whole"])
+        config.__dict__["_to_save"] = to_save
         return selected
 
     @classmethod
@@ -161,6 +192,7 @@ class SecuraModel(BaseTuner):
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         state_dict = dict(state_dict)
+        cls._check_seal(model, config, adapter_name, state_dict)
         taken: list[tuple[SecuraLayer, dict[str, Tensor], float, dict[str, dict[str, Tensor]]]] = []
         for name, layer in _layers_with(model, adapter_name):
             if is_offloaded(layer._change(adapter_name)):
@@ -184,7 +216,78 @@ class SecuraModel(BaseTuner):
             taken.append((layer, indices, scale, folds))
         for layer, indices, scale, folds in taken:  # only once every layer has been found to match
             layer.set_stored(adapter_name, indices, scale, folds)
+            layer.sealed_tensors.pop(adapter_name, None)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+
+    def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+        super()._post_injection_hook(model, config, adapter_name)
+        saved = getattr(config, "saved", None)
+        seal, self._seal = self._seal, None
+        if saved is None or seal is None:
+            return
+        adapted = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
+        odd = sorted(adapted.keys() ^ saved.get("layers", {}).keys())
+        if odd and "seal" in saved:
+            which = "was not" if odd[0] in adapted else "was"
+            raise ConfigError(
+                f"layer {odd[0]} {which} among those that the adapter was saved with; take target_modules and the "
+                "other settings as they were saved."
+            )
+        for name, layer in adapted.items():
+            prefix = f"{name}.secura_"
+            own = {key.removeprefix(prefix): each for key, each in seal["tensors"].items() if key.startswith(prefix)}
+            if "fingerprint" in saved.get("layers", {}).get(name, {}) and getattr(config, "verify_base", True):
+                own["of_base"] = saved["layers"][name]["fingerprint"]
+            layer.sealed_tensors[adapter_name] = own
+
+    @classmethod
+    def _check_seal(
+        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> None:
+        """Refuse tensors that are not those of an adapter as it was saved, and take their seal out of `state_dict`."""
+        layers = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
+        wholes, tensors = [], {}
+        for key in list(state_dict):
+            plain = _plain_key(key)
+            if plain.partition(".secura_")[0] not in layers:
+                if any(part in plain for part in _BESIDE_LAYERS):
+                    continue
+                raise ConfigError(
+                    f"the adapter's weights file holds {key}, which is no tensor of its own; loading it would "
+                    "change the base model itself."
+                )
+            if plain.endswith(".secura_seal"):
+                wholes.append(seal_from_tensor(state_dict.pop(key)))
+                continue
+            refuse_non_finite(plain, state_dict[key])
+            tensors[plain] = state_dict[key]
+        for name, layer in layers.items():
+            for factor, _ in layer._change(adapter_name).named_parameters():
+                if f"{name}.secura_change.{factor}" not in tensors:
+                    raise ConfigError(f"the adapter's weights file lacks {name}.secura_change.{factor}; copy it again.")
+        # The config's seal is of what it was loaded with; what is loaded later, such as a checkpoint, has its own.
+        is_first = any(adapter_name in layer.sealed_tensors for layer in layers.values())
+        seal = (getattr(config, "saved", None) or {}).get("seal") if is_first else None
+        if not wholes and seal is None:
+            return
+        if len(wholes) != 1 or (is_first and seal is None):
+            which = "adapter_config.json" if wholes else "weights file"
+            raise ConfigError(f"the seal was taken out of the adapter's {which}; take the files as they were saved.")
+        digests = {key: tensor_digest(tensor) for key, tensor in tensors.items()}
+        check_tensors(sealed_settings(config), digests, wholes[0], seal)
+
+
+_BESIDE_LAYERS = (".modules_to_save.", ".token_adapter.", ".trainable_tokens_")
+"""What marks tensors of modules that are saved beside the layers, in full or by token."""
+
+_UNSEALED = (
+    "this adapter was saved without a seal, by an earlier secura, so damage to it goes unnoticed; load it and save it "
+    "again to seal it."
+)
+
+
+def _plain_key(key: str) -> str:
+    return key.replace("_fsdp_wrapped_module.", "").removeprefix("_orig_mod.").removeprefix(_PEFT_PREFIX)
 
 
 def _encoder(model: nn.Module) -> nn.Module | None:

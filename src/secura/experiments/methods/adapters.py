@@ -12,7 +12,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from secura.errors import BaseMismatchError, ConfigError, SecuraError
+from secura.adapters.base_guard import BaseGuard
+from secura.errors import BaseMismatchError, ConfigError, InputError, SecuraError
 from secura.experiments.settings.names import MethodName
 
 
@@ -150,17 +151,31 @@ def go_on_with_adapter(
     if method == "corda":
         raise ConfigError("method corda saves a plain LoRA; go on with it as method lora.")
     expected = adapter_config(method, {})  # imports our adapters where needed, so that PEFT knows them
-    own = PeftConfig.from_pretrained(str(folder))
+    try:
+        own = PeftConfig.from_pretrained(str(folder))
+    except InputError:
+        raise
+    except Exception as problem:  # PEFT raises whatever a file that is no config leads to
+        reason = " ".join(str(problem).split())[:200]
+        raise ConfigError(f"the adapter in {folder} cannot be read: {type(problem).__name__}: {reason}") from problem
     same_variant = _variant(own) == _variant(expected)
     if type(own) is not type(expected) or not same_variant:
         raise ConfigError(f"the adapter in {folder} is {own.peft_type}, so method.name cannot be {method}.")
+    guard = BaseGuard.of(model)
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
-    except BaseMismatchError:
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except InputError:
         raise
-    except (RuntimeError, ValueError) as problem:
+    except Exception as problem:  # and whatever a weights file that is none leads to
         reason = " ".join(str(problem).split())[:200]
         raise BaseMismatchError(f"the adapter in {folder} does not fit this model: {reason}") from problem
+    changed = guard.first_changed(adapted)
+    if changed is not None and method != "osf":  # which keeps its base in two parts
+        raise BaseMismatchError(
+            f"the adapter in {folder} changes weights of the base itself, {changed} first, so what is learned on top "
+            "would fit no base; save it without embeddings, with save_embedding_layers=False."
+        )
+    return adapted
 
 
 def _variant(config: PeftConfig) -> tuple[bool, bool]:

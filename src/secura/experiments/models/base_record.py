@@ -15,10 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from secura.errors import BaseMismatchError, ConfigError
+from secura.experiments.files import BASE_RECORD
 from secura.experiments.settings.run import ModelConfig
-
-BASE_RECORD = "secura_base.json"
-"""In the folder of a run and beside an adapter: which model it belongs to."""
 
 _SAMPLED_WEIGHTS = 64
 """Values of each tensor that enter the fingerprint: enough to tell two checkpoints apart."""

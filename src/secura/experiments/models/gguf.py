@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 
 from secura.errors import ConfigError
 from secura.evaluation.score_cache import cache_folder
+from secura.file_names import file_name
 
 _MAGIC = b"GGUF"
 
@@ -98,7 +99,7 @@ def unpacked_folder(file: Path, dtype: str = "auto") -> Path:
     kept_as = "float32" if dtype == "auto" else dtype
     known = file.stat()
     checksum = _checksum(file, known.st_size, known.st_mtime_ns)
-    folder = cache_folder() / "models" / f"{file.stem}-{checksum[:16]}-{kept_as}"
+    folder = cache_folder() / "models" / f"{file_name(file.stem)}-{checksum[:16]}-{kept_as}"
     if folder.is_dir():
         return folder
     _check(file)

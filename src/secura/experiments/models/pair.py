@@ -19,8 +19,9 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from secura.adapters.base_guard import BaseGuard
 from secura.adapters.dial import draw_back_, scaled, values_to_be_trained
-from secura.errors import BaseMismatchError, ConfigError
+from secura.errors import BaseMismatchError, ConfigError, InputError
 from secura.evaluation.causal_model import Model
 from secura.evaluation.merged import merged_for_scoring
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
@@ -76,6 +77,8 @@ class ModelPair:
     """Folder of an adapter or of a model, or hub id of a model."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about the two."""
+    _wrote_to: str | None = None
+    """The first weight of the base that loading the adapter changed."""
     _held: tuple[str, PreTrainedModel, PreTrainedTokenizerBase, BaseFingerprint] | None = None
     _adapted: PeftModel | None = None
     _base_values: dict[str, Tensor] | None = None
@@ -111,6 +114,11 @@ class ModelPair:
             yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint.exact)
             return
         adapted, tokenizer, fingerprint = self._adapter_on_base()
+        if self._wrote_to is not None:
+            del adapted
+            model, tokenizer, fingerprint = self._load("base apart", self.base_path)
+            yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint.exact)
+            return
         # Switched off, an adapter leaves its biases in the base; at 0 of what it learned it leaves none.
         off = scaled(adapted, 0.0, base_values=self._base_values) if self._base_values else adapted.disable_adapter()
         with off:
@@ -138,6 +146,7 @@ class ModelPair:
         """
         if self.is_adapter:
             adapted, tokenizer, fingerprint = self._adapter_on_base()
+            self._refuse_to_scale()
             point = _digest(fingerprint.exact, self._checksum_of_files(), repr(float(scale)))
             with scaled(adapted, scale, base_values=self._base_values) as merged:
                 if merged:
@@ -153,9 +162,17 @@ class ModelPair:
         draw_back_(model, base.state_dict(), scale)
         yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=point)
 
+    def _refuse_to_scale(self) -> None:
+        if self._wrote_to is not None:
+            raise ConfigError(
+                f"the adapter in {self.tuned_path} changes weights of the base itself, {self._wrote_to} first, and no "
+                "scale of it leads back to the base; save it with save_embedding_layers=False."
+            )
+
     def adapter(self) -> AdapterOnBase:
         """The adapter on its base, to be written at another point."""
         adapted, tokenizer, fingerprint = self._adapter_on_base()
+        self._refuse_to_scale()
         record = base_record(ModelConfig(path=self.base_path), fingerprint)
         return AdapterOnBase(model=adapted, tokenizer=tokenizer, record=record, base_values=self._base_values)
 
@@ -170,12 +187,21 @@ class ModelPair:
         model, tokenizer, fingerprint = self._load("base", self.base_path)
         if self._adapted is None:
             self._base_values = values_to_be_trained(model) if _trains_biases(Path(self.tuned_path)) else None
-            self._adapted = _with_adapter(model, Path(self.tuned_path), fingerprint, self.base_path, self.notes)
+            guard, is_first = BaseGuard.of(model), self._wrote_to is None
+            notes = self.notes if is_first else []
+            self._adapted = _with_adapter(model, Path(self.tuned_path), fingerprint, self.base_path, notes)
+            # Biases are known to be trained, and are put back.
+            self._wrote_to = guard.first_changed(self._adapted, but=self._base_values or ())
+            if self._wrote_to is not None:
+                notes.append(
+                    f"the adapter changes weights of the base itself, {self._wrote_to} first, so the base was loaded "
+                    "apart to be asked; to switch this adapter off does not bring the base back"
+                )
         return self._adapted, tokenizer, fingerprint
 
     def _load(self, which: str, path: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, BaseFingerprint]:
         if self._held is None or self._held[0] != which:
-            self._held = None  # before the next one is loaded, or both would be in memory
+            self._held = self._adapted = None  # before the next one is loaded, or both would be in memory
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -243,8 +269,8 @@ def _with_adapter(
         notes.append(f"{doubt}; it is compared with {base_name}")
     try:
         return PeftModel.from_pretrained(model, str(folder)).eval()
-    except BaseMismatchError:
+    except InputError:
         raise
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as problem:
+    except Exception as problem:  # PEFT raises whatever a file that is no adapter leads to
         reason = " ".join(str(problem).split())[:200]
         raise BaseMismatchError(f"the adapter in {folder} does not fit {base_name}: {reason}") from problem

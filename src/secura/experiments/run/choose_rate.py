@@ -24,6 +24,7 @@ from secura.experiments.methods.defaults import default_rate
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.settings.run import RunConfig
+from secura.stop_signals import what_stopped
 from secura.training.step_lines import read_step_lines
 
 _FACTORS = (1 / 3, 1.0, 3.0)
@@ -110,7 +111,7 @@ def _tried(run: PreparedRun[RunConfig], rate: float, steps: int) -> Trial:
             )
         except StoppedError as stop:
             raise StoppedError(
-                "stopped by Ctrl-C while learning rates were tried, before the run began; nothing was saved."
+                f"stopped by {what_stopped()} while learning rates were tried, before the run began; nothing was saved."
             ) from stop
         except TrainingError:  # diverged
             diverged = True

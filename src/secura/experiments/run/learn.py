@@ -20,7 +20,9 @@ from secura.experiments.files import LOG_FILE
 from secura.experiments.run.folder import resume_command
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.rows import PreparedTask
+from secura.experiments.run.run_record import RecordRun
 from secura.experiments.settings.run import RunConfig
+from secura.stop_signals import what_stopped
 from secura.tasks.prompting import pad_token_of
 from secura.training.checkpoint_seal import SealCheckpoint
 from secura.training.checkpoints import checkpoints, step_of, trainable_weights_are_finite
@@ -95,7 +97,7 @@ def learn_task(
         attached,  # before its figures are logged
         *([StepLog(folder / LOG_FILE), progress] if is_main_process() else []),
         *(StopAtNonFinite(), StopAtDivergence() if run.config.training.stop_at_divergence else None),
-        *(interrupt, SealCheckpoint()),
+        *(interrupt, RecordRun(run.record), SealCheckpoint()),
     ]
     began = time.monotonic()
     with _use_cache_put_back(model):
@@ -113,13 +115,13 @@ def learn_task(
             if attached is not None:
                 attached.release()
     step = trainer.state.global_step
-    if interrupt.interrupted and step < task.steps:
+    if any(gather_from_everyone(interrupt.interrupted)):
         newest = next(iter(checkpoints(folder)), None)
         where = f"saved in {newest}" if newest else "nothing was saved"
         which = f" of task {task_index + 1} of {len(run.tasks)}, {task.name}" if len(run.tasks) > 1 else ""
         raise StoppedError(
-            f"stopped by Ctrl-C after step {step} of {task.steps}{which}, {where}; "
-            f"go on with: {resume_command(run.folder, type(run.config))}"
+            f"stopped by {what_stopped()} after step {step} of {task.steps}{which}, {where}; "
+            f"go on with: {resume_command(run.folder, run.config)}"
         )
     if not all(gather_from_everyone(trainable_weights_are_finite(model))):
         raise non_finite("a trained weight is NaN or infinite", task.steps, folder)

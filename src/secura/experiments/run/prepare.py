@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -37,6 +38,7 @@ from secura.experiments.run.rows import (
     retention_of,
     that_fit_whole,
 )
+from secura.experiments.run.run_record import run_record
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
@@ -74,6 +76,8 @@ class PreparedRun(Generic[Config]):
     anchors: Path | None
     """The anchor bank that the strategy own_text holds the model to; None for other strategies, and where nothing is
     to be trained."""
+    resumes: bool
+    """Whether it goes on with what is in the folder."""
     resume_from: Path | None
     """The checkpoint to go on from, where one task is learned."""
     notes: list[str]
@@ -101,6 +105,11 @@ class PreparedRun(Generic[Config]):
         """The model with its adapter attached, where one task is learned."""
         assert self.started is not None
         return self.started
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """What is kept beside each state of the run, so that it is gone on with as it began."""
+        return run_record(self.config, self.tasks)
 
     @property
     def base_record(self) -> dict[str, str]:
@@ -164,7 +173,7 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
     fingerprint = base_fingerprint(model)
     config = _filled_in(config, folder, tasks)
     if resume:
-        check_same_run(folder, config, fingerprint)
+        check_same_run(folder, config, tasks, fingerprint)
     anchors = None
     # In a dry run, a bank that is there is looked at, and none is written.
     if config.strategy.name == "own_text" and not (dry_run and config.strategy.settings.get("bank") is None):
@@ -189,6 +198,7 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         started=None if is_sequence else adapted,
         corda_start=adapter_state(adapted) if is_corda and isinstance(adapted, PeftModel) else None,
         anchors=anchors,
+        resumes=resume,
         resume_from=resume_from,
         notes=notes,
     )

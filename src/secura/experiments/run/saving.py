@@ -12,8 +12,7 @@ from secura.adapters.corda import save_as_lora
 from secura.adapters.dial import Scale, layers_without_closed_form, merged_state, scaled
 from secura.errors import ConfigError
 from secura.evaluation.scoring import Model
-from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
-from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD, MODEL_FOLDER
 from secura.whole_files import write_folder, write_json
 
 

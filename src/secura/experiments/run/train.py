@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from secura.adapters.dividing import whole_state
 from secura.continual.own_text import OwnText
+from secura.errors import ConfigError
 from secura.evaluation.certificate import Certificate, Point, certificate_as_json
 from secura.evaluation.open_answers import ChangedAnswer, most_changed
 from secura.evaluation.provenance import provenance
@@ -22,10 +23,9 @@ from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.files import MODEL_FOLDER, REPORT_FILE
 from secura.experiments.methods.strategies import make_strategy
-from secura.experiments.models.base_record import BASE_RECORD
 from secura.experiments.run.choose_rate import with_chosen_rate
 from secura.experiments.run.divided import whole_model
-from secura.experiments.run.folder import write_config
+from secura.experiments.run.folder import begun
 from secura.experiments.run.keep import SteerBudget, certificate_of, choose_scale, part_probe
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
@@ -34,6 +34,7 @@ from secura.experiments.run.saving import result_folder, save_merged, save_resul
 from secura.experiments.run.scaled_back import base_weights, is_adapter_at_every_scale, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.question import Question
+from secura.training.checkpoints import last_good_checkpoint
 from secura.training.processes import divides_weights, from_main_process, is_main_process, process_count, sharding
 from secura.whole_files import write_folder, write_json
 
@@ -88,10 +89,13 @@ def train_and_report(
             run; the message names the checkpoint to go on from.
     """
     run = with_chosen_rate(run, console)
-    folder = run.folder
-    if is_main_process():
-        write_config(folder, run.config)
-        write_json(folder / BASE_RECORD, run.base_record)
+    with begun(run.folder, run.config, run.record, run.base_record, resume=run.resumes):
+        return _train_and_report(run, console, callbacks)
+
+
+def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[TrainerCallback]) -> RunResult:
+    if run.resumes and from_main_process(lambda: last_good_checkpoint(run.folder)) != run.resume_from:
+        raise ConfigError(f"another process has gone on with the run in {run.folder} meanwhile; start again.")
     before = from_main_process(lambda: _asked(run, console, None))
     probe = None if run.config.retention.keep is None else part_probe(before.retention, seed=run.config.training.seed)
     seconds = learn(run, console, callbacks, steer=() if probe is None else probe.steer)
@@ -115,7 +119,7 @@ def train_and_report(
         certificate=certificate,
         training_seconds=seconds,
         saved=saved,
-        report=folder / REPORT_FILE,
+        report=run.folder / REPORT_FILE,
     )
     if is_main_process():
         write_json(result.report, _report(run, result))

@@ -32,7 +32,9 @@ class Culprit:
     """How many models were asked: a bisection asks few."""
 
 
-def bisect_family(folder: Path, family: str, *, below: float = 0.9, questions: int = 200) -> Culprit:
+def bisect_family(
+    folder: Path, family: str, *, below: float = 0.9, questions: int = 200, trust_tasks: bool = False
+) -> Culprit:
     """Find, by halving, the task after which a family of knowledge fell below a share of the base's score.
 
     Halving supposes that what was broken stays broken; a family that recovers in between can
@@ -43,12 +45,18 @@ def bisect_family(folder: Path, family: str, *, below: float = 0.9, questions: i
         family: a family of knowledge.
         below: the limit, as a share of the base model's right answers.
         questions: how many questions of the family are asked of each model, at most.
+        trust_tasks: whether Python files that the folder names as tasks may be run.
 
     Raises:
-        ConfigError: if the sequence has learned nothing yet, or there is no such family.
+        ConfigError: if the sequence has learned nothing yet, there is no such family, a number is out of range, or a
+            stage is not what was sealed.
     """
+    if not 0 < below <= 1:
+        raise ConfigError(f"--below is {below}; it is a share of the base model's score, above 0 and at most 1.")
+    if questions < 1:
+        raise ConfigError(f"--questions is {questions}; it counts questions asked of each model, from 1.")
     silence_libraries()
-    opened = open_sequence(folder)
+    opened = open_sequence(folder, trust_tasks=trust_tasks)
     items = _of_family(opened, family, questions)
     asked: dict[int, float] = {}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from secura.errors import ConfigError
 from secura.evaluation.retention_metrics import ScoreMatrix
 from secura.evaluation.tally import Tally
 from secura.whole_files import write_json
@@ -121,15 +122,28 @@ def write_matrix(folder: Path, matrix: SequenceScores) -> None:
     write_json(folder / MATRIX_FILE, {"tasks": matrix.tasks, "stages": stages})
 
 
+def _score(cell: Any) -> GroupScore:
+    right, nats = cell["right"], cell["nats_per_token"]
+    if set(right) - set("01") or not (nats is None or isinstance(nats, float | int)):
+        raise ValueError("no score")
+    return GroupScore(right=right, nats_per_token=nats)
+
+
 def read_matrix(folder: Path, tasks: Sequence[str]) -> SequenceScores:
-    """Read the file; an empty matrix where there is none yet."""
+    """Read the file; an empty matrix where there is none yet.
+
+    Raises:
+        ConfigError: if it is damaged.
+    """
     matrix = SequenceScores(tasks=list(tasks))
     path = folder / MATRIX_FILE
     if not path.is_file():
         return matrix
-    for stage in json.loads(path.read_text(encoding="utf-8"))["stages"]:
-        matrix.cells[int(stage["stage"])] = {
-            group_from_text(group): GroupScore(right=cell["right"], nats_per_token=cell["nats_per_token"])
-            for group, cell in stage["groups"].items()
-        }
+    try:
+        for stage in json.loads(path.read_text(encoding="utf-8"))["stages"]:
+            matrix.cells[int(stage["stage"])] = {
+                group_from_text(group): _score(cell) for group, cell in stage["groups"].items()
+            }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        raise ConfigError(f"{path} is damaged; delete it, and every stage is scored again.") from problem
     return matrix

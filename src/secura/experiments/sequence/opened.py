@@ -13,6 +13,7 @@ from secura.experiments.sequence.stages import last_whole_stage, stage_folder
 from secura.experiments.settings.layers import load_config_of
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
+from secura.experiments.settings.trusted_tasks import refuse_foreign_tasks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +46,21 @@ class OpenedSequence:
         return tasks_of_folds(stored["saved"]["folds"])
 
 
-def open_sequence(folder: Path) -> OpenedSequence:
-    """Open a sequence; nothing of its model is loaded.
+def open_sequence(folder: Path, *, trust_tasks: bool = False) -> OpenedSequence:
+    """Open a sequence; nothing of its model is loaded, and no task is read.
+
+    Args:
+        folder: of the sequence.
+        trust_tasks: whether its tasks may be read next, where they are Python files.
 
     Raises:
-        ConfigError: if the folder holds none, or a run of one task.
+        ConfigError: if the folder holds none, or a run of one task; or names a Python file that is not trusted.
     """
     if not is_begun(folder):
         raise ConfigError(f"{folder} holds no sequence, for want of {CONFIG_FILE}.")
     check_kind(folder, SequenceConfig)
     config = load_config_of(SequenceConfig, str(folder / CONFIG_FILE), flags={"out": str(folder)})
+    refuse_foreign_tasks(config, folder / CONFIG_FILE, trust=trust_tasks)
     names = ordered_tasks(config)
     last, _ = last_whole_stage(folder, names)
     return OpenedSequence(folder=folder, config=config, names=names, matrix=read_matrix(folder, names), last_stage=last)

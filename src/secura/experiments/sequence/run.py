@@ -16,13 +16,14 @@ from peft import PeftModel
 from rich.console import Console
 
 from secura.adapters import fold
+from secura.errors import ConfigError
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.provenance import provenance
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
-from secura.experiments.models.base_record import BASE_RECORD
-from secura.experiments.run.folder import write_config
+from secura.experiments.run.folder import begun
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun, prepare_run
+from secura.experiments.run.run_record import RUN_RECORD
 from secura.experiments.run.saving import result_folder, save_result
 from secura.experiments.sequence.matrix import SequenceScores, read_matrix, write_matrix
 from secura.experiments.sequence.scores import questions_by_group, score_group
@@ -81,8 +82,14 @@ def run_sequence(sequence: PreparedSequence, console: Console, on_stage: OnStage
             same command goes on with it.
     """
     run = sequence.run
-    write_config(run.folder, run.config)
-    write_json(run.folder / BASE_RECORD, run.base_record)
+    with begun(run.folder, run.config, run.record, run.base_record, resume=run.resumes):
+        return _run_sequence(sequence, console, on_stage)
+
+
+def _run_sequence(sequence: PreparedSequence, console: Console, on_stage: OnStage) -> SequenceScores:
+    run = sequence.run
+    if last_whole_stage(run.folder, run.names)[0] != sequence.first_stage:
+        raise ConfigError(f"another process has gone on with the sequence in {run.folder} meanwhile; start again.")
     matrix = read_matrix(run.folder, run.names)
     for stage in range(len(run.tasks) + 1):
         began = time.monotonic()
@@ -143,6 +150,7 @@ def _learn(run: PreparedRun[SequenceConfig], stage: int, console: Console) -> No
         fold(model, task.name)
 
     def fill(path: Path) -> None:
+        write_json(path / RUN_RECORD, run.record)
         (path / STRATEGY_FOLDER).mkdir()
         strategy.save(path / STRATEGY_FOLDER)
         if isinstance(model, PeftModel) and boundary != "anew":

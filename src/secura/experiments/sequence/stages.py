@@ -6,7 +6,6 @@ after-03-own_things/
 └── seal.json            checksums of all of it, written before the folder gets its name
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from secura.continual.strategy import Strategy
+from secura.errors import ConfigError
 from secura.evaluation.scoring import Model, context_length
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
@@ -22,6 +22,7 @@ from secura.experiments.models.base_record import base_fingerprint, check_base
 from secura.experiments.models.loading import load_model, model_source
 from secura.experiments.run.rows import calibration_texts, longest_row
 from secura.experiments.settings.sequence import SequenceConfig
+from secura.file_names import file_name
 from secura.training.checkpoint_seal import seal, seal_holds
 from secura.whole_files import write_folder
 
@@ -49,6 +50,9 @@ def load_stage(config: SequenceConfig, out: Path, stage: int) -> Stage:
         config: of the sequence, its tasks in the order they are learned.
         out: folder of the sequence.
         stage: how many tasks have been learned.
+
+    Raises:
+        ConfigError: if the stage is not what was sealed.
     """
     assert config.tasks is not None
     method, seed = config.method, config.training.seed
@@ -56,6 +60,8 @@ def load_stage(config: SequenceConfig, out: Path, stage: int) -> Stage:
     folder = stage_folder(out, stage, config.tasks[stage - 1]) if stage else None
     whole = None if folder is None else folder / MODEL_FOLDER
     if folder is not None:
+        if not seal_holds(folder):
+            raise ConfigError(f"{folder} is damaged or was changed, so nothing of it is used; put it back as it was.")
         strategy.load(folder / STRATEGY_FOLDER)
     merged = whole is not None and whole.is_dir()
     path = str(whole) if merged else config.model.path
@@ -82,12 +88,17 @@ def load_served(config: SequenceConfig, out: Path, stage: int) -> Stage:
 
 def stage_folder(out: Path, stage: int, task: str) -> Path:
     """Where the model after a task lies; stages count from 1."""
-    return out / f"after-{stage:02d}-{_file_name(task)}"
+    return out / f"after-{_numbered_name(stage, task)}"
 
 
 def task_folder(out: Path, stage: int, task: str) -> Path:
     """Where a task's own checkpoints and log lie."""
-    return out / f"task-{stage:02d}-{_file_name(task)}"
+    return out / f"task-{_numbered_name(stage, task)}"
+
+
+def undone_folder(out: Path, stage: int, task: str) -> Path:
+    """Where the last model lies once a task, that of a stage, has been taken out of it."""
+    return out / f"without-{_numbered_name(stage, task)}"
 
 
 def write_stage(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -113,5 +124,5 @@ def last_whole_stage(out: Path, tasks: Sequence[str]) -> tuple[int, list[str]]:
     return 0, damaged
 
 
-def _file_name(task: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", Path(task).stem if "/" in task else task)
+def _numbered_name(stage: int, task: str) -> str:
+    return f"{stage:02d}-{file_name(Path(task).stem if '/' in task else task)}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secura.adapters import undo
-from secura.errors import ConfigError
+from secura.errors import ConfigError, FoldError
 from secura.experiments.files import ADAPTER_FOLDER
 from secura.experiments.models.base_record import read_base_record
 from secura.experiments.run.rows import fit_task, read_rows, retention_of
@@ -12,7 +12,8 @@ from secura.experiments.run.saving import save_result
 from secura.experiments.sequence.matrix import GroupScore, QuestionGroup
 from secura.experiments.sequence.opened import open_sequence
 from secura.experiments.sequence.scores import questions_by_group, score_groups
-from secura.experiments.sequence.stages import load_served
+from secura.experiments.sequence.stages import load_served, undone_folder
+from secura.one_writer import one_writer
 from secura.training.library_output import silence_libraries
 from secura.whole_files import write_folder
 
@@ -31,7 +32,7 @@ class Undone:
     """Scores without the task's change."""
 
 
-def undo_task(folder: Path, task: str) -> Undone:
+def undo_task(folder: Path, task: str, *, trust_tasks: bool = False) -> Undone:
     """Take a task's change out of the last model, score the result, and save its adapter beside the sequence.
 
     Raises:
@@ -39,7 +40,7 @@ def undo_task(folder: Path, task: str) -> Undone:
         FoldError: if the task was not folded, naming those that were.
     """
     silence_libraries()
-    opened = open_sequence(folder)
+    opened = open_sequence(folder, trust_tasks=trust_tasks)
     config, last = opened.config, opened.last_stage
     if not last:
         raise ConfigError(f"the sequence in {folder} has not finished a task yet, so there is nothing to take out.")
@@ -48,6 +49,8 @@ def undo_task(folder: Path, task: str) -> Undone:
             f"the sequence in {folder} was learned with method.boundary {config.method.boundary}, so its tasks lie in "
             "one adapter and cannot be told apart; learn it with method.boundary fold."
         )
+    if task not in opened.ledger or task not in opened.names:
+        raise FoldError(f"task {task!r} was never folded; folded so far: {', '.join(opened.ledger)}.")
     served = load_served(config, folder, last)
     undo(served.model, task)
     tests = {
@@ -56,10 +59,11 @@ def undo_task(folder: Path, task: str) -> Undone:
     }
     asked = tests if config.score_unseen else {name: tests[name] for name in opened.names[:last]}
     after = score_groups(served, questions_by_group(asked, retention_of(config)), config.scoring)
-    saved = folder / f"without-{task}"
+    saved = undone_folder(folder, 1 + opened.names.index(task), task)
 
     def fill(path: Path) -> None:
         save_result(path / ADAPTER_FOLDER, served.model, served.tokenizer, record=read_base_record(folder))
 
-    write_folder(saved, fill)
+    with one_writer(folder):
+        write_folder(saved, fill)
     return Undone(task=task, saved=saved / ADAPTER_FOLDER, before=opened.matrix.cells.get(last, {}), after=after)

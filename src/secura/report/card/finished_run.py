@@ -9,8 +9,7 @@ from typing import Any
 
 from secura.errors import DataError
 from secura.evaluation.tally import Tally, together
-from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
-from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD, MODEL_FOLDER, REPORT_FILE
 from secura.experiments.run.certified import stored_certificate
 from secura.experiments.sequence.matrix import QuestionGroup, read_matrix
 from secura.experiments.sequence.run import SUMMARY_FILE

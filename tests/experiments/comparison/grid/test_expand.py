@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,15 @@ def test_a_stored_run_that_was_changed_by_hand_is_refused(tmp_path: Path) -> Non
     path.write_text(path.read_text().replace('"steps": 3', '"steps": 4'))
     with pytest.raises(DataError, match="changed by hand"):
         read_declaration(path)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a\n", "g" * 240, ""])
+def test_a_grid_whose_name_is_no_folder_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="folder is called so"):
+        load_grid(_file(tmp_path), [f"name={json.dumps(name)}"])
+
+
+def test_a_run_of_long_names_has_a_name_that_a_file_can_have(tmp_path: Path) -> None:
+    methods = [{"name": "lora", "label": "l" * 240}]
+    (run,) = runs_of_grid(load_grid(_file(tmp_path, methods=methods, tasks=["own_things"], seeds=[0])))
+    (tmp_path / f"{run.name}.json.partial").touch()

@@ -94,6 +94,39 @@ def test_an_answer_is_written_as_csv_and_as_parquet(folder: Path) -> None:
         tables.export("select 1", folder / "table.xlsx")
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_text('{secret}')",
+        "select * from '{secret}'",
+        "select * from glob('{folder}/*')",
+        "copy runs to '{folder}/out.csv'",
+        "attach '{folder}/other.db'",
+        "install httpfs",
+        "export database '{folder}/all'",
+        "set enable_external_access = true",
+        "set lock_configuration = false",
+        "reset enable_external_access",
+        "select * from records",
+    ],
+)
+def test_a_query_reaches_no_file_and_no_setting(sql: str, folder: Path) -> None:
+    (folder / "secret.csv").write_text("a\n1\n")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(ConfigError, match=r"^--sql: "):
+        Tables(folder).query(sql.format(secret=folder / "secret.csv", folder=folder))
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("way", ["query", "export"])
+def test_a_query_that_does_not_end_is_stopped(way: str, folder: Path) -> None:
+    endless = "with recursive n as (select 1 as a union all select a + 1 from n) select count(*) from n where a < 0"
+    tables = Tables(folder, seconds=0.2)
+    with pytest.raises(ConfigError, match=r"no answer within 0\.2 seconds"):
+        tables.query(endless) if way == "query" else tables.export(endless, folder / "all.csv")
+    assert tables.query("select 1").rows == [(1,)]
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no run"):
         Tables(tmp_path)

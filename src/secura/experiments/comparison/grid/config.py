@@ -24,6 +24,7 @@ from secura.errors import ConfigError
 from secura.experiments.settings.layers import assign, config_from, read_yaml, yaml_assignment
 from secura.experiments.settings.run import RunConfig, Section
 from secura.experiments.settings.sequence import SequenceConfig
+from secura.file_names import file_name
 from secura.tasks.finding import find_tasks
 
 Kind = Literal["train", "sequence"]
@@ -109,7 +110,7 @@ class CurveConfig(Section):
 class GridConfig(Section):
     """A grid of runs."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str
     """Name of the grid, and of its folder."""
     kind: Kind = "train"
     """train for one task a run, sequence for tasks one after the other."""
@@ -176,6 +177,7 @@ def load_grid(file: Path, assignments: Sequence[str] = ()) -> GridConfig:
         assign(values, *yaml_assignment(assignment))
     try:
         grid = config_from(GridConfig, values)
+        check_grid_name(grid.name)
         _check_shape(grid)
         _check_conditions(grid)
         if grid.curve is not None:
@@ -185,6 +187,16 @@ def load_grid(file: Path, assignments: Sequence[str] = ()) -> GridConfig:
     except ConfigError as problem:
         raise ConfigError(f"{file}: {problem}") from problem
     return grid
+
+
+def check_grid_name(name: str) -> None:
+    """Refuse a name that cannot be that of a folder.
+
+    Raises:
+        ConfigError: with one that could.
+    """
+    if name != file_name(name):
+        raise ConfigError(f"name is {name[:100]!r}, but a grid's folder is called so; try {file_name(name)!r}.")
 
 
 def _read_with_includes(file: Path, includers: tuple[Path, ...]) -> Settings:

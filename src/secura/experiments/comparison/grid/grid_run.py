@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from secura.experiments.comparison.grid.config import Kind, Measure
+from secura.file_names import file_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +67,8 @@ class GridRun:
             deciding["curve"] = self.curve
         canonical = json.dumps(deciding, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         checksum = hashlib.sha256(canonical.encode()).hexdigest()[:10]
-        return "-".join([_file_name(self.label), _file_name(self.task), str(self.seed), checksum])
+        return "-".join([_without_dashes(self.label), _without_dashes(self.task), str(self.seed), checksum])
 
 
-def _file_name(text: str) -> str:
-    return re.sub(r"[^\w.]+", "_", text).strip("_") or "run"
+def _without_dashes(text: str) -> str:
+    return file_name(re.sub(r"[^\w.]+", "_", text).strip("_") or "run")

@@ -7,13 +7,17 @@ gradient_norms  name, step, norm
 spectra         name, layer, place, before, after
 """
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import duckdb
 import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
 
 from secura.errors import ConfigError, DataError
 from secura.experiments.comparison.query.flat_rows import COLUMNS, flat_rows
@@ -37,7 +41,18 @@ _TABLES: dict[str, dict[str, str]] = {
     "gradient_norms": {"name": "VARCHAR", "step": "BIGINT", "norm": "DOUBLE"},
     "spectra": {"name": "VARCHAR", "layer": "VARCHAR", "place": "BIGINT", "before": "DOUBLE", "after": "DOUBLE"},
 }
-_EXPORTS = {".csv": "format csv, header", ".parquet": "format parquet"}
+_EXPORTS: dict[str, Callable[[pyarrow.Table, BinaryIO], object]] = {
+    ".csv": pyarrow.csv.write_csv,
+    ".parquet": pyarrow.parquet.write_table,
+}
+_LOCKED = (
+    "enable_external_access = false",
+    "python_enable_replacements = false",
+    "memory_limit = '1GB'",
+    "lock_configuration = true",
+)
+_SECONDS = 60.0
+"""A query over the few rows of a comparison takes milliseconds; one that takes longer will not end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +68,12 @@ class Answer:
 class Tables:
     """The tables of one comparison."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, seconds: float = _SECONDS) -> None:
         """Read every record of a folder.
+
+        Args:
+            folder: folder of a comparison.
+            seconds: the longest that a query may take.
 
         Raises:
             DataError: if there is no such folder, or nothing in it.
@@ -63,29 +82,46 @@ class Tables:
         rows = flat_rows(folder, records)
         if not rows:
             raise DataError(f"{folder} holds no run of a comparison; name the folder given to secura compare --out.")
+        self.seconds = seconds
         self._connection = duckdb.connect()
         self._add("runs", COLUMNS, rows)
         for name, columns in _TABLES.items():
             found = [dict(zip(columns, values, strict=True)) for values in _ROWS[name](records)]
             self._add(name, columns, found)
+        # A query may come from a page or a colleague: it sees these tables, and no file or address.
+        for setting in _LOCKED:
+            self._connection.execute(f"set {setting}")
 
     def _add(self, name: str, columns: Any, rows: list[dict[str, Any]]) -> None:
         schema = pyarrow.schema([(column, _TYPES[kind]) for column, kind in columns.items()])
         self._connection.register(f"{name}_rows", pyarrow.Table.from_pylist(rows, schema=schema))
         self._connection.execute(f"create table {name} as select * from {name}_rows")
+        self._connection.unregister(f"{name}_rows")
 
     def query(self, sql: str) -> Answer:
         """Answer a query.
 
         Raises:
-            ConfigError: if it is not SQL, or names what is not there; one line.
+            ConfigError: if it is not SQL, names what is not there or may not be read, or takes too long; one line.
         """
-        try:
+        with self._within_limits():
             result = self._connection.execute(sql)
             columns = [column[0] for column in result.description or ()]
             return Answer(columns=columns, rows=result.fetchall() if columns else [])
-        except duckdb.Error as problem:
+
+    @contextmanager
+    def _within_limits(self) -> Iterator[None]:
+        clock = threading.Timer(self.seconds, self._connection.interrupt)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield
+        except duckdb.InterruptException as problem:
+            raise ConfigError(f"--sql: no answer within {self.seconds:g} seconds; ask for less.") from problem
+        except (duckdb.Error, RecursionError) as problem:
             raise ConfigError(f"--sql: {' '.join(str(problem).split())}") from problem
+        finally:
+            clock.cancel()
 
     def export(self, sql: str, path: Path) -> None:
         """Write what a query comes to into a file; what kind of file, its name tells.
@@ -97,10 +133,15 @@ class Tables:
         if path.suffix not in _EXPORTS:
             raise ConfigError(f"{path}: a table is written as .csv or .parquet; let the name end in one of them.")
         partial = path.with_name(path.name + ".partial")
-        place = str(partial).replace("'", "''")
+        with self._within_limits():
+            result = self._connection.sql(sql)
+            if result is None:
+                raise ConfigError("--sql: the query gives no rows to write; let it be a select.")
+            table = result.to_arrow_table()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.query(f"copy ({sql.rstrip().rstrip(';')}) to '{place}' ({_EXPORTS[path.suffix]})")
+            with partial.open("wb") as file:
+                _EXPORTS[path.suffix](table, file)
             partial.replace(path)
         except OSError as problem:
             raise ConfigError(f"{path} cannot be written: {problem.strerror}.") from problem

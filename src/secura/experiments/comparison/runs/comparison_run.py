@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from secura.errors import DataError
+from secura.experiments.comparison.grid.config import check_grid_name
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.record_files import read_record, record_path
 from secura.whole_files import write_json
@@ -83,6 +84,7 @@ def read_declaration(path: Path) -> ComparisonRun:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         declared = GridRun(**{**stored, "measure": tuple(stored["measure"])})
+        check_grid_name(declared.grid)
         name = declared.name
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as problem:
         raise DataError(f"{path} is not a run of a grid: {problem}.") from problem

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from secura.errors import DataError
 from secura.evaluation.tally import Tally
 from secura.experiments.comparison.runs.record import RunRecord
+from secura.file_names import file_name
 from secura.whole_files import write_json
 
 RESULTS_FOLDER = "results"
@@ -39,9 +40,13 @@ _MEMORY = {"max": "peak_memory_mb", "reserved_avg": "mean_memory_mb", "reserved_
 _RECORD = TypeAdapter(RunRecord)
 
 
+_RUN_NAME_BYTES = 200
+"""Room for all that `GridRun.name` is made of."""
+
+
 def record_path(folder: Path, grid: str, name: str) -> Path:
-    """Where the record of a run lies."""
-    return folder / grid / RESULTS_FOLDER / f"{name}.json"
+    """Where the record of a run lies; both names may come out of a file."""
+    return folder / file_name(grid) / RESULTS_FOLDER / f"{file_name(name, at_most=_RUN_NAME_BYTES)}.json"
 
 
 def write_record(folder: Path, record: RunRecord) -> Path:
@@ -260,7 +265,7 @@ def _of_peft(
     experiment = run["experiment_name"]
     task = "+".join(meta["dataset_info"])
     return {
-        "name": f"peft-{experiment.replace('/', '--')}",
+        "name": file_name(f"peft-{experiment.replace('/', '--')}", at_most=_RUN_NAME_BYTES),
         "grid": PEFT_GRID,
         "label": experiment,
         "task": "MetaMathQA" if task == "metamath+gsm8k" else task,

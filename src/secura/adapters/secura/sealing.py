@@ -1,0 +1,230 @@
+"""The seal of a saved adapter: what it held when it was saved, so that nothing else is loaded in its name.
+
+Every tensor has a digest of its type, its shape and its bits. One digest of all of these, and of the settings that
+decide what the layers compute, lies in the weights file; adapter_config.json holds it too, with each part, so that
+what differs can be named. It tells damage and mix-ups apart from what was saved; it is no signature.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from secura.errors import ConfigError
+
+SEALED_SETTINGS = (
+    "change",
+    "norm",
+    "reference",
+    "fold",
+    "r",
+    "inner_r",
+    "tau",
+    "floor",
+    "scale",
+    "alpha",
+    "output_bias",
+    "rank_pattern",
+    "alpha_pattern",
+)
+"""What decides, beside its tensors and its base, what an adapter computes."""
+
+_DIGITS = 32
+"""Hexadecimal digits kept of each SHA-256."""
+_FOLD_KEY = re.compile(r"\d{1,9}:[^.]+")
+_INDICES = re.compile(r"\d{1,9}( \d{1,9})*")
+_FINGERPRINT = re.compile(r"-?\d{1,20}( -?\d{1,20}){3}")
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """Type, shape, and a digest of the bits."""
+    raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    bits = hashlib.sha256(raw.data).hexdigest()[:_DIGITS]
+    return f"{str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))} {bits}"
+
+
+def can_be_sealed(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether this process holds each tensor whole."""
+    return not any(tensor.is_meta or isinstance(tensor, DTensor) for tensor in tensors.values())
+
+
+def make_seal(settings: Mapping[str, Any], tensors: Mapping[str, str], state: Mapping[str, Any]) -> dict[str, Any]:
+    """What `saved["seal"]` holds.
+
+    Args:
+        settings: the values of `SEALED_SETTINGS`.
+        tensors: the digest of each tensor, by its key.
+        state: the rest of `saved`, its layers and folds.
+    """
+    whole = whole_digest(settings, tensors)
+    return {"settings": settings, "tensors": tensors, "whole": whole, "state": _digest([whole, state])}
+
+
+def whole_digest(settings: Mapping[str, Any], tensors: Mapping[str, str]) -> str:
+    """The digest that the weights file holds too."""
+    return _digest([settings, sorted(tensors.items())])
+
+
+def sealed_settings(config: Any) -> dict[str, Any]:
+    """The settings of a config that are sealed, as JSON gives them back."""
+    return json.loads(json.dumps({name: getattr(config, name) for name in SEALED_SETTINGS}, allow_nan=False))
+
+
+def check_config_seal(config: Any) -> None:
+    """Refuse a config that is not the one that was saved, before anything is built from it.
+
+    Raises:
+        ConfigError: naming the first thing that differs.
+    """
+    saved, seal = config.saved, config.saved["seal"]
+    for name, value in sealed_settings(config).items():
+        if _canonical(seal["settings"].get(name)) != _canonical(value):
+            raise ConfigError(
+                f"adapter_config.json says {name} is {value!r}, but the adapter was saved with "
+                f"{seal['settings'].get(name)!r}; take the file as it was saved."
+            )
+    state = {name: value for name, value in saved.items() if name != "seal"}
+    whole = whole_digest(seal["settings"], seal["tensors"])
+    if whole != seal["whole"] or _digest([whole, state]) != seal["state"]:
+        raise ConfigError(
+            "`saved` in adapter_config.json, its layers, folds, indices or digests, is not what was saved; take the "
+            "file as it was saved."
+        )
+
+
+def check_tensors(
+    settings: Mapping[str, Any], tensors: Mapping[str, str], whole: str, seal: dict[str, Any] | None
+) -> None:
+    """Refuse tensors that are not those that were sealed.
+
+    Args:
+        settings: the settings of the adapter they are loaded into.
+        tensors: the digest of each, by its key.
+        whole: the digest that came with them.
+        seal: the seal in the config that came with them, where one did.
+
+    Raises:
+        ConfigError: naming the first thing that differs.
+    """
+    if seal is not None:
+        for key in (*seal["tensors"], *tensors):
+            if tensors.get(key) != seal["tensors"].get(key):
+                raise ConfigError(_differs(key, tensors.get(key), seal["tensors"].get(key)))
+        if seal["whole"] != whole:
+            raise ConfigError("the adapter's weights and its adapter_config.json were not saved together.")
+    if whole != whole_digest(settings, tensors):
+        raise ConfigError(
+            "the adapter's tensors are not those that were saved, or were saved under other settings; take the files "
+            "as they were saved."
+        )
+
+
+def _differs(key: str, found: str | None, sealed: str | None) -> str:
+    if found is None:
+        return f"the adapter was saved with {key}, which its weights file lacks; take the file as it was saved."
+    if sealed is None:
+        return f"the adapter's weights file holds {key}, with which it was not saved; take the file as it was saved."
+    (found_type, found_shape, _), (type_, shape, _) = found.split(" "), sealed.split(" ")
+    if (found_type, found_shape) != (type_, shape):
+        was = f"was saved as {type_} of {shape or 'no dimension'}, and is {found_type} of {found_shape}"
+        return f"{key} in the adapter {was}; take the file as it was saved."
+    return f"{key} in the adapter is not what was saved; take the file as it was saved."
+
+
+def check_saved(saved: object) -> None:
+    """Refuse a `saved` that is not of the form in which adapters are saved.
+
+    Raises:
+        ConfigError: naming the part.
+    """
+    if not isinstance(saved, dict):
+        raise _malformed("saved", saved, "an object")
+    unknown = set(saved) - {"layers", "folds", "seal"}
+    if unknown:
+        raise _malformed("saved", sorted(map(str, unknown))[0], "layers, folds and seal")
+    layers, folds, seal = saved.get("layers", {}), saved.get("folds", []), saved.get("seal")
+    if not isinstance(layers, dict):
+        raise _malformed("saved.layers", layers, "an object")
+    for name, record in layers.items():
+        _check_layer(f"saved.layers[{str(name)[:100]!r}]", record)
+    if not isinstance(folds, list) or not all(isinstance(key, str) and _FOLD_KEY.fullmatch(key) for key in folds):
+        raise _malformed("saved.folds", folds, "a list of numbered tasks")
+    if len(set(folds)) < len(folds):
+        raise _malformed("saved.folds", folds, "a list without repeats")
+    if seal is not None:
+        _check_seal_form(seal)
+
+
+def _check_layer(place: str, record: object) -> None:
+    if not isinstance(record, dict):
+        raise _malformed(place, record, "an object")
+    for name, value in record.items():
+        form = {"columns": _INDICES, "rows": _INDICES, "fingerprint": _FINGERPRINT}.get(str(name))
+        if not isinstance(value, str) or (form is not None and not form.fullmatch(value)):
+            raise _malformed(f"{place}.{name}", value, "numbers in a text")
+        if name == "fingerprint" and any(abs(int(part)) >= 2**63 for part in value.split()):
+            raise _malformed(f"{place}.{name}", value, "numbers of 64 bits")
+        if name == "scale" and not _is_scale(value):
+            raise _malformed(f"{place}.{name}", value, "a finite number in a text")
+        if form is None and name != "scale":
+            raise _malformed(place, name, "columns, rows, fingerprint and scale")
+
+
+def _is_scale(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _check_seal_form(seal: object) -> None:
+    if not isinstance(seal, dict) or set(seal) != {"settings", "tensors", "whole", "state"}:
+        raise _malformed("saved.seal", seal, "settings, tensors, whole and state")
+    for name, kind in (("settings", dict), ("tensors", dict), ("whole", str), ("state", str)):
+        if not isinstance(seal[name], kind):
+            raise _malformed(f"saved.seal.{name}", seal[name], "an object" if kind is dict else "a text")
+    for key, digest in seal["tensors"].items():
+        if not isinstance(digest, str) or digest.count(" ") != 2:
+            raise _malformed(f"saved.seal.tensors[{key[:100]!r}]", digest, "a type, a shape and a digest")
+
+
+def _malformed(place: str, value: object, wanted: str) -> ConfigError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    return ConfigError(f"{place} in adapter_config.json is {shown}, not {wanted}; take the file as it was saved.")
+
+
+def refuse_non_finite(key: str, tensor: Tensor) -> None:
+    """Refuse a tensor with NaN or infinity.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
+        raise ConfigError(f"{key} in the adapter holds NaN or infinity, so its outputs would mean nothing.")
+
+
+def seal_as_tensor(whole: str) -> Tensor:
+    """The digest as the weights file holds it, uint8, shape (16,)."""
+    return torch.tensor(list(bytes.fromhex(whole)), dtype=torch.uint8)
+
+
+def seal_from_tensor(tensor: Tensor) -> str:
+    """The inverse of `seal_as_tensor`."""
+    return bytes(int(part) & 255 for part in tensor.flatten().tolist()).hex()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:_DIGITS]

@@ -1,0 +1,50 @@
+"""One process at a time writes into a folder: two that mix would leave the result of neither."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from secura.errors import ConfigError
+
+LOCK_FILE = ".lock"
+"""Held while a folder is written to. It stays there, since a process that waits for it may have it open."""
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[None]:
+    """Make a folder and be the only one that writes into it; one that is left empty is removed again.
+
+    The lock ends with its process, however that ends.
+
+    Raises:
+        ConfigError: if another process holds the folder, or nothing can be written there.
+    """
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as problem:
+        raise ConfigError(
+            f"another process is writing into {folder}; wait until it has ended, or name another folder with --out."
+        ) from problem
+    except (OSError, NotImplementedError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "its file system knows no locks"
+        raise ConfigError(f"{folder} cannot be written to: {reason}; name another folder with --out.") from problem
+    try:
+        yield
+    finally:
+        if new and os.listdir(folder) == [LOCK_FILE]:
+            (folder / LOCK_FILE).unlink()
+            with suppress(OSError):
+                for each in new:
+                    each.rmdir()
+        lock.release()
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is empty, but for the lock of one who is about to write into it."""
+    return all(path.name == LOCK_FILE for path in folder.iterdir())

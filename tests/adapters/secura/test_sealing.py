@@ -1,0 +1,130 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapted_models import adapted, llama, llama_config, logits, saved_adapter
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from secura.adapters import SecuraConfig, fold
+from secura.errors import ConfigError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+Q = "base_model.model.model.layers.0.self_attn.q_proj.secura_"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    model = adapted(llama(), llama_config())
+    fold(model, "one")
+    fold(model, "two")
+    return saved_adapter(model, tmp_path / "saved")
+
+
+def change_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    change(config)
+    (folder / CONFIG).write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda config: config.update(tau=0.9), "says tau is 0.9, but the adapter was saved with 0.3"),
+        (lambda config: config.update(norm="none"), "says norm is 'none'"),
+        (lambda config: config.update(target_modules=["q_proj"]), "v_proj was among those"),
+        (lambda config: config["saved"]["folds"].reverse(), "is not what was saved"),
+        (lambda config: config["saved"]["layers"].popitem(), "is not what was saved"),
+        (lambda config: config["saved"].pop("seal"), "the seal was taken out of the adapter's adapter_config.json"),
+        (lambda config: config.update(saved=[]), r"saved in adapter_config.json is \[\], not an object"),
+    ],
+)
+def test_a_config_that_was_changed_is_refused_by_what_differs(
+    change: Callable[[dict[str, Any]], object], says: str, folder: Path
+) -> None:
+    change_config(folder, change)
+    with pytest.raises(ConfigError, match=says):
+        PeftModel.from_pretrained(llama(), str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda found: found.pop(Q + "change.outer"), "lacks .*q_proj.secura_change.outer"),
+        (lambda found: found.update({Q + "more": torch.ones(2)}), "holds .*secura_more, with which it was not saved"),
+        (lambda found: found.update({"base_model.model.lm_head.weight": torch.ones(2)}), "no tensor of its own"),
+        (lambda found: found.update({Q + "change.inner": found[Q + "change.inner"].half()}), "and is float16 of"),
+        (lambda found: found[Q + "change.inner"].neg_(), "secura_change.inner in the adapter is not what was saved"),
+        (lambda found: found[Q + "change.inner"].fill_(torch.nan), "holds NaN or infinity"),
+        (lambda found: found.pop(Q + "seal"), "the seal was taken out of the adapter's weights file"),
+    ],
+)
+def test_tensors_that_were_changed_are_refused_by_name(
+    change: Callable[[dict[str, torch.Tensor]], object], says: str, folder: Path
+) -> None:
+    found = load_file(folder / WEIGHTS)
+    change(found)
+    save_file(found, folder / WEIGHTS)
+    with pytest.raises(ConfigError, match=says):
+        PeftModel.from_pretrained(llama(), str(folder))
+
+
+@pytest.mark.parametrize("key", [Q + "change.inner", Q.replace("secura_", "base_layer.weight")])
+def test_what_a_loader_without_hooks_has_loaded_is_looked_at_before_it_is_used(key: str, folder: Path) -> None:
+    found = load_file(folder / WEIGHTS)
+    found[key] = torch.ones_like(found[key]) if key in found else torch.ones(32, 32)
+    save_file(found, folder / WEIGHTS)
+    model = llama()
+    model.load_adapter(str(folder))
+    with pytest.raises(ConfigError, match=r"not what was saved|changed a weight of the base model itself"):
+        logits(model)
+
+
+def test_an_adapter_without_a_seal_loads_with_a_warning(folder: Path) -> None:
+    expected = logits(PeftModel.from_pretrained(llama(), str(folder)).eval())
+    found = load_file(folder / WEIGHTS)
+    del found[Q + "seal"]
+    save_file(found, folder / WEIGHTS)
+    change_config(folder, lambda config: config["saved"].pop("seal"))
+    with pytest.warns(UserWarning, match="was saved without a seal"):
+        model = PeftModel.from_pretrained(llama(), str(folder)).eval()
+    assert torch.equal(logits(model), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tau": float("inf")},
+        {"tau": float("nan")},
+        {"tau": True},
+        {"floor": float("nan")},
+        {"alpha": float("inf")},
+        {"alpha_pattern": {"q_proj": float("nan")}},
+        {"rank_pattern": {"(.*)*": 2}},
+        {"target_modules": r"(.*)*_proj"},
+        {"target_modules": r"(a+)+$"},
+        {"target_modules": "((("},
+        {"target_modules": [1]},
+        {"exclude_modules": ".*" * 9},
+        {"saved": {"layers": {"x": {"columns": "a b"}}}},
+        {"saved": {"folds": ["x"]}},
+    ],
+)
+def test_a_config_that_cannot_work_is_refused_in_a_sentence(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(settings))}"):
+        SecuraConfig(**settings)
+
+
+def test_an_inner_rank_that_no_layer_needs_is_refused_before_it_is_allocated() -> None:
+    with pytest.raises(ConfigError, match="inner_r is 200000000, but layer"):
+        adapted(llama(), llama_config(inner_r=200_000_000))
+
+
+def test_a_key_that_stands_twice_is_refused(folder: Path) -> None:
+    text = (folder / CONFIG).read_text().rstrip()
+    (folder / CONFIG).write_text(text[:-1].rstrip() + ', "tau": 0.9}')
+    with pytest.raises(ConfigError, match="'tau' stands in it twice"):
+        PeftModel.from_pretrained(llama(), str(folder))
