@@ -18,6 +18,7 @@ from secura.cli.card import card
 from secura.cli.compare import app as compare
 from secura.cli.evaluate import evaluate
 from secura.cli.exit_codes import DONE, FAILED, USAGE
+from secura.cli.export import export
 from secura.cli.forget import forget
 from secura.cli.helpful_group import HelpfulGroup
 from secura.cli.report import report
@@ -44,6 +45,7 @@ app.add_typer(sequence, name="sequence")
 app.add_typer(compare, name="compare")
 app.command()(report)
 app.command()(card)
+app.command()(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secura.cli.names import names_in
 from secura.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def forget(
     settings = ForgetSettings(
         base=base,
         tuned=tuned,
-        tasks=tuple(name.strip() for each in tasks or () for name in each.split(",") if name.strip()),
+        tasks=names_in(tasks),
         retain=retain,
         data=data_dir,
         count=count,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import PeftModel
@@ -56,6 +57,8 @@ class ModelPair:
     """Folder or hub id of the base; None is the bundled model."""
     tuned_path: str
     """Folder of an adapter or of a model, or hub id of a model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What the weights are loaded as; auto is as they are stored."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about the two."""
     _held: tuple[str, PreTrainedModel, PreTrainedTokenizerBase, BaseFingerprint] | None = None
@@ -105,6 +108,16 @@ class ModelPair:
         with merged_for_scoring(adapted) as merged:
             yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact, merged=merged)
 
+    @contextmanager
+    def unmerged(self) -> Iterator[ReadyModel]:
+        """The tuned model, an adapter beside the weights as it was trained."""
+        if not self.is_adapter:
+            with self.tuned() as ready:
+                yield ready
+            return
+        adapted, tokenizer, fingerprint = self._adapter_on_base()
+        yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact)
+
     def _adapter_on_base(self) -> tuple[PeftModel, PreTrainedTokenizerBase, BaseFingerprint]:
         """The base with the adapter on it, from the start: an adapter that does not fit costs no compute."""
         model, tokenizer, fingerprint = self._load("base", self.base_path)
@@ -118,7 +131,7 @@ class ModelPair:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            model, tokenizer = load_model(ModelConfig(path=path))
+            model, tokenizer = load_model(ModelConfig(path=path, dtype=self.dtype))
             self._held = (which, model, tokenizer, base_fingerprint(model))
         return self._held[1:]
 
