@@ -24,6 +24,7 @@ from secura.cli.helpful_group import HelpfulGroup
 from secura.cli.report import report
 from secura.cli.sequence import app as sequence
 from secura.cli.train import train
+from secura.cli.verify_export import verify_export
 from secura.errors import InputError, SecuraError
 
 _CTRL_C = 130
@@ -46,6 +47,7 @@ app.add_typer(compare, name="compare")
 app.command()(report)
 app.command()(card)
 app.command()(export)
+app.command("verify-export")(verify_export)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

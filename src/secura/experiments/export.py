@@ -305,7 +305,8 @@ def _write_lora(
             else:
                 for file in trial.iterdir():
                     (folder / file.name).write_bytes(file.read_bytes())
-                write_json(folder / BASE_RECORD, _base_record(pair))
+                if (own_record := read_json(Path(pair.tuned_path) / BASE_RECORD)) is not None:
+                    write_json(folder / BASE_RECORD, own_record)
             write_json(folder / EXPORT_FILE, record)
 
         write_folder(result.folder, fill)
@@ -367,11 +368,6 @@ def _check_base(model: PreTrainedModel | PeftModel) -> None:
             "the base is stored in fewer bits than it computes in, so an export would carry its rounding; name the "
             "base in 16 or 32 bits with --base."
         )
-
-
-def _base_record(pair: ModelPair) -> dict[str, Any]:
-    file = Path(pair.tuned_path) / BASE_RECORD
-    return read_json(file) or {"model": pair.base_path or BUNDLED}
 
 
 def _record(
