@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from adapted_models import adapted as under_adapter
 from adapted_models import llama, llama_config, logits, moved
 from exported_models import DTYPES, base_of, prompts, targets_of, tuned
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.conversion import convert_to_lora
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.testing import assert_close
@@ -175,3 +177,12 @@ with torch.no_grad():
     assert done.returncode == 0, done.stderr
     answered = load_file(str(tmp_path / "answered.safetensors"))["logits"]
     assert torch.equal(answered, logits(model, ids))
+
+
+def test_pefts_own_conversion_warns_where_a_low_rank_loses_part_of_the_change() -> None:
+    with pytest.warns(UserWarning, match="secura export --to lora"):
+        convert_to_lora(tuned("llama", norm="bounded"), rank=4)
+    exact = tuned("llama", norm="none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        convert_to_lora(exact, rank=4)

@@ -15,7 +15,9 @@ import typer
 
 from secura.cli import processes
 from secura.cli.card import card
+from secura.cli.chat import chat, generate
 from secura.cli.compare import app as compare
+from secura.cli.doctor import doctor
 from secura.cli.evaluate import evaluate
 from secura.cli.exit_codes import DONE, FAILED, USAGE
 from secura.cli.export import export
@@ -48,6 +50,9 @@ app.command()(report)
 app.command()(card)
 app.command()(export)
 app.command("verify-export")(verify_export)
+app.command()(chat)
+app.command()(generate)
+app.command()(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -268,8 +268,15 @@ class SecuraLayer(BaseTunerLayer):
             return ThinFactors(torch.cat([fold.left for fold in folds], 1), torch.cat([fold.right for fold in folds]))
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Whether W' - W0 exists as a matrix that a LoRA can approximate."""
-        return self.secura_settings[adapter_name].norm != "released"
+        """Whether W' - W0 exists as a matrix that a LoRA can approximate; a word where a low rank loses part of it."""
+        norm = self.secura_settings[adapter_name].norm
+        if norm != "released" and self.low_rank_change(adapter_name) is None:
+            warnings.warn(
+                "the adapter's norm makes its change of full rank, so a LoRA of low rank loses part of it; "
+                "`secura export --to lora` says how much, layer by layer, and `--to merged` loses nothing.",
+                stacklevel=2,
+            )
+        return norm != "released"
 
     def _residual(self, inputs: Tensor, base_output: Tensor, adapter_name: str) -> Tensor:
         """What an adapter adds to the base layer's output."""
