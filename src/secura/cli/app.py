@@ -16,15 +16,19 @@ import typer
 from secura.cli import processes
 from secura.cli.anchors import anchors
 from secura.cli.card import card
+from secura.cli.chat import chat, generate
 from secura.cli.compare import app as compare
 from secura.cli.dial import dial
+from secura.cli.doctor import doctor
 from secura.cli.evaluate import evaluate
 from secura.cli.exit_codes import DONE, FAILED, USAGE
+from secura.cli.export import export
 from secura.cli.forget import forget
 from secura.cli.helpful_group import HelpfulGroup
 from secura.cli.report import report
 from secura.cli.sequence import app as sequence
 from secura.cli.train import train
+from secura.cli.verify_export import verify_export
 from secura.errors import InputError, SecuraError, StoppedError
 from secura.stop_signals import exit_code_of_stop, treat_like_ctrl_c, what_stopped
 
@@ -49,6 +53,11 @@ app.add_typer(sequence, name="sequence")
 app.add_typer(compare, name="compare")
 app.command()(report)
 app.command()(card)
+app.command()(export)
+app.command("verify-export")(verify_export)
+app.command()(chat)
+app.command()(generate)
+app.command()(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

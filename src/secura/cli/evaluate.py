@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from secura.cli.names import names_in
 from secura.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def evaluate(
     settings = EvalSettings(
         model=model,
         adapter=adapter,
-        tasks=_names(tasks),
-        harness_tasks=_names(lm_eval),
+        tasks=names_in(tasks),
+        harness_tasks=names_in(lm_eval),
         harness_chat=lm_eval_chat,
         data=data_dir,
         count=count,
@@ -56,10 +57,6 @@ def evaluate(
         out=out,
     )
     return _evaluate(settings) if export_lm_eval is None else _export(settings, export_lm_eval)
-
-
-def _names(given: list[str] | None) -> tuple[str, ...]:
-    return tuple(name.strip() for each in given or () for name in each.split(",") if name.strip())
 
 
 def _batch_size(given: str) -> int | Literal["auto"]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secura.cli.names import names_in
 from secura.errors import ConfigError
 from secura.file_names import file_name
 
@@ -46,7 +47,7 @@ def forget(
     settings = ForgetSettings(
         base=base,
         tuned=tuned,
-        tasks=tuple(name.strip() for each in tasks or () for name in each.split(",") if name.strip()),
+        tasks=names_in(tasks),
         retain=retain,
         data=data_dir,
         count=count,

@@ -258,9 +258,41 @@ class SecuraLayer(BaseTunerLayer):
         delta = delta.to(next(self._change(adapter_name).parameters()).dtype)
         return delta.T if self._is_transposed else delta
 
+    @torch.no_grad()
+    def low_rank_change(self, adapter_name: str) -> ThinFactors | None:
+        """W' - W0 as a product of thin factors where it is exactly one; None where a norm acts on the change.
+
+        It is one without a norm, and after `undamped` folds with nothing learned since. The
+        factors stand for the layout (out, in), whatever the base layer's is.
+
+        Raises:
+            MergeError: for norm='released', which acts on activations.
+        """
+        settings = self._weight_space_settings(adapter_name)
+        with self.weights_at_hand([adapter_name]):
+            if settings.norm == "none":
+                return self._thin_factors(adapter_name)
+            if self._change(adapter_name).starting_factors()[1].any():
+                return None
+            folds = self._folded_factors(adapter_name)
+            if not folds:
+                return self._thin_factors(adapter_name)  # a product of 0
+            if not (settings.folds_move_the_reference and settings.undamped):
+                return None
+            if all(torch.equal(fold.left, folds[0].left) for fold in folds):
+                return ThinFactors(folds[0].left, torch.stack([fold.right for fold in folds]).sum(0))
+            return ThinFactors(torch.cat([fold.left for fold in folds], 1), torch.cat([fold.right for fold in folds]))
+
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
-        """Whether W' - W0 exists as a matrix that a LoRA can approximate."""
-        return self.secura_settings[adapter_name].norm != "released"
+        """Whether W' - W0 exists as a matrix that a LoRA can approximate; a word where a low rank loses part of it."""
+        norm = self.secura_settings[adapter_name].norm
+        if norm != "released" and self.low_rank_change(adapter_name) is None:
+            warnings.warn(
+                "the adapter's norm makes its change of full rank, so a LoRA of low rank loses part of it; "
+                "`secura export --to lora` says how much, layer by layer, and `--to merged` loses nothing.",
+                stacklevel=2,
+            )
+        return norm != "released"
 
     def _residual(self, inputs: Tensor, base_output: Tensor, adapter_name: str) -> Tensor:
         """What an adapter adds to the base layer's output."""

@@ -72,7 +72,7 @@ def read_base_record(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if there is none, or it is not JSON.
     """
-    record = _read_json(folder / BASE_RECORD)
+    record = read_json(folder / BASE_RECORD)
     if record is None:
         raise ConfigError(f"{folder} does not say which base it belongs to, for want of {BASE_RECORD}.")
     return record
@@ -103,7 +103,7 @@ def check_base(folder: Path, fingerprint: BaseFingerprint, model_name: str) -> s
         BaseMismatchError: if the record names other weights.
         ConfigError: if a file of the folder is not JSON.
     """
-    record = _read_json(folder / BASE_RECORD)
+    record = read_json(folder / BASE_RECORD)
     if record is not None:
         if not fingerprint.fits(record):
             raise BaseMismatchError(
@@ -111,14 +111,18 @@ def check_base(folder: Path, fingerprint: BaseFingerprint, model_name: str) -> s
                 "give the model that it was made for."
             )
         return None
-    own = (_read_json(folder / "adapter_config.json") or {}).get("base_model_name_or_path")
+    own = (read_json(folder / "adapter_config.json") or {}).get("base_model_name_or_path")
     if own and _last_part(own) != _last_part(model_name):
         return f"the adapter in {folder} says it was made for {own}, not for {model_name}"
     return None
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a file; None where there is none."""
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no such file.
+
+    Raises:
+        ConfigError: if it is not JSON, or no object.
+    """
     if not path.is_file():
         return None
     try:

@@ -39,7 +39,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as problem:
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
-    tokenizer = _load_tokenizer(source)
+    tokenizer = load_tokenizer(source)
     if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
         model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
     return model, tokenizer
@@ -56,7 +56,7 @@ def check_model(source: str) -> None:
     """
     source = _folder_or_id(source)
     _check_files(source)
-    _load_tokenizer(source)
+    load_tokenizer(source)
 
 
 def _folder_or_id(source: str, dtype: str = "auto") -> str:
@@ -65,7 +65,12 @@ def _folder_or_id(source: str, dtype: str = "auto") -> str:
     return source if file is None else str(unpacked_folder(file, dtype))
 
 
-def _load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model, or the one saved beside an adapter.
+
+    Raises:
+        ConfigError: if there is none that can be loaded.
+    """
     try:
         return AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as problem:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import PeftModel
@@ -75,6 +76,8 @@ class ModelPair:
     """Folder or hub id of the base; None is the bundled model."""
     tuned_path: str
     """Folder of an adapter or of a model, or hub id of a model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """What the weights are loaded as; auto is as they are stored."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about the two."""
     _wrote_to: str | None = None
@@ -157,7 +160,7 @@ class ModelPair:
             return
         base, _, fingerprint = self._load("base", self.base_path)
         # Loaded anew for each point: what is overwritten here is the only copy of it in memory.
-        model, tokenizer = load_model(ModelConfig(path=self.tuned_path))
+        model, tokenizer = load_model(ModelConfig(path=self.tuned_path, dtype=self.dtype))
         point = _digest(fingerprint.exact, base_fingerprint(model).exact, repr(float(scale)))
         draw_back_(model, base.state_dict(), scale)
         yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=point)
@@ -182,6 +185,16 @@ class ModelPair:
         files = [path for path in sorted(folder.iterdir()) if path.name.startswith(("adapter_config", "adapter_model"))]
         return _digest(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
 
+    @contextmanager
+    def unmerged(self) -> Iterator[ReadyModel]:
+        """The tuned model, an adapter beside the weights as it was trained."""
+        if not self.is_adapter:
+            with self.tuned() as ready:
+                yield ready
+            return
+        adapted, tokenizer, fingerprint = self._adapter_on_base()
+        yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact)
+
     def _adapter_on_base(self) -> tuple[PeftModel, PreTrainedTokenizerBase, BaseFingerprint]:
         """The base with the adapter on it, from the start: an adapter that does not fit costs no compute."""
         model, tokenizer, fingerprint = self._load("base", self.base_path)
@@ -205,7 +218,7 @@ class ModelPair:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            model, tokenizer = load_model(ModelConfig(path=path))
+            model, tokenizer = load_model(ModelConfig(path=path, dtype=self.dtype))
             self._held = (which, model, tokenizer, base_fingerprint(model))
         return self._held[1:]
 

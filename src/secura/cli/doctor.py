@@ -1,0 +1,31 @@
+"""`secura doctor`: what is installed, what it runs on, and what is wrong with an adapter."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Option = typer.Option
+
+
+def doctor(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[ADAPTER]...", help="Folders of adapters or runs to examine.")
+    ] = None,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Say what is installed and what it runs on; or what is wrong with an adapter's folder, in one line.
+
+    Exit codes: 0 nothing is wrong, 1 something is, 3 wrong usage.
+    """
+    del debug  # read by `secura.cli.app.run`
+    from rich.console import Console
+
+    from secura.experiments.doctor import examine_adapter, examine_installation
+
+    console = Console()
+    found = [examine_adapter(folder) for folder in folders] if folders else examine_installation()
+    for each in found:
+        mark = "wrong: " if each.wrong else ""
+        console.print(f"{each.name}: {mark}{each.said}", highlight=False, markup=False, soft_wrap=True)
+    return 1 if any(each.wrong for each in found) else 0

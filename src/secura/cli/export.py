@@ -1,0 +1,73 @@
+"""`secura export`: a trained model in a form that other tools serve."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secura.cli.names import names_in
+
+if TYPE_CHECKING:
+    from secura.experiments.export import ExportSettings
+
+Option = typer.Option
+
+
+def export(
+    source: Annotated[
+        str, typer.Argument(metavar="RUN|ADAPTER|MODEL", help="A run, an adapter of any PEFT method, or a model.")
+    ],
+    to: Annotated[str, Option(metavar="FORM", help="lora, merged, gguf, gguf-lora or ollama.")],
+    base: Annotated[str | None, Option(help="The base of an adapter; the one it names, if left out.")] = None,
+    dtype: Annotated[str | None, Option(help="float32, bfloat16 or float16; that of the base, if left out.")] = None,
+    quantize: Annotated[str | None, Option(metavar="KIND", help="Of a GGUF: q8_0, q5_1 or q4_0.")] = None,
+    scale: Annotated[float, Option(help="Multiplies what was learned.")] = 1.0,
+    tasks: Annotated[list[str] | None, Option(metavar="A,B", help="Folded tasks to keep; all if left out.")] = None,
+    rank: Annotated[int | None, Option(help="Of a LoRA that cannot be exact; the lowest within --max-lost.")] = None,
+    max_lost: Annotated[float, Option(help="Share of a layer's change that a LoRA may lose, as energy.")] = 0.01,
+    accept_loss: Annotated[bool, Option("--accept-loss", help="Write a LoRA that loses more.")] = False,
+    questions: Annotated[
+        list[str] | None, Option(metavar="A,B", help="Tasks to ask where a LoRA is not exact.")
+    ] = None,
+    count: Annotated[int, Option(help="Questions of each of these tasks, at most.")] = 50,
+    out: Annotated[Path | None, Option(help="Folder to write; one beside the source, if left out.")] = None,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Write a trained model as a LoRA, merged, as GGUF, or for Ollama.
+
+    Exit codes: 0 done, 1 failed, 3 wrong usage, or a LoRA that loses more than --max-lost.
+    """
+    del debug  # read by `secura.cli.app.run`
+    from secura.experiments.export import ExportSettings
+
+    return _export(
+        ExportSettings(
+            source=source,
+            to=to,  # type: ignore[arg-type]  # checked there
+            base=base,
+            dtype=dtype,
+            quantize=quantize,
+            scale=scale,
+            tasks=names_in(tasks),
+            rank=rank,
+            limit=max_lost,
+            accept_loss=accept_loss,
+            questions=names_in(questions),
+            count=count,
+            out=out,
+        )
+    )
+
+
+def _export(settings: "ExportSettings") -> int:
+    from rich.console import Console
+
+    from secura.cli.export_view import show_export, show_loss
+    from secura.experiments.export import export as write_export
+    from secura.report.card.export_card import write_export_card
+
+    console = Console()
+    result = write_export(settings, console, on_measured=lambda lora, effects: show_loss(console, lora, effects))
+    write_export_card(result, settings.source)
+    show_export(console, result)
+    return 0

@@ -1,0 +1,166 @@
+"""What `secura doctor` finds: this installation, this machine, and what is wrong with an adapter's folder."""
+
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from secura.evaluation.score_cache import cache_folder
+from secura.experiments.models.base_record import BASE_RECORD
+
+_VERSIONS = ("secura", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf")
+_EXTRAS = {
+    "trl": ("trl", "training through TRL's trainers"),
+    "lm-eval": ("lm_eval", "tasks of lm-evaluation-harness in secura eval"),
+    "llama-cpp": ("xllamacpp", "asking GGUF files in secura verify-export"),
+    "ray": ("ray", "grids on a Ray cluster"),
+    "slurm": ("submitit", "grids on a Slurm cluster"),
+    "deepspeed": ("deepspeed", "weights divided by ZeRO"),
+    "quantized": ("bitsandbytes", "bases in 8 and 4 bits"),
+}
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of what was found."""
+
+    name: str
+    """What it is about."""
+    said: str
+    """What is to say of it."""
+    wrong: bool = False
+    """Whether something has to be mended."""
+
+
+def examine_installation() -> list[Finding]:
+    """Versions, devices, memory, and what each missing extra would enable."""
+    found = [Finding(name="python", said=platform.python_version())]
+    found += [Finding(name=name, said=_version(name)) for name in _VERSIONS]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            free, whole = torch.cuda.mem_get_info(index)
+            said = f"{torch.cuda.get_device_name(index)}, {_size(free)} of {_size(whole)} free"
+            found.append(Finding(name=f"GPU {index}", said=said))
+    else:
+        found.append(Finding(name="GPU", said="none that PyTorch sees; everything runs on the CPU"))
+    found.append(Finding(name="CPU", said=f"{platform.machine()}, {torch.get_num_threads()} threads"))
+    memory = _free_memory()
+    if memory is not None:
+        found.append(Finding(name="memory", said=f"{_size(memory)} free"))
+    home = next(folder for folder in (cache_folder(), *cache_folder().parents) if folder.exists())
+    found.append(
+        Finding(name="cache", said=f"{cache_folder()}, {_size(shutil.disk_usage(home).free)} free on its disk")
+    )
+    for extra, (module, enables) in _EXTRAS.items():
+        if find_spec(module) is None:
+            found.append(Finding(name=f"secura[{extra}]", said=f"not installed; it would enable {enables}"))
+        else:
+            found.append(Finding(name=f"secura[{extra}]", said=f"{module} is installed"))
+    return found
+
+
+def examine_adapter(folder: Path) -> Finding:
+    """What is wrong with an adapter's folder, in one line; or what it holds, where nothing is.
+
+    Only files are read: no base is loaded, and nothing of the folder is carried out.
+    """
+    name = str(folder)
+    inside = folder / "adapter"
+    if not (folder / _CONFIG).is_file() and (inside / _CONFIG).is_file():
+        folder = inside  # a run's own folder
+    wrong = _what_is_wrong(folder)
+    if wrong is not None:
+        return Finding(name=name, said=wrong, wrong=True)
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    with safe_open(folder / _WEIGHTS, framework="pt") as opened:
+        count = sum(_elements(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
+    base = config.get("base_model_name_or_path") or "a base that it does not name"
+    size = _size((folder / _WEIGHTS).stat().st_size)
+    return Finding(name=name, said=f"whole: {config['peft_type']} on {base}, {count:,} numbers in {size}")
+
+
+def _what_is_wrong(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return "there is no such folder"
+    if not (folder / _CONFIG).is_file():
+        return f"{_CONFIG} is missing, so it is no adapter; copy it again"
+    if not (folder / _WEIGHTS).is_file():
+        return f"{_WEIGHTS} is missing; copy it again"
+    for file in (_CONFIG, BASE_RECORD):
+        try:
+            if (folder / file).is_file():
+                content: Any = json.loads((folder / file).read_text(encoding="utf-8"))
+                if not isinstance(content, dict):
+                    return f"{file} is no JSON object; copy it again"
+        except ValueError as problem:
+            return f"{file} is not JSON ({problem}); copy it again"
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    if "peft_type" not in config:
+        return f"{_CONFIG} does not say which kind of adapter it is"
+    try:
+        return _wrong_in_weights(folder / _WEIGHTS, config)
+    except (SafetensorError, OSError) as problem:
+        return f"{_WEIGHTS} is damaged, perhaps cut short ({' '.join(str(problem).split())[:120]}); copy it again"
+
+
+def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
+    with safe_open(file, framework="pt") as opened:
+        keys = list(opened.keys())
+        if not keys:
+            return f"{file.name} holds no tensor"
+        for key in keys:
+            tensor = opened.get_tensor(key)
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                return f"{key} holds NaN or infinity; training diverged, so take an earlier checkpoint"
+        layers = ((config.get("saved") or {}).get("layers") or {}) if config["peft_type"] == "SECURA" else {}
+        for layer, record in layers.items():
+            own = [key for key in keys if key.startswith(f"base_model.model.{layer}.secura_")]
+            if not any(".secura_change." in key for key in own):
+                return f"{layer} has no trained factors in {file.name}, though {_CONFIG} names it; copy it again"
+            for key in own:
+                side = key.rpartition(".secura_")[2]
+                if side in ("columns", "rows") and side in record:
+                    stored = " ".join(str(index) for index in opened.get_tensor(key).tolist())
+                    if stored != record[side]:
+                        return f"{key} is not what {_CONFIG} says of {layer}; the two files are of different adapters"
+                if side == "fingerprint" and "fingerprint" in record:
+                    stored = " ".join(str(part) for part in opened.get_tensor(key).tolist())
+                    if stored != record["fingerprint"]:
+                        return f"the fingerprints of {layer} differ between the files; they are of different adapters"
+    return None
+
+
+def _elements(shape: list[int]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _free_memory() -> int | None:
+    """Bytes of memory that a process may still take; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = [line for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(found[0].split()[1]) if found else None
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
