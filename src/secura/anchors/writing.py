@@ -5,8 +5,9 @@ turn, so that question and answer are both the model's, and 20 % begin where a t
 has 80 % of these, and the rest continue the user's prompts. Without prompts the other kinds share their part.
 
 Sampling is at temperature 1 from all of the vocabulary: only of what the base itself would say is the mean of
-log p_base − log p_model its KL divergence. Dropped are duplicates and loops, and texts of a chat that do not end, as
-long as there are enough that do; after twice as many attempts as texts are wanted, the best of the cut ones fill up.
+log p_base − log p_model its KL divergence. Dropped are duplicates and loops, and others are written in their place, up
+to as many again as are wanted. A text that comes to no end within the limit is kept as far as it goes: it is what the
+base says all the same, and to keep those alone that end would be to keep short ones.
 """
 
 import hashlib
@@ -159,28 +160,23 @@ def _of_kind(
     on_progress: Callable[[int], None] | None,
 ) -> list[AnchorText]:
     """`count` texts of a kind, or as many as can be used."""
-    whole: list[AnchorText] = []
-    cut: list[AnchorText] = []
+    texts: list[AnchorText] = []
     batches = -(-_ATTEMPTS * count // _ROWS_AT_ONCE)
     for number in range(batches):
-        before = len(whole)
-        for written in writer.batch(kind, number, min(_ROWS_AT_ONCE, _ATTEMPTS * count)):
+        before = len(texts)
+        for written in writer.batch(kind, number, min(_ROWS_AT_ONCE, count)):
             key = tuple(written.tokens)
-            if len(whole) == count or key in seen or repeats_itself(key[written.begin :]):
+            if len(texts) == count or key in seen or repeats_itself(key[written.begin :]):
                 continue
             seen.add(key)
             text = AnchorText(tokens=written.tokens, written_from=max(1, written.begin), kind=kind)
-            if not text.counted:
-                continue
-            (whole if written.ended or kind in ("plain", "continuation") else cut).append(text)
-        if on_progress and len(whole) > before:
-            on_progress(len(whole) - before)
-        if len(whole) == count:
+            if text.counted:
+                texts.append(text)
+        if on_progress and len(texts) > before:
+            on_progress(len(texts) - before)
+        if len(texts) == count:
             break
-    filled = cut[: count - len(whole)]
-    if on_progress and filled:
-        on_progress(len(filled))
-    return whole + filled
+    return texts
 
 
 def repeats_itself(tokens: Sequence[int]) -> bool:
@@ -194,7 +190,6 @@ class _Written:
     tokens: list[int]
     begin: int
     """Where what the model wrote begins."""
-    ended: bool
 
 
 @dataclass(frozen=True)
@@ -221,25 +216,27 @@ class _Writer:
         if kind != "conversation":
             begins = [self._fitted(self._opening(kind, number)) for number in numbers]
             return [
-                _Written(tokens=begin + said, begin=len(begin), ended=ended)
-                for begin, (said, ended) in zip(begins, self._said(begins), strict=True)
+                _Written(tokens=begin + said, begin=len(begin))
+                for begin, (said, _) in zip(begins, self._said(begins), strict=True)
             ]
         openings = [self._fitted(self.openings.open_turn(number)) for number in numbers]
-        questions = [
-            (number, opening, said[:-1])  # the turn's end comes again with what follows it
-            for number, opening, (said, ended) in zip(numbers, openings, self._said(openings), strict=True)
+        asked = list(zip(numbers, openings, self._said(openings), strict=True))
+        written = [
+            _Written(tokens=opening + said, begin=len(opening)) for _, opening, (said, ended) in asked if not ended
+        ]
+        begins = [
+            # The turn's end comes again with what follows it.
+            (len(opening), self._fitted(opening + said[:-1] + self.openings.after_turn(number)))
+            for number, opening, (said, ended) in asked
             if ended and len(said) > 1
         ]
-        if not questions:
-            return []
-        begins = [
-            self._fitted(opening + question + self.openings.after_turn(number))
-            for number, opening, question in questions
-        ]
-        return [
-            _Written(tokens=begin + said, begin=min(len(opening), len(begin)), ended=ended)
-            for (_, opening, _), begin, (said, ended) in zip(questions, begins, self._said(begins), strict=True)
-        ]
+        if begins:
+            answers = self._said([begin for _, begin in begins])
+            written += [
+                _Written(tokens=begin + said, begin=min(first, len(begin)))
+                for (first, begin), (said, _) in zip(begins, answers, strict=True)
+            ]
+        return written
 
     def _opening(self, kind: Kind, number: int) -> list[int]:
         if kind == "plain":
