@@ -55,13 +55,12 @@ def test_points_that_were_measured_are_not_measured_again_and_a_damaged_file_is_
     settings = ["training.steps=2", "training.batch_size=4", "data.test_rows=4", "retention.path=none"]
     run = prepare_run(load_config(None, settings, {"method.name": "lora", "out": str(tmp_path)}))
     wanted = CurveConfig(texts=["homes"], text_rows=2)
-    MeasureCurve(run, wanted).measure_base()
+    MeasureCurve(run, wanted).measure_end()
     written = (tmp_path / CURVE_FILE).read_text()
     with torch.no_grad():
         for weight in run.model.parameters():
             weight.zero_()  # would be seen if it were measured
-    again = MeasureCurve(run, wanted)
-    again.measure_base()
+    MeasureCurve(run, wanted).measure_end()
     assert (tmp_path / CURVE_FILE).read_text() == written
     (tmp_path / CURVE_FILE).write_text(written[:-20])
     with pytest.raises(ConfigError, match=r"curve\.jsonl is damaged"):

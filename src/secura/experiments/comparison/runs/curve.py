@@ -54,16 +54,20 @@ class MeasureCurve(TrainerCallback):
     def _base(self) -> Mapping[str, Tensor] | None:
         return base_weights(self.run.model, self.run.config.model)
 
-    def measure_base(self) -> None:
-        """Measure the model as it was given, unless an earlier attempt has."""
-        if not self._has(0, 0.0):
-            with base_alone(self.run.model):
-                self._measure(self.run.model, 0, 0.0)
-
     def measure_end(self) -> None:
         """Measure the trained model at each point of the dial."""
         for dial in sorted({1.0, *self.curve.dial}, reverse=True):
             self._measure_at(self.run.model, self.run.task.steps, dial)
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure the model as it was given, unless an earlier attempt has."""
+        del args, control, kwargs
+        if state.global_step == 0 and not self._has(0, 0.0):
+            with base_alone(self.run.model):
+                self._measure(self.run.model, 0, 0.0)
 
     @override
     def on_step_end(

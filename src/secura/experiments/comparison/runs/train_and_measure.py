@@ -82,8 +82,6 @@ def _train(declared: GridRun, run: PreparedRun[RunConfig], console: Console) -> 
     before = _text_loss(declared, run.model, run.tokenizer, trained=False)
     total = sum(weight.numel() for weight in run.model.parameters())
     curve = None if declared.curve is None else MeasureCurve(run, config_from(CurveConfig, declared.curve))
-    if curve is not None:
-        curve.measure_base()
     result = train_and_report(run, console, [] if curve is None else [curve])
     if curve is not None:
         curve.measure_end()
