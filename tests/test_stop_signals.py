@@ -22,6 +22,7 @@ def put_back() -> Iterator[None]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_does_what_ctrl_c_does_at_that_moment(number: signal.Signals, code: int) -> None:
+    signal.signal(number, signal.SIG_DFL)  # whoever started the tests may have had it ignored
     treat_like_ctrl_c()
     assert (what_stopped(), exit_code_of_stop(1)) == ("Ctrl-C", 1)
     with pytest.raises(KeyboardInterrupt):

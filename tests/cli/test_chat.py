@@ -13,7 +13,7 @@ def adapter(tmp_path: Path) -> list[str]:
     """An adapter with its base, as arguments."""
     tuned("llama").unload().save_pretrained(tmp_path / "base")  # type: ignore[operator]
     tiny_tokenizer(chat=True).save_pretrained(tmp_path / "base")
-    tuned("llama", norm="bounded").save_pretrained(str(tmp_path / "adapter"))
+    tuned("llama", norm="none", alpha=40.0).save_pretrained(str(tmp_path / "adapter"))
     return [str(tmp_path / "adapter"), "--base", str(tmp_path / "base"), "--max-tokens", "4"]
 
 

@@ -107,7 +107,7 @@ def test_pefts_results_are_imported_and_queried(tmp_path: Path, capsys: pytest.C
     sql = "select label, gain_after from runs"
     assert run(["compare", "table", str(tmp_path / "out"), "--sql", sql, "--csv", str(tmp_path / "a.csv")]) == DONE
     assert "lora/tiny" in capsys.readouterr().out
-    assert (tmp_path / "a.csv").read_text() == "label,gain_after\nlora/tiny,0.48\n"
+    assert (tmp_path / "a.csv").read_text() == '"label","gain_after"\n"lora/tiny",0.48\n'
     assert run(["compare", "table", str(tmp_path / "out"), "--sql", "select nothing"]) == USAGE
     assert capsys.readouterr().err.startswith("secura: --sql: ")
 

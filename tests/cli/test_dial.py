@@ -56,7 +56,7 @@ def test_a_budget_that_is_not_reached_ends_with_its_own_code(
     [
         (["--at", "half"], "--at half is no list of numbers"),
         (["--keep", "1.5"], "--keep is 1.5"),
-        (["--keep", "0.98"], "149 questions each that the base answers right are needed"),
+        (["--keep", "0.98"], "149 questions that the base answers right must be held back"),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -4,6 +4,7 @@ from pathlib import Path
 from rich.console import Console
 
 from secura.cli.result_view import show_result
+from secura.evaluation.certificate import Certificate
 from secura.evaluation.open_answers import ChangedAnswer
 from secura.evaluation.retention import BeforeAndAfter
 from secura.evaluation.scoring import ScoredAnswer
@@ -23,7 +24,7 @@ def _answers(family: str, pattern: str) -> list[ScoredAnswer]:
     ]
 
 
-def _shown(**families: tuple[str, str]) -> str:
+def _shown(certificate: Certificate | None = None, **families: tuple[str, str]) -> str:
     """What 80 columns show of families, each with its answers before and after."""
     before = [answer for family, (pattern, _) in families.items() for answer in _answers(family, pattern)]
     after = [answer for family, (_, pattern) in families.items() for answer in _answers(family, pattern)]
@@ -34,6 +35,9 @@ def _shown(**families: tuple[str, str]) -> str:
         retention=BeforeAndAfter(before=before, after=after),
         retention_loss=Losses(before=None, after=None),
         changed=[ChangedAnswer(prompt="How are you?", before="Well.", after="Thank you for writing.", change=1.0)],
+        scale=1.0,
+        points=[],
+        certificate=certificate,
         training_seconds=1.0,
         saved=Path("runs/out/adapter"),
         report=Path("runs/out/retention.json"),
@@ -69,3 +73,20 @@ def test_what_was_kept_has_its_lower_end_and_the_gains_beside_it() -> None:
     assert _row(shown, "answered right") == ["answered right", "200", "0.0%", "75.0%", "+75.0 points"]
     assert "at least: lower end of the 95% interval; gained: right only after" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_certificate_is_said_in_one_sentence_and_explained() -> None:
+    certificate = Certificate(
+        outcome="certified",
+        keep=0.95,
+        confidence=0.95,
+        seed=0,
+        select_items=40,
+        items=120,
+        points=2,
+        scale=0.5,
+        kept=119,
+    )
+    shown = " ".join(_shown(certificate, capitals=("rrr", "rrr")).split())
+    assert "At least 95% of what the base answered right it still answers right, with 95% confidence" in shown
+    assert "chose 0.5 of what was learned among 2 points" in shown

@@ -104,20 +104,31 @@ def test_where_no_point_reaches_the_best_is_named_and_the_held_back_questions_st
     assert not_certified([*points, Point(scale=0.1, gain=0.0, kept=400)], **KNOWN) is None
 
 
-@pytest.mark.parametrize("part", ["items", "select_items"])
-def test_too_few_questions_are_never_a_percentage(part: str) -> None:
-    found = not_certified([Point(scale=1.0, gain=0.3, kept=40)], **{**KNOWN, part: 40})
+def test_too_few_questions_are_never_a_percentage() -> None:
+    found = not_certified([Point(scale=1.0, gain=0.3, kept=40)], **{**KNOWN, "items": 40})
     assert found is not None
     assert found.outcome == "too few to tell"
-    assert found.sentence.startswith("Too few to tell whether 98% is kept: to choose by and to certify with, 149 ")
+    assert found.sentence.startswith("Too few to tell whether 98% is kept: to certify it, 149 ")
     assert "969 if 99% is kept in truth" in found.sentence
     assert found.share is None
 
 
 def test_too_few_questions_are_refused_before_they_are_asked() -> None:
-    with pytest.raises(ConfigError, match=r"149 questions each .* there are 100 and 100\. Raise --count, or lower"):
-        check_items(0.98, select_items=100, items=100, ask_more="raise --count")
-    check_items(0.98, select_items=149, items=149, ask_more="raise --count")
+    with pytest.raises(ConfigError, match=r"149 questions .* there are 100\. Raise --count, or lower"):
+        check_items(0.98, items=100, ask_more="raise --count")
+    check_items(0.98, items=149, ask_more="raise --count")
+
+
+def test_too_few_select_questions_still_choose_the_point_that_keeps_most() -> None:
+    points = [
+        Point(scale=1.0, gain=0.9, kept=38),
+        Point(scale=0.5, gain=0.6, kept=40),
+        Point(scale=0.2, gain=0.1, kept=40),
+    ]
+    chosen = choose_point(points, 40, 0.98)
+    assert chosen is not None
+    assert chosen.scale == 0.5
+    assert choose_point(points[:1], 40, 0.98) is None
 
 
 @pytest.mark.parametrize("keep", [1.0, -0.1, 98, float("nan")])

@@ -60,10 +60,18 @@ def test_a_run_is_held_to_a_bank_that_its_base_wrote(
     assert all(line["anchor_kl_budget"] == 0.02 for line in logged)
     assert "training left aside the model moved" in console.file.getvalue()  # type: ignore[attr-defined]
     assert run.anchors is not None
+    assert {text.kind for text in read_bank(run.anchors).texts} == {"plain"}
+
+
+def test_with_own_answers_the_base_answers_prompts_that_are_trained_on_and_none_that_is_held_out(
+    llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    run = prepared(llama_folder, rows_file, tmp_path / "out", "strategy.settings.own_answers=true")
+    assert run.anchors is not None
     prompts = {tuple(example.tokens[: example.learned_from]) for example in run.task.examples}
     answers = [text for text in read_bank(run.anchors).texts if text.kind == "continuation"]
     assert answers
-    assert all(tuple(text.tokens[: text.written_from]) in prompts for text in answers)  # and none that is held out
+    assert all(tuple(text.tokens[: text.written_from]) in prompts for text in answers)
 
 
 def test_a_bank_is_written_once_and_mended_where_it_is_damaged(
@@ -81,7 +89,8 @@ def test_a_bank_is_written_once_and_mended_where_it_is_damaged(
     (first / "texts.safetensors").write_bytes(b"cut")
     assert prepared(llama_folder, rows_file, tmp_path / "c").anchors == first
     assert read_bank(first).tokens > 0
-    assert prepared(llama_folder, rows_file, tmp_path / "d", "training.seed=1").anchors != first
+    assert prepared(llama_folder, rows_file, tmp_path / "d", "training.seed=1").anchors == first
+    assert prepared(llama_folder, rows_file, tmp_path / "e", "training.precision=bf16").anchors != first
 
 
 def test_a_dry_run_writes_no_bank(llama_folder: Path, rows_file: Path, tmp_path: Path, cache: Path) -> None:

@@ -163,7 +163,7 @@ def test_questions_that_the_base_answers_wrong_may_leave_too_few_to_tell(
     result = turn(base, adapter, learned, file, keep=0.9, at=(0.5,), write=tmp_path / "point")
     assert result.certificate is not None
     assert result.certificate.outcome == "too few to tell"
-    assert "29 questions each that the base answers right are needed" in result.certificate.sentence
+    assert "29 questions that the base answers right must be held back" in result.certificate.sentence
     assert (result.written, (tmp_path / "point").exists()) == (None, False)
 
 
@@ -216,7 +216,7 @@ def test_a_run_of_ours_needs_no_data_named(tmp_path: Path) -> None:
         ({"confidence": 0.2}, r"--confidence is 0\.2"),
         ({"merged": True}, "name a folder with --write"),
         ({"write": Path("x")}, "--write needs a point"),
-        ({"keep": 0.98}, "149 questions each .* there are 40 and 40. Raise --count"),
+        ({"keep": 0.98}, "149 questions .* there are 40. Raise --count"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(

@@ -192,7 +192,8 @@ class SecuraLayer(BaseTunerLayer):
             else:
                 started.copy_(started_factor(config, weight, *started.shape))
         if config.scale == "natural" and not (weight.is_meta or is_saved):
-            step_size = factors.sign_step_size(self._frozen_factors(adapter_name))
+            is_cur = adapter_name in self.secura_columns
+            step_size = factors.sign_step_size(self._gathered_from(weight, adapter_name) if is_cur else None)
             scale = natural_scale(natural_size(weight, settings.weight_norm), step_size)
             self.secura_settings[adapter_name] = replace(settings, scale=scale)
         if not config.init_weights and not weight.is_meta:
@@ -394,9 +395,8 @@ class SecuraLayer(BaseTunerLayer):
     def _frozen_factors(self, adapter_name: str) -> FrozenFactors | None:
         if adapter_name not in self.secura_columns:
             return None
-        columns, rows = self.secura_columns[adapter_name], self.secura_rows[adapter_name]
         cached = self._frozen_of_quantized.get(adapter_name)
-        if cached is not None and cached.rows.device == rows.device:
+        if cached is not None and cached.rows.device == self.secura_rows[adapter_name].device:
             return cached
         weight = self._pretrained_weight()
         if adapter_name in self._unselected and not weight.is_meta:
@@ -404,10 +404,14 @@ class SecuraLayer(BaseTunerLayer):
                 f"adapter {adapter_name!r} was made while the base model was on the meta device, so its columns and "
                 "rows were never chosen; attach it once the base weights are loaded, or load a saved adapter."
             )
-        frozen = FrozenFactors(weight.index_select(1, columns), weight.index_select(0, rows))
+        frozen = self._gathered_from(weight, adapter_name)
         if self.quantization_backend is not None:  # spares a dequantization in each forward pass
             self._frozen_of_quantized[adapter_name] = frozen
         return frozen
+
+    def _gathered_from(self, weight: Tensor, adapter_name: str) -> FrozenFactors:
+        columns, rows = self.secura_columns[adapter_name], self.secura_rows[adapter_name]
+        return FrozenFactors(weight.index_select(1, columns), weight.index_select(0, rows))
 
     def _reference(self, adapter_name: str, weight: Tensor) -> Tensor:
         """W_ref: the pretrained weight itself, or the buffer that folds have moved."""

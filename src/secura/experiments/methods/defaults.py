@@ -39,11 +39,13 @@ class MethodDefaults:
 
 
 METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
-    "secura": MethodDefaults(learning_rate=1e-2, in_sequence={"tau": 0.1}),  # what a task may move adds up over tasks
-    "secura-paper": MethodDefaults(learning_rate=3e-3, fold_every=1),  # as published
-    "cabr-lora": MethodDefaults(learning_rate=1e-3),
-    "cur-lora": MethodDefaults(learning_rate=3e-3),
-    "bounded-lora": MethodDefaults(learning_rate=3e-3),
+    "secura": MethodDefaults(
+        learning_rate=1.5e-1, on_other_models=3e-2, in_sequence={"tau": 0.1}
+    ),  # what a task may move adds up over tasks
+    "secura-paper": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2, fold_every=1),  # as published
+    "cabr-lora": MethodDefaults(learning_rate=3e-2, on_other_models=1e-2),
+    "cur-lora": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2),
+    "bounded-lora": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2),
     "lora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
     "dora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
     "mica": MethodDefaults(learning_rate=3e-3, on_other_models=2e-4, boundary="keep"),

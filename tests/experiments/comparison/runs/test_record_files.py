@@ -9,7 +9,13 @@ from secura.errors import DataError
 from secura.evaluation.spectra import Spectrum
 from secura.evaluation.tally import Tally
 from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
-from secura.experiments.comparison.runs.record_files import read_record, read_records, record_path, write_record
+from secura.experiments.comparison.runs.record_files import (
+    FAILED_FOLDER,
+    read_record,
+    read_records,
+    record_path,
+    write_record,
+)
 
 RECORD = RunRecord(
     name="lora-rivers-0-0123456789",
@@ -78,7 +84,7 @@ def test_a_record_keeps_how_many_answers_were_lost(tmp_path: Path) -> None:
 def test_records_of_several_grids_are_read_together_and_old_failures_are_not(tmp_path: Path) -> None:
     for grid in ("second", "first"):
         write_record(tmp_path, replace(RECORD, grid=grid))
-    old = record_path(tmp_path, "first", "failed/LoRA-old")
+    old = record_path(tmp_path, "first", "x").parent / FAILED_FOLDER / "LoRA-old.json"
     old.parent.mkdir()
     old.write_text("{}")
     assert [record.grid for record in read_records(tmp_path)] == ["first", "second"]

@@ -79,7 +79,7 @@ def test_a_run_leaves_a_record_of_what_was_asked_and_what_came_out(settings: dic
     saved = tmp_path / "out" / "tiny" / "runs" / record.name / "adapter" / "adapter_model.safetensors"
     assert record.cost.adapter_bytes == saved.stat().st_size
     assert record.cost.trainable_weights == sum(2 * 8 * 32 + 8 * (out - 32) for out in (32, 16)) * 2
-    assert (record.cost.rows, record.settings["training"]["learning_rate"]) == (8, 1e-3)
+    assert (record.cost.rows, record.settings["training"]["learning_rate"]) == (8, 2e-4)
     assert record.adapter is not None
     assert (record.adapter["peft_type"], record.adapter["base_model_name_or_path"]) == ("LORA", "llama")
     assert record.provenance["versions"]["peft"]
