@@ -111,7 +111,7 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     prepared = prepare_run(config, resume=resume, dry_run=dry_run)
     trained, base = prepared.trainable_weights, prepared.base_weights
     console.print(
-        f"{config.method.name}: {trained:,} trainable weights beside a model of {base:,}; "
+        f"{prepared.config.method.name}: {trained:,} trainable weights beside a model of {base:,}; "
         f"{len(prepared.task.examples):,} rows, {prepared.task.steps:,} steps, "
         f"learning rate {_rate(prepared.config.training.learning_rate)}",
         highlight=False,

@@ -46,3 +46,18 @@ def test_a_sequence_takes_a_hundred_steps_a_task_whatever_else_is_set() -> None:
 def test_a_sequence_asks_twenty_questions_a_family_whatever_else_is_set() -> None:
     for settings in ([], ["retention.min_retention=0.9"]):
         assert load_config_of(SequenceConfig, None, settings).retention.per_family == 20
+
+
+def test_where_no_method_is_named_a_model_of_the_users_own_learns_with_lora_on_every_linear_layer() -> None:
+    def chosen(**flags: object) -> tuple[str, dict[str, object], object]:
+        config = with_method_defaults(load_config(None, [], flags))
+        again = with_method_defaults(config)
+        assert again == config
+        return config.method.name, config.method.adapter, config.training.learning_rate
+
+    own = {"model.path": "own"}
+    assert chosen() == ("secura", {}, 1.5e-1)
+    assert chosen(**own) == ("lora", {"target_modules": "all-linear"}, 2e-4)
+    assert chosen(**own, **{"method.adapter.r": 4}) == ("lora", {"target_modules": "all-linear", "r": 4}, 2e-4)
+    assert chosen(**own, **{"method.name": "lora"}) == ("lora", {}, 2e-4)
+    assert chosen(**own, **{"method.name": "secura"}) == ("secura", {}, 1e-2)

@@ -4,8 +4,12 @@ On the bundled model each learning rate is the one, of three tried on its defaul
 highest mean of what was learned and of what was kept, over three seeds, but one for MiCA, CorDA
 and OSF; docs/log.md has the table. On any other model the peers have published rates, since a
 toy's say nothing about it: LoRA, DoRA and MiCA 2e-4 (QLoRA, arXiv:2305.14314, for models up to
-13 B), CorDA and full fine-tuning 2e-5 (arXiv:2406.05223), OSF 5e-5 (PEFT's own example). Our
-adapters have one rate for every model; see `secura.numerics.natural_scale`.
+13 B), CorDA and full fine-tuning 2e-5 (arXiv:2406.05223), OSF 5e-5 (PEFT's own example). A rate
+of our adapters moves every model alike (`secura.numerics.natural_scale`); the bundled one, which
+learns its task from nothing in 150 steps, wants to be moved ten times as far a step.
+
+Where no method is named, the bundled model learns with `secura` and any other with LoRA on every
+linear layer: on a real model no form of SECURA kept as much (docs/retention.md).
 """
 
 from collections.abc import Mapping
@@ -39,13 +43,12 @@ class MethodDefaults:
 
 
 METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
-    "secura": MethodDefaults(
-        learning_rate=1.5e-1, on_other_models=3e-2, in_sequence={"tau": 0.1}
-    ),  # what a task may move adds up over tasks
-    "secura-paper": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2, fold_every=1),  # as published
+    # What a task may move adds up over tasks.
+    "secura": MethodDefaults(learning_rate=1.5e-1, on_other_models=1e-2, in_sequence={"tau": 0.1}),
+    "secura-paper": MethodDefaults(learning_rate=1e-1, on_other_models=1e-2, fold_every=1),  # as published
     "cabr-lora": MethodDefaults(learning_rate=3e-2, on_other_models=1e-2),
     "cur-lora": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2),
-    "bounded-lora": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2),
+    "bounded-lora": MethodDefaults(learning_rate=1e-1, on_other_models=1e-2),
     "lora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
     "dora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
     "mica": MethodDefaults(learning_rate=3e-3, on_other_models=2e-4, boundary="keep"),
@@ -61,12 +64,20 @@ def default_rate(config: LearningConfig) -> float:
     return defaults.learning_rate if config.model.path is None else defaults.on_other_models or defaults.learning_rate
 
 
+def _with_method_named(config: Config) -> Config:
+    if config.model.path is None or "name" in config.method.model_fields_set:
+        return config
+    adapter = {"target_modules": "all-linear", **config.method.adapter}
+    return config.model_copy(update={"method": config.method.model_copy(update={"name": "lora", "adapter": adapter})})
+
+
 def with_method_defaults(config: Config) -> Config:
     """The configuration with its method's own settings in place of what was left open, so that what is stored is true.
 
-    These are the learning rate, the fold schedule, the strategy where a share is to be kept and, in a sequence, the
-    boundary, what its adapter needs, and the steps of each task.
+    These are the method where none is named, the learning rate, the fold schedule, the strategy where a share is to be
+    kept and, in a sequence, the boundary, what its adapter needs, and the steps of each task.
     """
+    config = _with_method_named(config)
     defaults = METHOD_DEFAULTS[config.method.name]
     method: dict[str, Any] = {}
     if config.method.fold_every == "method":

@@ -57,7 +57,8 @@ class MethodConfig(Section):
     """How to learn it."""
 
     name: MethodName = "secura"
-    """One of secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf, full."""
+    """One of secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf, full. Where none is
+    named, secura on the bundled model, and LoRA on every linear layer on any other."""
     adapter: dict[str, Any] = {}
     """Settings of the adapter that differ from the method's own, such as r, tau or target_modules."""
     calibration: str | None = None

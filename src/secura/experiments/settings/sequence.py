@@ -30,7 +30,7 @@ class SequenceMethodConfig(Section):
     """Which adapter learns, and what becomes of it between tasks."""
 
     name: MethodName = "secura"
-    """A method of `secura train`."""
+    """A method of `secura train`, which is also told there where none is named."""
     adapter: dict[str, Any] = Field(default_factory=dict)
     """Settings of the adapter that differ from the method's own."""
     calibration: str | None = None
