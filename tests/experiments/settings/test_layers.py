@@ -85,4 +85,5 @@ def test_differences_name_the_settings() -> None:
 
 def test_the_help_names_every_method() -> None:
     described = MethodConfig.model_fields["name"].description
-    assert described == f"One of {', '.join(METHOD_NAMES)}."
+    assert described is not None
+    assert described.startswith(f"One of {', '.join(METHOD_NAMES)}.")
