@@ -30,11 +30,11 @@ RATES: dict[str, Sequence[float]] = {
     "lora target_modules=all-linear": (3e-4, 5e-4, 7e-4),
     "dora": (5e-4, 7e-4, 1e-3),
     "full": (3e-5, 5e-5, 1e-4),
-    "cabr-lora": (3e-3, 1e-2, 3e-2),
-    "cur-lora": (3e-3, 1e-2, 3e-2),
+    "cabr-lora": (1e-2, 3e-2, 1e-1),
+    "cur-lora": (3e-2, 1e-1, 3e-1),
     "secura-paper": (1e-2, 3e-2, 1e-1),
-    "secura": (1e-2, 3e-2, 1e-1),
-    "bounded-lora": (3e-3, 1e-2, 3e-2),
+    "secura": (1e-1, 1.5e-1, 2e-1),
+    "bounded-lora": (3e-2, 1e-1, 3e-1),
 }
 """Learning rates by method; a setting of the adapter may follow."""
 
