@@ -90,3 +90,8 @@ def test_the_certificate_is_said_in_one_sentence_and_explained() -> None:
     shown = " ".join(_shown(certificate, capitals=("rrr", "rrr")).split())
     assert "At least 95% of what the base answered right it still answers right, with 95% confidence" in shown
     assert "chose 0.5 of what was learned among 2 points" in shown
+
+
+def test_a_family_is_shown_as_it_is_called_and_does_nothing_to_the_terminal() -> None:
+    shown = _shown(**{"[red]\x1b[2J": ("rrr", "rrx")})
+    assert "[red]\\x1b[2J" in shown

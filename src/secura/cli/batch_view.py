@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from secura.cli.visible import visible
 from secura.training.examples import Example
 
 _ROWS_SHOWN = 2
@@ -30,7 +31,7 @@ def show_batch(console: Console, tokenizer: PreTrainedTokenizerBase, batch: Sequ
 
 
 def _shortened(text: str, *, from_end: bool) -> str:
-    text = text.replace("\n", "⏎")
+    text = visible(text).replace("\n", "⏎")
     if len(text) <= _CHARACTERS_SHOWN:
         return text
     return "…" + text[-_CHARACTERS_SHOWN:] if from_end else text[:_CHARACTERS_SHOWN] + "…"

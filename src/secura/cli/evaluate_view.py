@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from secura.cli.visible import visible
 from secura.evaluation.lm_eval_bridge import HarnessScore
 from secura.evaluation.significance import share_interval
 from secura.evaluation.task_score import TaskScore
@@ -56,7 +58,7 @@ def _own_table(scores: Sequence[TaskScore], chances: Sequence[float | None]) -> 
     table.add_column("also")
     for score, chance in zip(scores, chances, strict=True):
         table.add_row(
-            score.task,
+            Text(visible(score.task)),
             f"{len(score.items):,}",
             _CALLED[score.metric],
             _shown(score.metric, score.value),
@@ -98,5 +100,5 @@ def _harness_table(scores: Sequence[HarnessScore]) -> Table:
     for score in scores:
         for name, value in score.values.items():
             examples = "" if score.examples is None else str(score.examples)
-            table.add_row(score.task, score.version, examples, name, f"{value:.4f}")
+            table.add_row(Text(visible(score.task)), score.version, examples, name, f"{value:.4f}")
     return table

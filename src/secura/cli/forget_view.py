@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from secura.cli.visible import on_one_line, visible
 from secura.experiments.forget.result import ANSWER_KINDS, Flip, ForgetResult, TaskChange
 from secura.report.wording import (
     details,
@@ -62,7 +63,7 @@ def _cells(change: TaskChange) -> list[Text]:
         f"{len(change.before.items):,}",
         smallest_visible_text(change),
     ]
-    return [Text(cell) for cell in cells]  # as text: a name may hold what rich would read as markup
+    return [Text(visible(cell)) for cell in cells]  # as text: a name may hold what rich would read as markup
 
 
 def _show_flips(console: Console, result: ForgetResult) -> None:
@@ -78,9 +79,11 @@ def _show_flips(console: Console, result: ForgetResult) -> None:
     console.print("answers that were right and are wrong now:")
     for flip in _spread(lost)[:_FLIPS_SHOWN]:
         line = Text("  ")
-        line.append(_shortened(flip.question.prompt, from_end=True), style="dim")  # most prompts end in the question
-        line.append(f"  right: {_shortened(flip.question.answer)}", style="green")
-        line.append(f"  tuned: {_shortened(flip.after.given) or '(nothing)'}", style="red")
+        line.append(
+            on_one_line(flip.question.prompt, _CHARACTERS_SHOWN, from_end=True), style="dim"
+        )  # most prompts end in the question
+        line.append(f"  right: {on_one_line(flip.question.answer, _CHARACTERS_SHOWN)}", style="green")
+        line.append(f"  tuned: {on_one_line(flip.after.given, _CHARACTERS_SHOWN) or '(nothing)'}", style="red")
         console.print(line, soft_wrap=True)
     if len(lost) > _FLIPS_SHOWN:
         console.print(f"  and {len(lost) - _FLIPS_SHOWN:,} more", highlight=False)
@@ -95,7 +98,9 @@ def _kind_table(flips: Sequence[Flip]) -> Table:
         table.add_column(kind, justify="right")
     for task in dict.fromkeys(flip.task for flip in flips):
         own = [flip for flip in flips if flip.task == task]
-        table.add_row(Text(task), *(_lost_and_gained([flip for flip in own if flip.kind == kind]) for kind in kinds))
+        table.add_row(
+            Text(visible(task)), *(_lost_and_gained([flip for flip in own if flip.kind == kind]) for kind in kinds)
+        )
     table.add_section()
     table.add_row("all", *(_lost_and_gained([flip for flip in flips if flip.kind == kind]) for kind in kinds))
     return table
@@ -114,10 +119,3 @@ def _spread(flips: Sequence[Flip]) -> list[Flip]:
         rank[flip.task] = rank.get(flip.task, 0) + 1
         order.append((rank[flip.task], place))
     return [flips[place] for _, place in sorted(order)]
-
-
-def _shortened(text: str, *, from_end: bool = False) -> str:
-    text = " ".join(text.split())
-    if len(text) <= _CHARACTERS_SHOWN:
-        return text
-    return "…" + text[1 - _CHARACTERS_SHOWN :] if from_end else text[: _CHARACTERS_SHOWN - 1] + "…"

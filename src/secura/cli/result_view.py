@@ -1,9 +1,11 @@
 """The result of a run: what was learned, what was kept, and what flipped from right to wrong."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from secura.cli.visible import on_one_line, visible
 from secura.evaluation.retention import LostAnswer
 from secura.evaluation.tally import CONFIDENCE, Tally, at_least_cell, kept_cell, percent
 from secura.experiments.run.train import Losses, RunResult
@@ -23,12 +25,14 @@ def show_result(console: Console, result: RunResult) -> None:
         verdict = result.certificate
         console.print(verdict.sentence, style="bold green" if verdict.certified else "bold red", highlight=False)
         console.print(verdict.explanation, style="dim", highlight=False)
-    console.print(f"trained in {result.training_seconds:.0f} s; saved in {result.saved}", highlight=False)
+    console.print(f"trained in {result.training_seconds:.0f} s; saved in {result.saved}", highlight=False, markup=False)
 
 
 def _show_new_task(console: Console, result: RunResult) -> None:
     new = result.new_task.total
-    table = _table(f"{result.task}: what was learned", "held out", "asked", "before", "after", "change")
+    table = _table(
+        f"{escape(visible(result.task))}: what was learned", "held out", "asked", "before", "after", "change"
+    )
     if new.asked:
         gain = f"{100 * (new.after - new.before) / new.asked:+.1f} points"
         table.add_row("answered right", str(new.asked), _share(new.before, new), _share(new.after, new), gain)
@@ -44,7 +48,7 @@ def _show_kept(console: Console, result: RunResult) -> None:
     if total.asked:
         table.caption = f"at least: lower end of the {CONFIDENCE:.0%} interval; gained: right only after"
         for family, tally in families.items():
-            table.add_row(family, *_kept_cells(tally))
+            table.add_row(Text(visible(family)), *_kept_cells(tally))
         table.add_section()
         table.add_row("all", *_kept_cells(total), style="bold")
     _add_losses(table, result.retention_loss)
@@ -84,10 +88,10 @@ def _show_flips(console: Console, result: RunResult) -> None:
     console.print(f"{len(flips)} answers flipped from right to wrong:", highlight=False)
     for flip in _spread(flips)[:_FLIPS_SHOWN]:
         line = Text("  ")
-        line.append(_shortened(flip.before.question.prompt), style="dim")
-        line.append(f"  right: {_shortened(flip.before.question.answer)}", style="green")
-        line.append(f"  before: {_shortened(flip.before.given)}  ")
-        line.append(f"after: {_shortened(flip.after.given) or '(nothing)'}", style="red")
+        line.append(on_one_line(flip.before.question.prompt, _CHARACTERS_SHOWN), style="dim")
+        line.append(f"  right: {on_one_line(flip.before.question.answer, _CHARACTERS_SHOWN)}", style="green")
+        line.append(f"  before: {on_one_line(flip.before.given, _CHARACTERS_SHOWN)}  ")
+        line.append(f"after: {on_one_line(flip.after.given, _CHARACTERS_SHOWN) or '(nothing)'}", style="red")
         console.print(line, soft_wrap=True)
     if len(flips) > _FLIPS_SHOWN:
         console.print(f"  and {len(flips) - _FLIPS_SHOWN} more in {result.report}", highlight=False)
@@ -102,9 +106,9 @@ def _show_changed(console: Console, result: RunResult) -> None:
     console.print("open prompts whose answers changed most:")
     for answer in result.changed[:_CHANGED_SHOWN]:
         line = Text("  ")
-        line.append(answer.prompt, style="dim")
-        line.append(f"\n    before: {_shortened(answer.before) or '(nothing)'}")
-        line.append(f"\n    after:  {_shortened(answer.after) or '(nothing)'}", style="bold")
+        line.append(visible(answer.prompt), style="dim")
+        line.append(f"\n    before: {on_one_line(answer.before, _CHARACTERS_SHOWN) or '(nothing)'}")
+        line.append(f"\n    after:  {on_one_line(answer.after, _CHARACTERS_SHOWN) or '(nothing)'}", style="bold")
         console.print(line, soft_wrap=True)
 
 
@@ -118,8 +122,3 @@ def _spread(flips: list[LostAnswer]) -> list[LostAnswer]:
         rank.append(seen[family])
     order = sorted(range(len(flips)), key=lambda index: (rank[index], index))
     return [flips[index] for index in order]
-
-
-def _shortened(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _CHARACTERS_SHOWN else text[: _CHARACTERS_SHOWN - 1] + "…"

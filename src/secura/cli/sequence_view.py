@@ -6,7 +6,9 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from secura.cli.visible import visible
 from secura.evaluation.retention_metrics import average_accuracy, backward_transfer, forgetting_best_minus_last
 from secura.evaluation.tally import at_least_cell, kept_cell, kept_phrase, percent, together
 from secura.experiments.sequence.matrix import GroupScore, QuestionGroup, SequenceScores
@@ -45,9 +47,10 @@ def stage_shower(console: Console, first: int) -> OnStage:
         per_stage = (time.monotonic() - began) / max(1, stage - first)
         left = per_stage * (len(matrix.tasks) - stage)
         console.print(
-            f"{stage}/{len(matrix.tasks)} {name}: learned {learned}, earlier tasks {earlier}, knowledge {knowledge}; "
-            f"{seconds:.0f} s, about {left / 60:.0f} min left",
+            f"{stage}/{len(matrix.tasks)} {visible(name)}: learned {learned}, earlier tasks {earlier}, "
+            f"knowledge {knowledge}; {seconds:.0f} s, about {left / 60:.0f} min left",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 
@@ -73,7 +76,7 @@ def show_sequence(console: Console, folder: Path, config: SequenceConfig, matrix
         shown = [_share(cell) for cell in cells] if stage else ["", "", ""]
         kept = together(matrix.knowledge_kept(stage).values())
         of_base = [kept_cell(kept), at_least_cell(kept)] if stage and kept.asked else ["", ""]
-        table.add_row(name, *shown, _share(matrix.knowledge(stage)), *of_base)
+        table.add_row(Text(visible(name)), *shown, _share(matrix.knowledge(stage)), *of_base)
     console.print(table, highlight=False)
     kept = together(matrix.knowledge_kept(last).values())
     if last and kept.asked:
@@ -104,7 +107,7 @@ def show_undone(console: Console, undone: Undone) -> None:
         if before.right == after.right and group != QuestionGroup("task", undone.task):
             same += 1
             continue
-        table.add_row(group.name, _share(before.share_right), _share(after.share_right))
+        table.add_row(Text(visible(group.name)), _share(before.share_right), _share(after.share_right))
     console.print(table, highlight=False)
     console.print(f"{same} groups are as they were; the adapter without it is in {undone.saved}", highlight=False)
 

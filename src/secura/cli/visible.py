@@ -1,0 +1,24 @@
+"""Text of rows, names and answers as a terminal may show it: nothing in it acts on the terminal."""
+
+import unicodedata
+
+_ACTS = ("Cc", "Cf", "Cs", "Co")
+"""Kinds of characters that are not seen: control, format such as a change of direction, surrogate, private use."""
+
+
+def visible(text: str) -> str:
+    """A text with what would act on the terminal written out, such as `\\x1b`; spaces and line breaks stay."""
+    return "".join(
+        character
+        if character in "\n\t \u200d" or unicodedata.category(character) not in _ACTS
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def on_one_line(text: str, limit: int, *, from_end: bool = False) -> str:
+    """A text on one line, visible, and cut to so many characters."""
+    text = " ".join(visible(text).split())
+    if len(text) <= limit:
+        return text
+    return "…" + text[1 - limit :] if from_end else text[: limit - 1] + "…"
