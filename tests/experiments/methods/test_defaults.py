@@ -56,8 +56,17 @@ def test_where_no_method_is_named_a_model_of_the_users_own_learns_with_lora_on_e
         return config.method.name, config.method.adapter, config.training.learning_rate
 
     own = {"model.path": "own"}
-    assert chosen() == ("secura", {}, 1.5e-1)
+    assert chosen() == ("secura", {}, 1e-1)
     assert chosen(**own) == ("lora", {"target_modules": "all-linear"}, 2e-4)
     assert chosen(**own, **{"method.adapter.r": 4}) == ("lora", {"target_modules": "all-linear", "r": 4}, 2e-4)
     assert chosen(**own, **{"method.name": "lora"}) == ("lora", {}, 2e-4)
     assert chosen(**own, **{"method.name": "secura"}) == ("secura", {}, 1e-2)
+
+
+def test_gradients_of_the_natural_scale_are_shortened_to_less() -> None:
+    def longest(*settings: str) -> float | None:
+        return with_method_defaults(load_config(None, list(settings), {})).training.max_grad_norm
+
+    assert longest("method.name=lora") == longest("method.name=secura", "method.adapter.scale=plain") == 1.0
+    assert longest("method.name=secura") == longest("method.name=cur-lora") == 0.05
+    assert longest("method.name=secura", "training.max_grad_norm=0.3") == 0.3

@@ -34,6 +34,8 @@ class MethodDefaults:
     """Peak learning rate."""
     on_other_models: float | None = None
     """Peak learning rate on any model but the bundled one; None is the same."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this are shortened to it."""
     fold_every: int | None = None
     """Steps between folds; None for no folding."""
     boundary: Boundary = "fold"
@@ -42,13 +44,21 @@ class MethodDefaults:
     """Settings of the adapter that a sequence of tasks needs otherwise than one task does."""
 
 
+_ON_NATURAL_SCALE = 0.05
+"""Short enough to be reached at nearly every step, as 1 is by LoRA: gradients of the natural scale are some ten times
+shorter. Where it is not reached, the long gradients of the first steps keep AdamW's later ones small."""
+
 METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
     # What a task may move adds up over tasks.
-    "secura": MethodDefaults(learning_rate=1.5e-1, on_other_models=1e-2, in_sequence={"tau": 0.1}),
-    "secura-paper": MethodDefaults(learning_rate=1e-1, on_other_models=1e-2, fold_every=1),  # as published
-    "cabr-lora": MethodDefaults(learning_rate=3e-2, on_other_models=1e-2),
-    "cur-lora": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2),
-    "bounded-lora": MethodDefaults(learning_rate=1e-1, on_other_models=1e-2),
+    "secura": MethodDefaults(
+        learning_rate=1e-1, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE, in_sequence={"tau": 0.1}
+    ),
+    "secura-paper": MethodDefaults(
+        learning_rate=1e-1, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE, fold_every=1
+    ),  # as published
+    "cabr-lora": MethodDefaults(learning_rate=3e-2, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE),
+    "cur-lora": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2, max_grad_norm=_ON_NATURAL_SCALE),
+    "bounded-lora": MethodDefaults(learning_rate=1e-1, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE),
     "lora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
     "dora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
     "mica": MethodDefaults(learning_rate=3e-3, on_other_models=2e-4, boundary="keep"),
@@ -74,8 +84,8 @@ def _with_method_named(config: Config) -> Config:
 def with_method_defaults(config: Config) -> Config:
     """The configuration with its method's own settings in place of what was left open, so that what is stored is true.
 
-    These are the method where none is named, the learning rate, the fold schedule, the strategy where a share is to be
-    kept and, in a sequence, the boundary, what its adapter needs, and the steps of each task.
+    These are the method where none is named, the learning rate, the longest gradient, the fold schedule, the strategy
+    where a share is to be kept and, in a sequence, the boundary, what its adapter needs, and the steps of each task.
     """
     config = _with_method_named(config)
     defaults = METHOD_DEFAULTS[config.method.name]
@@ -89,7 +99,11 @@ def with_method_defaults(config: Config) -> Config:
     strategy: dict[str, Any] = {}
     if config.retention.keep is not None and "name" not in config.strategy.model_fields_set:
         strategy["name"] = "own_text"
-    training: dict[str, Any] = {"learning_rate": config.training.learning_rate or default_rate(config)}
+    is_plain = config.method.adapter.get("scale") == "plain"
+    training: dict[str, Any] = {
+        "learning_rate": config.training.learning_rate or default_rate(config),
+        "max_grad_norm": config.training.max_grad_norm or (1.0 if is_plain else defaults.max_grad_norm),
+    }
     if isinstance(config, SequenceConfig) and config.training.steps is None and config.training.epochs is None:
         training["steps"] = SEQUENCE_STEPS
     return config.model_copy(

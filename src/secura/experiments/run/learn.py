@@ -148,6 +148,7 @@ def _trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> Trainer:
     training = run.config.training
+    assert training.max_grad_norm is not None  # the method's own, by now
     try:
         return make_trainer(
             model,

@@ -86,8 +86,8 @@ class TrainingConfig(Section):
     """Warm-up in steps where 1 or more, a share of all steps below 1."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     """How the learning rate falls."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients longer than this are shortened to it."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """Gradients longer than this are shortened to it; null is the method's own, 1, and 0.05 on the natural scale."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW's weight decay."""
     seed: int = Field(default=0, ge=0)
