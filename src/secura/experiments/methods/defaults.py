@@ -58,7 +58,7 @@ METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
     ),  # as published
     "cabr-lora": MethodDefaults(learning_rate=3e-2, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE),
     "cur-lora": MethodDefaults(learning_rate=1e-1, on_other_models=3e-2, max_grad_norm=_ON_NATURAL_SCALE),
-    "bounded-lora": MethodDefaults(learning_rate=1e-1, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE),
+    "bounded-lora": MethodDefaults(learning_rate=3e-2, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE),
     "lora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
     "dora": MethodDefaults(learning_rate=1e-3, on_other_models=2e-4, boundary="keep"),
     "mica": MethodDefaults(learning_rate=3e-3, on_other_models=2e-4, boundary="keep"),
