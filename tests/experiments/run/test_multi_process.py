@@ -119,7 +119,7 @@ def test_two_processes_train_as_one_does(name: str, alone: Path, together: Path)
             # Adam makes larger steps of the few gradients that are next to zero, so most of it is held by norm.
             assert_close(other[key], tensor, rtol=1e-2, atol=2e-3)
             assert (other[key] - tensor).norm() <= 1e-3 * tensor.norm()
-        else:  # indices of C and R, and fingerprints
+        elif not key.endswith("seal"):  # indices of C and R, and fingerprints; a seal is of every last bit
             assert torch.equal(other[key], tensor)
 
 
