@@ -168,7 +168,7 @@ def _rows(names: list[str], values: list[Any], settings: dict[str, Any]) -> Iter
             if model == "EmbConv1D" and settings.get("change") != "low_rank":
                 # Five weights near 0.02, and gradients of third order in them: unscaled, the suite's few
                 # steps move nothing. It gives HiRA 200 times the learning rate for a like reason.
-                scaled = {"alpha": 10_000.0}
+                scaled = {"alpha": 10_000.0, "scale": "plain"}
             yield name, model, SecuraConfig, {**own, **scaled, **settings}
     elif "tuner_method" in names:
         for name, *pair in PAIR_CASES:
