@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,8 @@ def bank_for_run(
     folder.parent.mkdir(parents=True, exist_ok=True)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     in_precision = nullcontext() if half is None else torch.autocast(model.device.type, dtype=half)
-    with FileLock(folder.with_name(f"{name}.lock")):
-        record = base_record(config, fingerprint)
-        _whole_bank(folder, model, tokenizer, wanted, record, console, reading=in_precision, mend=True)
+    with FileLock(folder.with_name(f"{name}.lock")), in_precision:
+        _whole_bank(folder, model, tokenizer, wanted, base_record(config, fingerprint), console, mend=True)
     return folder
 
 
@@ -204,13 +203,9 @@ def _whole_bank(
     base: dict[str, str],
     console: Console,
     *,
-    reading: AbstractContextManager[Any] = nullcontext(),  # noqa: B008 - it does nothing and keeps nothing
     mend: bool = False,
 ) -> AnchorBank:
-    """The bank in a folder with its teacher, either written now where it is missing or, where it may be, damaged.
-
-    The teacher alone is computed under `reading`: under autocast every token that is written would cast all weights.
-    """
+    """The bank in a folder with its teacher, either written now where it is missing or, where it may be, damaged."""
     try:
         bank = read_bank(folder) if holds_bank(folder) else None
     except ConfigError as problem:
@@ -235,7 +230,6 @@ def _whole_bank(
         with (
             _progress(console, "anchors: the base reads its own text", len(bank.texts)) as advance,
             in_evaluation_mode(model),
-            reading,
         ):
             write_teacher(folder, model, bank, on_progress=advance)
     return bank
