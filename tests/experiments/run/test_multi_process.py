@@ -31,8 +31,13 @@ PROGRAM = Path(__file__).with_name("runs_in_processes.py")
 RUNS: dict[str, list[str]] = {
     "secura": ["method.name=secura"],
     "folded": ["method.name=secura", "method.adapter.reference=moving", "method.fold_every=3"],
-    "summed": ["method.name=cabr-lora", "method.fold_every=3", "training.learning_rate=0.01"],
-    "cur-lora": ["method.name=cur-lora", "training.learning_rate=0.03"],
+    "summed": [
+        "method.name=cabr-lora",
+        "method.fold_every=3",
+        "training.learning_rate=0.01",
+        "method.adapter.scale=plain",
+    ],
+    "cur-lora": ["method.name=cur-lora", "training.learning_rate=0.03", "method.adapter.scale=plain"],
     "lora": ["method.name=lora", "training.learning_rate=0.01"],
 }
 LAUNCHERS: dict[str, dict[str, str]] = {"ddp": {}, "fsdp2": FSDP2, "zero2": ZERO2, "zero3": ZERO3}
