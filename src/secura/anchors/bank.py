@@ -13,7 +13,6 @@ Source:
     arXiv:2403.01244; Xu et al., Magpie, arXiv:2406.08464, for texts begun with an open user turn.
 """
 
-import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from secura.checksums import file_checksum
 from secura.errors import ConfigError
 from secura.whole_files import write_folder, write_json
 
@@ -159,9 +159,3 @@ def read_bank(folder: Path) -> AnchorBank:
             f"the anchor bank in {folder} is damaged or cut off ({reason}); delete the folder and make it again with: "
             f"secura anchors MODEL --out {folder}"
         ) from problem
-
-
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from secura.anchors.bank import BANK_FILE, AnchorBank, AnchorText, file_checksum
+from secura.anchors.bank import BANK_FILE, AnchorBank, AnchorText
+from secura.checksums import file_checksum
 from secura.errors import ConfigError
 from secura.evaluation.hidden_states import hidden_states
 from secura.numerics.chunks import positions_at_once

@@ -10,7 +10,6 @@ of them, and on however many processes, its batch is divided.
 """
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from transformers.trainer_utils import has_length
 from secura.continual.strategy import Batch, Collate, Step, Strategy
 from secura.errors import ConfigError
 from secura.evaluation.hidden_states import CaughtStates, as_hidden_states, catch_hidden_states
+from secura.training.checkpoint_folder import checkpoint_folder
 
 STATE_FOLDER = "strategy"
 """Inside a checkpoint: what the strategy saved."""
@@ -107,7 +107,7 @@ class StrategyCallback(TrainerCallback):
         """Write the strategy's state into the checkpoint that has just been written, from the main process."""
         if not args.should_save:
             return
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / STATE_FOLDER
+        folder = checkpoint_folder(args, state) / STATE_FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self.strategy.save(folder)
 

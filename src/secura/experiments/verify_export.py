@@ -6,7 +6,6 @@ at each token; and scores on the same questions. A GGUF file answers through lla
 it will be served.
 """
 
-import hashlib
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
+from secura.checksums import file_checksum
 from secura.errors import ConfigError
 from secura.evaluation.batch_size import BatchSize
 from secura.evaluation.causal_model import Model
@@ -463,7 +463,7 @@ def _as_json(settings: VerifySettings, found: Verification) -> dict[str, Any]:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "form": found.form,
         "stored_as": found.stored_as,
-        "files_sha256": {str(path.relative_to(folder)): _sha256(path) for path in files},
+        "files_sha256": {str(path.relative_to(folder)): file_checksum(path) for path in files},
         "weights": {
             "tensors": len(found.weights),
             "wrong": [check.name for check in found.weights if not check.passed],
@@ -489,8 +489,3 @@ def _as_json(settings: VerifySettings, found: Verification) -> dict[str, Any]:
         },
         "provenance": provenance(),
     }
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

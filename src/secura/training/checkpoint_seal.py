@@ -3,13 +3,14 @@
 A folder that a crash tore has no seal, and one that was damaged later does not match its own.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from secura.checksums import file_checksum
+from secura.training.checkpoint_folder import checkpoint_folder
 from secura.training.processes import is_main_process, wait_for_everyone
 from secura.whole_files import write_text
 
@@ -18,7 +19,7 @@ SEAL_FILE = "seal.json"
 
 def seal(folder: Path) -> None:
     """Write the checksums of every file below `folder` into it."""
-    sums = {str(path.relative_to(folder)): _checksum(path) for path in _files(folder)}
+    sums = {str(path.relative_to(folder)): file_checksum(path) for path in _files(folder)}
     write_text(folder / SEAL_FILE, json.dumps(sums, indent=1))
 
 
@@ -27,18 +28,13 @@ def seal_holds(folder: Path) -> bool:
     try:
         sums = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
         found = {str(path.relative_to(folder)) for path in _files(folder)}
-        return found == set(sums) and all(_checksum(folder / name) == checksum for name, checksum in sums.items())
+        return found == set(sums) and all(file_checksum(folder / name) == checksum for name, checksum in sums.items())
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return False
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(SEAL_FILE))
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class SealCheckpoint(TrainerCallback):
@@ -49,5 +45,5 @@ class SealCheckpoint(TrainerCallback):
         del control, kwargs
         wait_for_everyone()
         if is_main_process():
-            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+            seal(checkpoint_folder(args, state))
         wait_for_everyone()

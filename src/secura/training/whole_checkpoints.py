@@ -8,6 +8,7 @@ from transformers import Trainer
 from typing_extensions import override
 
 from secura.errors import TrainingError
+from secura.training.checkpoint_folder import checkpoint_folder
 from secura.training.checkpoints import last_good_checkpoint
 
 
@@ -24,6 +25,6 @@ class TrainerOfWholeCheckpoints(Trainer):
             where = f"the last good checkpoint is {good}" if good else "there is no checkpoint before it"
             reason = " ".join(str(problem).split())[:200]
             raise TrainingError(
-                f"{folder / f'checkpoint-{self.state.global_step}'} cannot be written: {reason}; {where}; make room, "
+                f"{checkpoint_folder(self.args, self.state)} cannot be written: {reason}; {where}; make room, "
                 "then go on with it."
             ) from problem

@@ -520,7 +520,7 @@ class SecuraLayer(BaseTunerLayer):
         self, adapter_name: str, indices: dict[str, Tensor], scale: float, folds: dict[str, dict[str, Tensor]]
     ) -> None:
         """Take over the indices, the scale and the folds that a checkpoint holds."""
-        self.secura_settings[adapter_name] = replace(self.secura_settings[adapter_name], scale=scale)
+        self.set_change_scale(adapter_name, scale)
         for name, values in indices.items():
             container: Any = getattr(self, name)
             container[adapter_name] = values.long().to(container[adapter_name].device)

@@ -5,7 +5,6 @@ again, and one that is changed is. Weights are unpacked as transformers does it;
 says exactly.
 """
 
-import hashlib
 import os
 import shutil
 import sys
@@ -21,6 +20,7 @@ import transformers
 from filelock import FileLock
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PretrainedConfig
 
+from secura.checksums import file_checksum
 from secura.errors import ConfigError
 from secura.evaluation.score_cache import cache_folder
 from secura.file_names import file_name
@@ -115,8 +115,7 @@ def unpacked_folder(file: Path, dtype: str = "auto") -> Path:
 def _checksum(file: Path, size: int, modified_ns: int) -> str:
     """SHA-256 of a file, read once as long as its size and time of change stay the same."""
     del size, modified_ns
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return file_checksum(file)
 
 
 def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.adapters.base_guard import BaseGuard
 from secura.adapters.dial import draw_back_, scaled, values_to_be_trained
+from secura.checksums import file_checksum
 from secura.errors import BaseMismatchError, ConfigError, InputError
 from secura.evaluation.causal_model import Model
 from secura.evaluation.merged import merged_for_scoring
@@ -150,7 +152,7 @@ class ModelPair:
         if self.is_adapter:
             adapted, tokenizer, fingerprint = self._adapter_on_base()
             self._refuse_to_scale()
-            point = _digest(fingerprint.exact, self._checksum_of_files(), repr(float(scale)))
+            point = _digest(fingerprint.exact, self._checksum_of_files, repr(float(scale)))
             with scaled(adapted, scale, base_values=self._base_values) as merged:
                 if merged:
                     yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=point, merged=True)
@@ -179,11 +181,12 @@ class ModelPair:
         record = base_record(ModelConfig(path=self.base_path), fingerprint)
         return AdapterOnBase(model=adapted, tokenizer=tokenizer, record=record, base_values=self._base_values)
 
+    @cached_property
     def _checksum_of_files(self) -> str:
         """Of an adapter, by its settings and its weights."""
         folder = Path(self.tuned_path)
         files = [path for path in sorted(folder.iterdir()) if path.name.startswith(("adapter_config", "adapter_model"))]
-        return _digest(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))
+        return _digest(*map(file_checksum, files))
 
     @contextmanager
     def unmerged(self) -> Iterator[ReadyModel]:

@@ -18,6 +18,7 @@ from secura.errors import ConfigError
 from secura.experiments.run.rows import PreparedTask
 from secura.experiments.settings.layers import config_from, differences
 from secura.experiments.settings.sequence import LearningConfig
+from secura.training.checkpoint_folder import checkpoint_folder
 from secura.training.processes import is_main_process
 from secura.whole_files import write_json
 
@@ -98,4 +99,4 @@ class RecordRun(TrainerCallback):
         """Write it."""
         del control, kwargs
         if is_main_process():
-            write_json(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / RUN_RECORD, self.record)
+            write_json(checkpoint_folder(args, state) / RUN_RECORD, self.record)

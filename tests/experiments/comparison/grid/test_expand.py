@@ -164,8 +164,8 @@ def test_a_file_that_many_runs_read_is_hashed_once(
     rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed = []
-    own = expand._checksum
-    monkeypatch.setattr(expand, "_checksum", lambda path: hashed.append(path) or own(path))
+    own = expand.file_checksum
+    monkeypatch.setattr(expand, "file_checksum", lambda path: hashed.append(path) or own(path))
     runs = runs_of_grid(load_grid(_file(tmp_path, tasks=[str(rows_file)])))
     assert len(runs) == 4
     assert hashed == [str(rows_file)]

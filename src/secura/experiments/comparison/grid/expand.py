@@ -1,6 +1,5 @@
 """From a grid to its runs: every setting filled in, and everything checked that costs no compute."""
 
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from peft import PeftConfig
 
+from secura.checksums import file_checksum
 from secura.errors import ConfigError, InputError
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.comparison.grid.config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
@@ -54,7 +54,7 @@ def runs_of_grid(grid: GridConfig) -> list[GridRun]:
             is declared twice, or an override or exclusion that no run matches; the message
             names the run.
     """
-    checksum = cache(_checksum)  # for as long as this takes: the next time, a file may hold something else
+    checksum = cache(file_checksum)  # for as long as this takes: the next time, a file may hold something else
     runs: dict[str, GridRun] = {}
     used = [0] * len(grid.conditions)
     for combination in _combinations(grid):
@@ -266,8 +266,3 @@ def _files(config: LearningConfig) -> Sequence[str]:
     if isinstance(config, RunConfig):
         names.append(config.data.test_path)
     return [name for name in names if name is not None]
-
-
-def _checksum(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
