@@ -1,6 +1,6 @@
 """Which points of the dial are asked: those named, and some between the two that a budget falls between."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from secura.errors import ConfigError
 
@@ -36,3 +36,21 @@ def next_between(scales: Sequence[float], reaches: Callable[[float], bool]) -> f
     low = max(held, default=0.0)
     above = [scale for scale in scales if scale > low]
     return (low + above[0]) / 2 if above else None
+
+
+def ask_between(
+    asked: Mapping[float, object], ask: Callable[[float], None], reaches: Callable[[float], bool], *, times: int
+) -> None:
+    """Ask up to so many points more, each between the two where the budget ends by then.
+
+    Args:
+        asked: by the points asked so far, without the base; `ask` adds to it.
+        ask: asks a point.
+        reaches: whether a point keeps enough.
+        times: how many points are asked at most.
+    """
+    for _ in range(times):
+        scale = next_between(sorted(asked), reaches)
+        if scale is None:
+            break
+        ask(scale)

@@ -29,7 +29,7 @@ from secura.evaluation.certificate import (
     not_certified,
     reaches,
 )
-from secura.evaluation.dial_points import DEFAULT_GRID, check_grid, next_between
+from secura.evaluation.dial_points import DEFAULT_GRID, ask_between, check_grid
 from secura.evaluation.probe_split import split_probe
 from secura.evaluation.provenance import provenance
 from secura.evaluation.score_cache import ScoreCache, cache_folder
@@ -328,11 +328,7 @@ def _ask_points(
             assert keep is not None
             return reaches(found[scale].kept.after, asked.select_items, keep, settings.confidence)
 
-        for _ in range(settings.refine):
-            scale = next_between(sorted(found), enough)
-            if scale is None:
-                break
-            take(scale)
+        ask_between(found, take, enough, times=settings.refine)
     return [found[scale] for scale in sorted(found)]
 
 

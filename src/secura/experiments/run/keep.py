@@ -12,10 +12,10 @@ Source:
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
@@ -23,16 +23,17 @@ from secura.continual.own_text import OwnText
 from secura.continual.steering import Steering
 from secura.evaluation.answer_loss import mean_answer_loss
 from secura.evaluation.certificate import Certificate, Point, certify, choose_point, not_certified
-from secura.evaluation.dial_points import next_between
+from secura.evaluation.dial_points import ask_between
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.probe_split import split_probe
 from secura.evaluation.scoring import ScoredAnswer, score_questions
 from secura.evaluation.tally import CONFIDENCE
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.rows import SELECT, STEER
-from secura.experiments.run.scaled_back import base_weights, scaled_back
+from secura.experiments.run.scaled_back import scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.question import Question
+from secura.training.checkpoint_folder import checkpoint_folder
 from secura.whole_files import write_json
 
 _SCALES = (1.0, 0.75, 0.5, 0.25)
@@ -106,7 +107,8 @@ class SteerBudget(TrainerCallback):
         del args, control, kwargs
         if not self.steering.is_due(state.global_step):
             return
-        lost = len(self.questions) - _still_right(self.run, self.questions)
+        with merged_for_scoring(self.run.model):
+            lost = len(self.questions) - _still_right(self.run, self.questions)
         budget = self.strategy.budget
         budget.set_nats(budget.nats * self.steering.look(lost, len(self.questions)))
         self.console.print(
@@ -121,11 +123,12 @@ class SteerBudget(TrainerCallback):
         """Store what was found in the checkpoint that has just been written."""
         del control, kwargs
         if args.should_save:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            write_json(folder / _STATE_FILE, self.steering.state_dict())
+            write_json(checkpoint_folder(args, state) / _STATE_FILE, self.steering.state_dict())
 
 
-def choose_scale(run: PreparedRun[RunConfig], probe: Probe, console: Console) -> Choice:
+def choose_scale(
+    run: PreparedRun[RunConfig], probe: Probe, base: Mapping[str, Tensor] | None, console: Console
+) -> Choice:
     """Find out how much of what was learned may be used.
 
     All of it is asked first, then less and less until enough is kept, then points between the last two.
@@ -133,15 +136,15 @@ def choose_scale(run: PreparedRun[RunConfig], probe: Probe, console: Console) ->
     Args:
         run: trained.
         probe: the parted questions.
+        base: the base's weights, where all of them are trained.
         console: where is said what was found.
     """
     keep = run.config.retention.keep
     assert keep is not None
-    base = base_weights(run.model, run.config.model)
     points: dict[float, Point] = {}
 
     def ask(scale: float) -> None:
-        with scaled_back(run.model, scale, base):
+        with scaled_back(run.model, scale, base), merged_for_scoring(run.model):
             gain, kept = _gain(run), _still_right(run, probe.select)
         points[scale] = Point(scale=scale, gain=0.0 if gain is None else gain, kept=kept)
         console.print(
@@ -158,17 +161,13 @@ def choose_scale(run: PreparedRun[RunConfig], probe: Probe, console: Console) ->
         ask(scale)
         if enough(scale):
             break
-    for _ in range(_REFINED):
-        scale = next_between(sorted(points), enough)
-        if scale is None:
-            break
-        ask(scale)
-    known = _known(run, probe)
-    refused = not_certified(list(points.values()), **known)
+    ask_between(points, ask, enough, times=_REFINED)
+    in_order = [points[scale] for scale in sorted(points)]
+    refused = not_certified(in_order, **_known(run, probe))
     if refused is not None and refused.scale is not None:
-        return Choice(scale=refused.scale, points=_in_order(points), refused=refused)
-    chosen = choose_point(_in_order(points), len(probe.select), keep)
-    return Choice(scale=1.0 if chosen is None else chosen.scale, points=_in_order(points), refused=refused)
+        return Choice(scale=refused.scale, points=in_order, refused=refused)
+    chosen = choose_point(in_order, len(probe.select), keep)
+    return Choice(scale=1.0 if chosen is None else chosen.scale, points=in_order, refused=refused)
 
 
 def certificate_of(
@@ -198,24 +197,18 @@ def _known(run: PreparedRun[RunConfig], probe: Probe) -> dict[str, Any]:
     }
 
 
-def _in_order(points: Mapping[float, Point]) -> list[Point]:
-    return [points[scale] for scale in sorted(points)]
-
-
 def _gain(run: PreparedRun[RunConfig]) -> float | None:
     """By how much the held-out rows have become likelier, up to a constant; None where there are none."""
-    with merged_for_scoring(run.model):
-        loss = mean_answer_loss(
-            run.model,
-            run.tokenizer,
-            run.task.test,
-            max_tokens=run.max_tokens,
-            batch_size=run.config.scoring.batch_size,
-        )
+    loss = mean_answer_loss(
+        run.model,
+        run.tokenizer,
+        run.task.test,
+        max_tokens=run.max_tokens,
+        batch_size=run.config.scoring.batch_size,
+    )
     return None if loss is None else -loss
 
 
 def _still_right(run: PreparedRun[RunConfig], questions: Sequence[Question]) -> int:
-    with merged_for_scoring(run.model):
-        answers = score_questions(run.model, run.tokenizer, questions, batch_size=run.config.scoring.batch_size)
+    answers = score_questions(run.model, run.tokenizer, questions, batch_size=run.config.scoring.batch_size)
     return sum(answer.correct for answer in answers)

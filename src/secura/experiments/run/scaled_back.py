@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from secura.adapters.dial import draw_back_, layers_without_closed_form, scaled
+from secura.adapters.dial import draw_back_, scaled
 from secura.evaluation.scoring import Model
 from secura.experiments.models.loading import load_model
 from secura.experiments.settings.run import ModelConfig
@@ -45,8 +45,3 @@ def scaled_back(model: Model, scale: float, base: Mapping[str, Tensor] | None) -
 def base_weights(model: Model, config: ModelConfig) -> Mapping[str, Tensor] | None:
     """The base's weights, read again where training has overwritten them; None beside an adapter."""
     return None if isinstance(model, PeftModel) else dict(load_model(config)[0].named_parameters())
-
-
-def is_adapter_at_every_scale(model: Model) -> bool:
-    """Whether a scaled change can be saved as an adapter of the same kind, and not as a whole model only."""
-    return isinstance(model, PeftModel) and not layers_without_closed_form(model)

@@ -13,6 +13,7 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import TrainerCallback
 
+from secura.adapters.dial import layers_without_closed_form
 from secura.adapters.dividing import whole_state
 from secura.continual.own_text import OwnText
 from secura.errors import ConfigError
@@ -31,7 +32,7 @@ from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import Answers, ask
 from secura.experiments.run.saving import result_folder, save_merged, save_result
-from secura.experiments.run.scaled_back import base_weights, is_adapter_at_every_scale, scaled_back
+from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.question import Question
 from secura.training.checkpoints import last_good_checkpoint
@@ -99,9 +100,10 @@ def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: 
     before = from_main_process(lambda: _asked(run, console, None))
     probe = None if run.config.retention.keep is None else part_probe(before.retention, seed=run.config.training.seed)
     seconds = learn(run, console, callbacks, steer=() if probe is None else probe.steer)
-    choice = None if probe is None else choose_scale(run, probe, console)
+    base = None if probe is None else base_weights(run.model, run.config.model)
+    choice = None if probe is None else choose_scale(run, probe, base, console)
     scale = 1.0 if choice is None else choice.scale
-    with scaled_back(run.model, scale, base_weights(run.model, run.config.model) if scale != 1 else None):
+    with scaled_back(run.model, scale, base):
         saved = _save(run, scale)
         after = from_main_process(lambda: _asked(run, console, saved))
     certificate = None
@@ -172,7 +174,7 @@ def _asked(run: PreparedRun[RunConfig], console: Console, saved: Path | None) ->
 
 def _save(run: PreparedRun[RunConfig], scale: float) -> Path:
     """Save the adapter, or the whole model, as it stands at a scale."""
-    if scale != 1 and isinstance(run.model, PeftModel) and not is_adapter_at_every_scale(run.model):
+    if scale != 1 and isinstance(run.model, PeftModel) and layers_without_closed_form(run.model):
         saved = run.folder / MODEL_FOLDER
         save_merged(saved, run.model, run.tokenizer)
         return saved
