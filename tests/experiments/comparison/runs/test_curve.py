@@ -22,7 +22,7 @@ name: curve
 base: {training: {steps: 4, batch_size: 4, learning_rate: RATE}, data: {test_rows: 4}, retention: {path: none}}
 methods: [METHOD]
 tasks: [ask_in_ulvish]
-curve: {texts: [homes, ages], steps: [2], dial: [0.5, 0], text_rows: 4}
+curve: {texts: [homes, ages], steps: [2], dial: [0.5, 0], text_rows: 4, questions: {trades: 5, sums: 5}}
 """
 
 
@@ -44,6 +44,9 @@ def test_the_curve_goes_from_the_base_to_the_end_and_at_dial_0_back_to_the_base(
     assert [(point.step, point.dial) for point in record.curve] == [(0, 0.0), (2, 1.0), (4, 1.0), (4, 0.5), (4, 0.0)]
     base, halfway, end, scaled_back, at_zero = record.curve
     assert at_zero == replace(base, step=4)
+    assert base.right == list(range(10))  # the bundled model knows all of this
+    assert halfway.right is None
+    assert set(end.right or ()) <= set(range(10))
     assert base.task_nats is not None
     assert end.task_nats < scaled_back.task_nats < base.task_nats  # type: ignore[operator]
     assert halfway.task_nats != end.task_nats
@@ -73,6 +76,8 @@ def test_points_that_were_measured_are_not_measured_again_and_a_damaged_file_is_
         ("curve: {texts: [nothing_such]}", "is no task"),
         ("curve: {texts: [homes], dial: [-0.5]}", "dial"),
         ("curve: {texts: []}", "texts"),
+        ("curve: {texts: [homes], questions: {nothing_such: 4}}", "is no task"),
+        ("curve: {texts: [homes], questions: {ages: 0}}", "questions"),
     ],
 )
 def test_a_curve_that_cannot_be_measured_is_refused(tmp_path: Path, written: str, said: str) -> None:

@@ -2,7 +2,8 @@
 
 One run then tells of many points between nothing and all that it learned, so that methods can be
 compared where they have learned the same. Forgetting is the rise in nats a token on texts that were
-never trained on. Points are written as they are measured, and an interrupted run keeps them.
+never trained on, and the share lost of the answers that the base gets right. Points are written as they are
+measured, and an interrupted run keeps them.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing_extensions import override
 
 from secura.errors import ConfigError
 from secura.evaluation.answer_loss import mean_answer_loss
-from secura.evaluation.scoring import Model
+from secura.evaluation.scoring import Model, score_questions
 from secura.experiments.comparison.grid.config import CurveConfig
 from secura.experiments.comparison.runs.curve_point import CurvePoint
 from secura.experiments.run.prepare import PreparedRun
@@ -26,7 +27,7 @@ from secura.experiments.run.questions import base_alone
 from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.finding import find_tasks
-from secura.tasks.question import Item
+from secura.tasks.question import Item, Question
 from secura.tasks.task_items import task_items
 from secura.whole_files import write_text
 
@@ -48,6 +49,13 @@ class MeasureCurve(TrainerCallback):
         self.texts = {
             task.name: task_items(task, count=curve.text_rows, seed=0) for task in find_tasks(list(curve.texts))
         }
+        self.questions = [
+            item
+            for name, count in curve.questions.items()
+            for task in find_tasks([name])
+            for item in task_items(task, count=count, seed=0)
+            if isinstance(item, Question)
+        ]
         self.points = _read(run.folder / CURVE_FILE)
 
     @cached_property
@@ -56,8 +64,9 @@ class MeasureCurve(TrainerCallback):
 
     def measure_end(self) -> None:
         """Measure the trained model at each point of the dial."""
+        base = next((point.right for point in self.points if point.step == 0), None)
         for dial in sorted({1.0, *self.curve.dial}, reverse=True):
-            self._measure_at(self.run.model, self.run.task.steps, dial)
+            self._measure_at(self.run.model, self.run.task.steps, dial, asked=base or ())
 
     @override
     def on_train_begin(
@@ -67,7 +76,7 @@ class MeasureCurve(TrainerCallback):
         del args, control, kwargs
         if state.global_step == 0 and not self._has(0, 0.0):
             with base_alone(self.run.model):
-                self._measure(self.run.model, 0, 0.0)
+                self._measure(self.run.model, 0, 0.0, asked=range(len(self.questions)))
 
     @override
     def on_step_end(
@@ -83,18 +92,19 @@ class MeasureCurve(TrainerCallback):
         if state.global_step in self.curve.steps and state.global_step < self.run.task.steps:
             self._measure_at(self.run.model, state.global_step, 1.0)
 
-    def _measure_at(self, model: Model, step: int, dial: float) -> None:
+    def _measure_at(self, model: Model, step: int, dial: float, *, asked: Sequence[int] = ()) -> None:
         if self._has(step, dial):
             return
         with scaled_back(model, dial, None if dial == 1 else self._base):
-            self._measure(model, step, dial)
+            self._measure(model, step, dial, asked=asked)
 
-    def _measure(self, model: Model, step: int, dial: float) -> None:
+    def _measure(self, model: Model, step: int, dial: float, *, asked: Sequence[int]) -> None:
         point = CurvePoint(
             step=step,
             dial=dial,
             task_nats=self._nats(model, self.run.task.test),
             text_nats={name: self._nats(model, items) or 0.0 for name, items in self.texts.items()},
+            right=self._right(model, asked) if asked else None,
         )
         self.points.append(point)
         lines = [json.dumps(asdict(each)) for each in self.points]
@@ -103,6 +113,13 @@ class MeasureCurve(TrainerCallback):
     def _nats(self, model: Model, items: Sequence[Item]) -> float | None:
         size = self.run.config.scoring.batch_size
         return mean_answer_loss(model, self.run.tokenizer, items, max_tokens=self.curve.text_tokens, batch_size=size)
+
+    def _right(self, model: Model, asked: Sequence[int]) -> list[int]:
+        """Those of the questions that are answered right."""
+        size = self.run.config.scoring.batch_size
+        questions = [self.questions[place] for place in asked]
+        answers = score_questions(model, self.run.tokenizer, questions, batch_size=size)
+        return [place for place, answer in zip(asked, answers, strict=True) if answer.correct]
 
     def _has(self, step: int, dial: float) -> bool:
         return any(point.step == step and point.dial == dial for point in self.points)
