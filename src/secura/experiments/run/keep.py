@@ -90,6 +90,7 @@ class SteerBudget(TrainerCallback):
         assert run.config.retention.keep is not None
         self.run, self.strategy, self.questions, self.console = run, strategy, questions, console
         self.steering = Steering(keep=run.config.retention.keep, steps=run.task.steps)
+        self._kept: float | None = None  # in percent, until it is logged
 
     @override
     def on_train_begin(
@@ -109,6 +110,7 @@ class SteerBudget(TrainerCallback):
             return
         with merged_for_scoring(self.run.model):
             lost = len(self.questions) - _still_right(self.run, self.questions)
+        self._kept = 100 - 100 * lost / len(self.questions)
         budget = self.strategy.budget
         budget.set_nats(budget.nats * self.steering.look(lost, len(self.questions)))
         self.console.print(
@@ -117,6 +119,21 @@ class SteerBudget(TrainerCallback):
             highlight=False,
             soft_wrap=True,
         )
+
+    @override
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log what was found at this step."""
+        del args, state, control, kwargs
+        if logs is not None and "loss" in logs and self._kept is not None:
+            logs["steer_kept"] = self._kept
+            self._kept = None
 
     @override
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
