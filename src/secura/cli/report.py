@@ -25,8 +25,8 @@ def report(
 ) -> int:
     """Show a run, or a comparison of many: one self-contained HTML page.
 
-    A run's page has what was learned and kept, answers before and after, loss and budget over the steps, and the cost. A
-    comparison's has every figure, also as PNG and SVG.
+    A run's page has what was learned and kept, answers before and after, loss and budget over the steps, and the cost.
+    A comparison's has every figure, also as PNG and SVG.
 
     Exit codes: 0 done, 1 failed, 3 wrong usage.
     """

@@ -115,19 +115,14 @@ def headline(run: FinishedRun) -> str:
 
 def _learned(run: FinishedRun) -> list[tuple[str, str, str]]:
     """What was measured of the new task: its name, before and after."""
-    rows = [
-        (f"answered right, of {each.tally.asked:,}", *(percent(n / each.tally.asked) for n in _before_after(each)))
-        for each in run.learned
-        if each.tally.asked
-    ]
-    before, after = run.nats
-    if before is not None and after is not None:
-        rows.append(("nats a token", f"{before:.3f}", f"{after:.3f}"))
+    rows = []
+    for tally in (each.tally for each in run.learned if each.tally.asked):
+        before, after = percent(tally.before / tally.asked), percent(tally.after / tally.asked)
+        rows.append((f"answered right, of {tally.asked:,}", before, after))
+    nats_before, nats_after = run.nats
+    if nats_before is not None and nats_after is not None:
+        rows.append(("nats a token", f"{nats_before:.3f}", f"{nats_after:.3f}"))
     return rows
-
-
-def _before_after(group: Group) -> tuple[int, int]:
-    return group.tally.before, group.tally.after
 
 
 def _family(group: Group) -> dict[str, str]:

@@ -35,9 +35,10 @@ def grid_run(folder: Path, method: str, rate: str) -> ComparisonRun:
 
 @pytest.mark.parametrize(("method", "rate"), [("lora", "1.0e-2"), ("full", "1.0e-4")])
 def test_the_curve_goes_from_the_base_to_the_end_and_at_dial_0_back_to_the_base(
-    tmp_path: Path, method: str, rate: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, rate: str
 ) -> None:
     run = grid_run(tmp_path, method, rate)
+    monkeypatch.setenv("SECURA_CACHE", str(tmp_path / "cache"))
     write_declaration(run)
     assert read_declaration(run.declaration_file).declared == run.declared
     record = train_and_measure(run, Console(quiet=True))
@@ -52,6 +53,25 @@ def test_the_curve_goes_from_the_base_to_the_end_and_at_dial_0_back_to_the_base(
     assert halfway.task_nats != end.task_nats
     assert set(end.text_nats) == {"homes", "ages"}
     assert read_record(write_record(tmp_path, record)).curve == record.curve
+    (kept,) = (tmp_path / "cache" / "curves").iterdir()  # for the other runs of the grid
+    assert kept.read_text() == (run.run_folder / CURVE_FILE).read_text().splitlines(keepends=True)[0]
+
+
+def test_what_was_measured_of_the_base_is_not_measured_again_by_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECURA_CACHE", str(tmp_path / "cache"))
+    first = train_and_measure(grid_run(tmp_path / "first", "lora", "1.0e-2"), Console(quiet=True))
+    with monkeypatch.context() as patch:
+        measured: list[int] = []
+        real = MeasureCurve._measure
+        patch.setattr(MeasureCurve, "_measure", lambda self, model, step, *more, **named: (
+            measured.append(step), real(self, model, step, *more, **named)
+        ))  # fmt: skip
+        second = train_and_measure(grid_run(tmp_path / "second", "lora", "2.0e-2"), Console(quiet=True))
+    assert measured == [2, 4, 4, 4]
+    assert second.curve[0] == first.curve[0]
+    assert second.curve[1:] != first.curve[1:]
 
 
 def test_points_that_were_measured_are_not_measured_again_and_a_damaged_file_is_refused(tmp_path: Path) -> None:

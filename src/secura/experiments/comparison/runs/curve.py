@@ -6,6 +6,7 @@ never trained on, and the share lost of the answers that the base gets right. Po
 measured, and an interrupted run keeps them.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -19,7 +20,8 @@ from typing_extensions import override
 
 from secura.errors import ConfigError
 from secura.evaluation.answer_loss import mean_answer_loss
-from secura.evaluation.scoring import Model, score_questions
+from secura.evaluation.score_cache import cache_folder
+from secura.evaluation.scoring import SCORING_VERSION, Model, score_questions
 from secura.experiments.comparison.grid.config import CurveConfig
 from secura.experiments.comparison.runs.curve_point import CurvePoint
 from secura.experiments.run.prepare import PreparedRun
@@ -74,9 +76,17 @@ class MeasureCurve(TrainerCallback):
     ) -> None:
         """Measure the model as it was given, unless an earlier attempt has."""
         del args, control, kwargs
-        if state.global_step == 0 and not self._has(0, 0.0):
-            with base_alone(self.run.model):
-                self._measure(self.run.model, 0, 0.0, asked=range(len(self.questions)))
+        if state.global_step or self._has(0, 0.0):
+            return
+        # The same for every run of a grid on the same rows, and slow on a CPU.
+        kept = cache_folder() / "curves" / f"{self._what_is_measured()}.jsonl"
+        for point in _read(kept):
+            self._add(point)
+            return
+        with base_alone(self.run.model):
+            self._measure(self.run.model, 0, 0.0, asked=range(len(self.questions)))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_text(kept, _as_lines(self.points[-1:]))
 
     @override
     def on_step_end(
@@ -106,9 +116,21 @@ class MeasureCurve(TrainerCallback):
             text_nats={name: self._nats(model, items) or 0.0 for name, items in self.texts.items()},
             right=self._right(model, asked) if asked else None,
         )
+        self._add(point)
+
+    def _add(self, point: CurvePoint) -> None:
         self.points.append(point)
-        lines = [json.dumps(asdict(each)) for each in self.points]
-        write_text(self.run.folder / CURVE_FILE, "\n".join(lines) + "\n")
+        write_text(self.run.folder / CURVE_FILE, _as_lines(self.points))
+
+    def _what_is_measured(self) -> str:
+        """A digest of all that decides what the base's point is."""
+        of = [
+            (SCORING_VERSION, self.run.fingerprint.exact, self.curve.text_tokens),
+            [repr(item) for item in self.run.task.test],
+            {name: [repr(item) for item in items] for name, items in self.texts.items()},
+            [repr(question) for question in self.questions],
+        ]
+        return hashlib.sha256(json.dumps(of).encode()).hexdigest()
 
     def _nats(self, model: Model, items: Sequence[Item]) -> float | None:
         size = self.run.config.scoring.batch_size
@@ -123,6 +145,10 @@ class MeasureCurve(TrainerCallback):
 
     def _has(self, step: int, dial: float) -> bool:
         return any(point.step == step and point.dial == dial for point in self.points)
+
+
+def _as_lines(points: Sequence[CurvePoint]) -> str:
+    return "".join(json.dumps(asdict(each)) + "\n" for each in points)
 
 
 def _read(path: Path) -> list[CurvePoint]:
