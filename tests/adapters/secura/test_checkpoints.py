@@ -192,6 +192,24 @@ def test_a_loaded_adapter_saves_to_the_same_file(tmp_path: Path) -> None:
     assert configs[0]["saved"] == configs[1]["saved"]
 
 
+@on_every_path
+@pytest.mark.parametrize("change", ["cabr", "cur", "low_rank"])
+def test_a_stack_of_folds_comes_back_to_the_bit_and_grows_on(
+    tmp_path: Path, load: Callable[[Any, Path], Any], change: str
+) -> None:
+    model = adapted(llama(), llama_config(change=change, inner_r=None, reference="moving"))
+    for seed in range(5):
+        fold(model, AWKWARD_TASK)
+        moved(model, seed=seed)
+    loaded = load(llama(), saved_adapter(model, tmp_path)).eval()
+    assert first_layer(loaded)._ledger("default").count() == 5
+    assert torch.equal(logits(loaded), logits(model))
+    for each in (model, loaded):
+        fold(each, AWKWARD_TASK)
+        moved(each, seed=6)
+    assert torch.equal(logits(loaded), logits(model))
+
+
 def test_a_loaded_adapter_folds_further_and_saves_what_it_has_become(tmp_path: Path) -> None:
     model = with_folds(llama(), llama_config())
     loaded = PeftModel.from_pretrained(llama(), saved_adapter(model, tmp_path / "first"), is_trainable=True)

@@ -69,6 +69,7 @@ class SecuraLayer(BaseTunerLayer):
         "secura_rows",
         "secura_folds",
         "secura_reference",
+        "secura_folded",
         "secura_dropout",
     )
 
@@ -82,6 +83,7 @@ class SecuraLayer(BaseTunerLayer):
         self.secura_rows: Any = BufferDict(persistent=False)
         self.secura_folds = nn.ModuleDict()
         self.secura_reference: Any = BufferDict(persistent=False)
+        self.secura_folded: Any = BufferDict(persistent=False)  # the folds of `low_rank` that are in D, multiplied out
         self.secura_dropout = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -272,10 +274,11 @@ class SecuraLayer(BaseTunerLayer):
         settings = self._weight_space_settings(adapter_name)
         with self.weights_at_hand([adapter_name]):
             if settings.norm == "none":
-                return self._thin_factors(adapter_name)
+                # Thin where that is thinner, whatever a forward pass takes.
+                return self._thin_factors(adapter_name, self._folds_in_change(adapter_name, multiplied_out=False))
             if self._change(adapter_name).starting_factors()[1].any():
                 return None
-            folds = self._folded_factors(adapter_name)
+            folds = self._folded_factors(adapter_name, self._ledger(adapter_name).folds())
             if not folds:
                 return self._thin_factors(adapter_name)  # a product of 0
             if not (settings.folds_move_the_reference and settings.undamped):
@@ -311,7 +314,7 @@ class SecuraLayer(BaseTunerLayer):
                 return change
             reference_output = base_output
             if settings.folds_move_the_reference:
-                for fold in self._folded_factors(adapter_name):
+                for fold in self._folded_factors(adapter_name, self._folds_in_change(adapter_name)):
                     reference_output = reference_output + output_change(inputs, fold)
             return released_output(reference_output, change) - base_output
         device = inputs.device.type
@@ -380,17 +383,44 @@ class SecuraLayer(BaseTunerLayer):
                     "files as they were saved."
                 )
 
-    def _thin_factors(self, adapter_name: str) -> ThinFactors:
+    def _thin_factors(self, adapter_name: str, folded: list[dict[str, Tensor]] | None = None) -> ThinFactors:
         if adapter_name in self.sealed_tensors:
             self.check_sealed_tensors(adapter_name)
         settings = self.secura_settings[adapter_name]
-        folded = [] if settings.folds_move_the_reference else self._ledger(adapter_name).entries()
+        if folded is None:
+            folded = [] if settings.folds_move_the_reference else self._folds_in_change(adapter_name)
         return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.multiplier)
 
-    def _folded_factors(self, adapter_name: str) -> list[ThinFactors]:
+    def _folded_factors(self, adapter_name: str, folds: list[dict[str, Tensor]]) -> list[ThinFactors]:
         change, frozen = self._change(adapter_name), self._frozen_factors(adapter_name)
         multiplier = self.secura_settings[adapter_name].multiplier
-        return [change.folded_factors(frozen, fold, multiplier) for fold in self._ledger(adapter_name).entries()]
+        return [change.folded_factors(frozen, fold, multiplier) for fold in folds]
+
+    def _folds_in_change(self, adapter_name: str, *, multiplied_out: bool = True) -> list[dict[str, Tensor]]:
+        """Folds that add up; many pairs of `low_rank` as one, of no higher rank than the layer's own.
+
+        Under a moving reference they are one pair from the first fold on, so that a forward pass takes as long after
+        many folds as after one. `multiplied_out=False` is for who wants them thin while that is of lower rank.
+        """
+        ledger, change = self._ledger(adapter_name), self._change(adapter_name)
+        count = ledger.count()
+        if not isinstance(change, LowRankFactors) or not count:
+            return ledger.folds()
+        at_once = multiplied_out and self.secura_settings[adapter_name].moving
+        if not at_once and count * len(change.down) < min(self.in_features, self.out_features):
+            return ledger.folds()
+        if adapter_name in self._stale_references or adapter_name not in self.secura_folded:
+            with torch.no_grad():
+                total = torch.zeros(self.out_features, self.in_features, device=change.down.device)
+                for fold in ledger.folds():
+                    total += fold["up"] @ fold["down"]
+            self.secura_folded[adapter_name] = total
+            self._stale_references.discard(adapter_name)
+        total = self.secura_folded[adapter_name]
+        identity = torch.eye(min(total.shape), device=total.device)
+        return [
+            {"up": total, "down": identity} if len(identity) == self.in_features else {"up": identity, "down": total}
+        ]
 
     def _frozen_factors(self, adapter_name: str) -> FrozenFactors | None:
         if adapter_name not in self.secura_columns:
@@ -421,7 +451,8 @@ class SecuraLayer(BaseTunerLayer):
             return weight
         if adapter_name in self._stale_references or adapter_name not in self.secura_reference:
             with torch.no_grad():
-                folds, norm = self._folded_factors(adapter_name), settings.weight_norm
+                folds = self._folded_factors(adapter_name, ledger.folds())
+                norm = settings.weight_norm
                 self.secura_reference[adapter_name] = (
                     undamped_reference(weight, folds)
                     if settings.undamped or norm is None
@@ -501,9 +532,34 @@ class SecuraLayer(BaseTunerLayer):
         factors = self._change(adapter_name)
         with torch.no_grad():
             fold = factors.current_fold()
+            is_cached = self._extend_cached_(adapter_name, fold)
         self._ledger(adapter_name).add(task, fold, summed=self.sums_folds(adapter_name))
         factors.reset_after_fold_()
-        self._stale_references.add(adapter_name)
+        if not is_cached:
+            self._stale_references.add(adapter_name)
+
+    def _extend_cached_(self, adapter_name: str, fold: dict[str, Tensor]) -> bool:
+        """Take one more fold into what is cached of those before it, to the bits that building it anew gives.
+
+        False where nothing is cached, or where folds are sums that round otherwise: it is then built when next used.
+        """
+        settings, norm = self.secura_settings[adapter_name], self.secura_settings[adapter_name].weight_norm
+        if adapter_name in self._stale_references or self.sums_folds(adapter_name) or self._is_sharded:
+            return False
+        if settings.folds_move_the_reference and norm is not None:
+            if adapter_name not in self.secura_reference:
+                return False
+            with self.weights_at_hand([adapter_name]):
+                one = self._folded_factors(adapter_name, [fold])
+            reference = self.secura_reference[adapter_name]
+            self.secura_reference[adapter_name] = (
+                undamped_reference(reference, one) if settings.undamped else kept_reference(reference, one, norm)
+            )
+            return True
+        if adapter_name not in self.secura_folded:
+            return False
+        self.secura_folded[adapter_name] = self.secura_folded[adapter_name] + fold["up"] @ fold["down"]
+        return True
 
     def sums_folds(self, adapter_name: str) -> bool:
         """Whether the folds of one task are kept as one sum, and not each by itself."""

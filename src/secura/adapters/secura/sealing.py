@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from secura.adapters.secura.ledger import folds_in
 from secura.errors import ConfigError
 
 SEALED_SETTINGS = (
@@ -39,7 +40,9 @@ SEALED_SETTINGS = (
 
 _DIGITS = 32
 """Hexadecimal digits kept of each SHA-256."""
-_FOLD_KEY = re.compile(r"\d{1,9}:[^.]+")
+_FOLD_KEY = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?:[^.]+")
+_LONGEST_UNSEALED_STACK = 100_000
+"""Of folds: room for a stack is made before its weights are seen, and only a seal vouches for its length."""
 _INDICES = re.compile(r"\d{1,9}( \d{1,9})*")
 _FINGERPRINT = re.compile(r"-?\d{1,20}( -?\d{1,20}){3}")
 
@@ -155,12 +158,19 @@ def check_saved(saved: object) -> None:
         raise _malformed("saved.layers", layers, "an object")
     for name, record in layers.items():
         _check_layer(f"saved.layers[{str(name)[:100]!r}]", record)
-    if not isinstance(folds, list) or not all(isinstance(key, str) and _FOLD_KEY.fullmatch(key) for key in folds):
+    if not isinstance(folds, list) or not all(isinstance(key, str) and _is_fold_key(key) for key in folds):
         raise _malformed("saved.folds", folds, "a list of numbered tasks")
+    if seal is None and any(folds_in(key) > _LONGEST_UNSEALED_STACK for key in folds):
+        raise _malformed("saved.folds", folds, "folds in stacks that a seal vouches for")
     if len(set(folds)) < len(folds):
         raise _malformed("saved.folds", folds, "a list without repeats")
     if seal is not None:
         _check_seal_form(seal)
+
+
+def _is_fold_key(key: str) -> bool:
+    place = _FOLD_KEY.fullmatch(key)
+    return place is not None and (place[2] is None or int(place[1]) < int(place[2]))
 
 
 def _check_layer(place: str, record: object) -> None:
