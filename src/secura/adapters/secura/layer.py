@@ -44,7 +44,7 @@ from secura.adapters.secura.factors import (
 )
 from secura.adapters.secura.layer_settings import LayerSettings, norm_of
 from secura.adapters.secura.ledger import FoldLedger
-from secura.adapters.secura.sealing import can_be_sealed, tensor_digest
+from secura.adapters.secura.sealing import can_be_sealed, tensor_digest, was_changed
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
 from secura.adapters.sharding import is_sharded, whole
 from secura.errors import ConfigError, FoldError, MergeError
@@ -91,6 +91,8 @@ class SecuraLayer(BaseTunerLayer):
         self._stale_references: set[str] = set()
         self.sealed_tensors: dict[str, dict[str, str]] = {}
         """By adapter, what its config says its tensors are, until they have been looked at."""
+        self.whole_base: dict[str, Tensor] = {}
+        """By adapter, the fingerprint of a sample of the whole base when it was put on; none where it was not whole."""
         self._unselected: set[str] = set()  # made on the meta device: the indices are still to come
         self._before_merge: _BeforeMerge | None = None
         self._digests = WeightDigests() if digests is None else digests
@@ -377,7 +379,7 @@ class SecuraLayer(BaseTunerLayer):
         for name, tensor in found.items():
             digest = tensor_digest(tensor)
             was = sealed.get(name, digest)
-            if was != digest and was.split(" ")[0] == digest.split(" ")[0]:  # or it was cast, as loaders do
+            if was_changed(digest, was):
                 raise ConfigError(
                     f"secura_{name} of adapter {adapter_name!r} is not what was saved; take the adapter's "
                     "files as they were saved."

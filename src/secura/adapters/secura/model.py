@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -26,16 +26,20 @@ from peft.utils import (
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fingerprint_text
+from secura.adapters.base_sample import base_sample
+from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fingerprint_text, fingerprints_agree
 from secura.adapters.offloading import brought_in, is_offloaded
 from secura.adapters.secura.config import SecuraConfig
+from secura.adapters.secura.first_use import LookAtFirstUse
 from secura.adapters.secura.layer import Linear, SecuraLayer
 from secura.adapters.secura.ledger import folds_by_key
 from secura.adapters.secura.sealing import (
+    UNKNOWN_BASE,
     can_be_sealed,
     check_config_seal,
     check_tensors,
     make_seal,
+    plain_key,
     refuse_non_finite,
     seal_as_tensor,
     seal_from_tensor,
@@ -69,6 +73,10 @@ class SecuraModel(BaseTuner):
                 warnings.warn(_UNSEALED, stacklevel=2)
         check = peft_config.saved if peft_config.verify_base else None
         self._verified = _verify_base(model, check) if check else {}
+        sample = base_sample(model, but=peft_config.modules_to_save or ())
+        self._whole_base = None if sample is None else WeightDigests().fingerprint(lambda: nullcontext(sample))
+        if check and check.get("base") is not None:
+            _verify_whole_base(peft_config, fingerprint_from_text(check["base"]), self._whole_base)
 
     def _create_and_replace(
         self,
@@ -167,15 +175,22 @@ class SecuraModel(BaseTuner):
                 selected[f"{name}.secura_fingerprint.{adapter_name}"] = fingerprint
                 record["fingerprint"] = fingerprint_text(fingerprint)
         # For SecuraConfig.save_pretrained, which PEFT calls next; not a field of the live config.
-        to_save: dict[str, Any] = {"layers": layers, "folds": folds}
-        if layers and can_be_sealed(selected):
-            tensors = {
-                _plain_key(cls._remove_adapter_name_from_key(key, adapter_name)): tensor_digest(tensor)
-                for key, tensor in selected.items()
-            }
-            to_save["seal"] = make_seal(sealed_settings(config), tensors, {"layers": layers, "folds": folds})
-            first, _ = next(_layers_with(model, adapter_name))
-            selected[f"{first}.secura_seal.{adapter_name}"] = seal_as_tensor(to_save["seal"]["whole"])
+        to_save: dict[str, Any] = {"layers": layers, "folds": folds, "base": None}
+        if layers:
+            name, layer = next(_layers_with(model, adapter_name))
+            whole_base = layer.whole_base.get(adapter_name)
+            selected[f"{name}.secura_base.{adapter_name}"] = UNKNOWN_BASE if whole_base is None else whole_base
+            to_save["base"] = None if whole_base is None else fingerprint_text(whole_base)
+            sealed = selected | _modules_beside(model, adapter_name, state_dict)
+            if can_be_sealed(sealed):
+                tensors = {
+                    plain_key(cls._remove_adapter_name_from_key(key, adapter_name)): tensor_digest(tensor)
+                    for key, tensor in sealed.items()
+                }
+                to_save["seal"] = make_seal(sealed_settings(config), tensors, dict(to_save))
+                selected[f"{name}.secura_seal.{adapter_name}"] = seal_as_tensor(to_save["seal"]["whole"])
+            else:
+                to_save["unsealed"] = True
         config.__dict__["_to_save"] = to_save
         return selected
 
@@ -193,6 +208,7 @@ class SecuraModel(BaseTuner):
     ) -> dict[str, Tensor]:
         state_dict = dict(state_dict)
         cls._check_seal(model, config, adapter_name, state_dict)
+        LookAtFirstUse.take_off(model, adapter_name)
         taken: list[tuple[SecuraLayer, dict[str, Tensor], float, dict[str, dict[str, Tensor]]]] = []
         for name, layer in _layers_with(model, adapter_name):
             if is_offloaded(layer._change(adapter_name)):
@@ -205,6 +221,9 @@ class SecuraModel(BaseTuner):
             fingerprint = state_dict.pop(own["fingerprint"]) if "fingerprint" in own else None
             if fingerprint is not None and getattr(config, "verify_base", True):
                 _verify_layer(name.removeprefix(_PEFT_PREFIX), layer, fingerprint)
+            whole_base = state_dict.pop(own["base"]) if "base" in own else UNKNOWN_BASE
+            if bool(whole_base.any()):
+                _verify_whole_base(config, whole_base.to("cpu", torch.int64), layer.whole_base.get(adapter_name))
             indices = {f"secura_{side}": state_dict.pop(own[side]) for side in ("columns", "rows") if side in own}
             # A checkpoint without a scale is older than scales are.
             scale = float(state_dict.pop(own["scale"])) if "scale" in own else 1.0
@@ -221,11 +240,17 @@ class SecuraModel(BaseTuner):
 
     def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         super()._post_injection_hook(model, config, adapter_name)
+        adapted = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
+        for layer in adapted.values():
+            layer.whole_base.pop(adapter_name, None)
+            if self._whole_base is not None:
+                layer.whole_base[adapter_name] = self._whole_base
         saved = getattr(config, "saved", None)
         seal, self._seal = self._seal, None
+        if seal is not None or (saved is None and config.__dict__.get("_was_read")):
+            LookAtFirstUse.put_on(model, adapter_name, None if seal is None else seal["tensors"])
         if saved is None or seal is None:
             return
-        adapted = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
         odd = sorted(adapted.keys() ^ saved.get("layers", {}).keys())
         if odd and "seal" in saved:
             which = "was not" if odd[0] in adapted else "was"
@@ -246,12 +271,18 @@ class SecuraModel(BaseTuner):
     ) -> None:
         """Refuse tensors that are not those of an adapter as it was saved, and take their seal out of `state_dict`."""
         layers = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
+        beside = _saved_names_beside(model, adapter_name)
+        # Modules saved beside the layers are sealed since the sample of the base is.
+        seals_beside = any(".secura_base" in key for key in state_dict)
         wholes, tensors = [], {}
         for key in list(state_dict):
-            plain = _plain_key(key)
+            if key in beside:
+                if seals_beside:
+                    refuse_non_finite(plain_key(beside[key]), state_dict[key])
+                    tensors[plain_key(beside[key])] = state_dict[key]
+                continue
+            plain = plain_key(key)
             if plain.partition(".secura_")[0] not in layers:
-                if any(part in plain for part in _BESIDE_LAYERS):
-                    continue
                 raise ConfigError(
                     f"the adapter's weights file holds {key}, which is no tensor of its own; loading it would "
                     "change the base model itself."
@@ -277,17 +308,34 @@ class SecuraModel(BaseTuner):
         check_tensors(sealed_settings(config), digests, wholes[0], seal)
 
 
-_BESIDE_LAYERS = (".modules_to_save.", ".token_adapter.", ".trainable_tokens_")
-"""What marks tensors of modules that are saved beside the layers, in full or by token."""
-
 _UNSEALED = (
-    "this adapter was saved without a seal, by an earlier secura, so damage to it goes unnoticed; load it and save it "
-    "again to seal it."
+    "this adapter was saved without a seal, by an earlier secura or divided, so damage to it goes unnoticed; "
+    "`secura doctor --seal` checks its files and seals it."
 )
 
 
-def _plain_key(key: str) -> str:
-    return key.replace("_fsdp_wrapped_module.", "").removeprefix("_orig_mod.").removeprefix(_PEFT_PREFIX)
+def _modules_beside(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the modules that are saved beside the layers, whole or by token, under the names PEFT gives them."""
+    found = {}
+    for name, module in _wrappers(model):
+        own = {key.removeprefix(f"{name}."): each for key, each in state_dict.items() if key.startswith(f"{name}.")}
+        found |= {f"{name}.{key}": each for key, each in module.adapter_state_dict(adapter_name, own).items()}
+    return found
+
+
+def _saved_names_beside(model: nn.Module, adapter_name: str) -> dict[str, str]:
+    """The name in the file of each tensor of modules beside the layers, by its name in the model."""
+    return {
+        f"{name}.{stored}": f"{name}.{saved}"
+        for name, module in _wrappers(model)
+        for saved, stored in module.adapter_state_dict_load_map(adapter_name).items()
+    }
+
+
+def _wrappers(model: nn.Module) -> Iterator[tuple[str, AuxiliaryTrainingWrapper]]:
+    for name, module in model.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            yield name.removeprefix("_fsdp_wrapped_module."), module
 
 
 def _encoder(model: nn.Module) -> nn.Module | None:
@@ -327,6 +375,16 @@ def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDig
         _verify_layer(name, layer, fingerprint_from_text(record["fingerprint"]))
         digests[name] = layer._digests
     return digests
+
+
+def _verify_whole_base(config: PeftConfig, stored: Tensor, present: Tensor | None) -> None:
+    if getattr(config, "verify_base", True) is not True or present is None or fingerprints_agree(stored, present):
+        return
+    raise BaseMismatchError(
+        "the adapter was made for another base model: the weights that it adapts are the same, but not those beside "
+        "them, such as the embeddings, the norms or the output head; load that base model, or set "
+        "verify_base='adapted' in the adapter's config where it was meant to change."
+    )
 
 
 def _without_adapter(module: nn.Module) -> SecuraLayer:
