@@ -47,7 +47,7 @@ from secura.adapters.secura.ledger import FoldLedger
 from secura.adapters.secura.sealing import can_be_sealed, tensor_digest, was_changed
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
 from secura.adapters.sharding import is_sharded, whole
-from secura.errors import ConfigError, FoldError, MergeError
+from secura.errors import ConfigError, FoldError, InputError, MergeError
 from secura.numerics.change import ThinFactors, output_change, weight_change
 from secura.numerics.constrained_linear import constrained_linear
 from secura.numerics.natural_scale import natural_scale, natural_size
@@ -123,6 +123,8 @@ class SecuraLayer(BaseTunerLayer):
             weight = self._pretrained_weight()
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
+            if not (saved or weight.is_meta or torch.isfinite(weight).all()):
+                raise InputError(f"the base weight of layer {layer_name} holds NaN or infinity; get the base anew.")
             if config.change != "low_rank":
                 columns, rows = selected_indices(weight, r, config, saved)
                 self.secura_columns[adapter_name] = columns
