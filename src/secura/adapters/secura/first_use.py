@@ -22,7 +22,7 @@ class LookAtFirstUse:
     """A forward pre-hook of the model's root, for one adapter whose config came from a file."""
 
     adapter_name: str
-    base: dict[str, Tensor]
+    base: Mapping[str, Tensor]
     """Every parameter of the base as it was before anything was loaded."""
     sealed: Mapping[str, str] | None
     """Digests of the adapter's tensors; None where its config says nothing of what was saved."""

@@ -9,7 +9,7 @@ the right ones at once; transformers' `load_adapter` and FSDP2 call no hook.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -73,10 +73,13 @@ class SecuraModel(BaseTuner):
                 warnings.warn(_UNSEALED, stacklevel=2)
         check = peft_config.saved if peft_config.verify_base else None
         self._verified = _verify_base(model, check) if check else {}
+        self._whole_base = None
         sample = base_sample(model, but=peft_config.modules_to_save or ())
-        self._whole_base = None if sample is None else WeightDigests().fingerprint(lambda: nullcontext(sample))
-        if check and check.get("base") is not None:
-            _verify_whole_base(peft_config, fingerprint_from_text(check["base"]), self._whole_base)
+        if sample is not None:
+            digests, stored = WeightDigests(), (check or {}).get("base")
+            if stored is not None and not digests.match(fingerprint_from_text(stored), lambda: nullcontext(sample)):
+                _refuse_whole_base(peft_config)
+            self._whole_base = digests.fingerprint(lambda: nullcontext(sample))
 
     def _create_and_replace(
         self,
@@ -210,20 +213,21 @@ class SecuraModel(BaseTuner):
         cls._check_seal(model, config, adapter_name, state_dict)
         LookAtFirstUse.take_off(model, adapter_name)
         taken: list[tuple[SecuraLayer, dict[str, Tensor], float, dict[str, dict[str, Tensor]]]] = []
+        stored = _by_layer(state_dict)
         for name, layer in _layers_with(model, adapter_name):
             if is_offloaded(layer._change(adapter_name)):
                 raise ConfigError(
                     f"adapter {adapter_name!r} is offloaded by accelerate, so nothing can be loaded into it; load it "
                     "under another name, or take the hooks off with accelerate.hooks.remove_hook_from_submodules."
                 )
-            prefixes = (f"{name}.secura_", f"{_PEFT_PREFIX}{name}.secura_")
-            own = {key[len(prefix) :]: key for prefix in prefixes for key in state_dict if key.startswith(prefix)}
+            own = stored.get(plain_key(name), {})
             fingerprint = state_dict.pop(own["fingerprint"]) if "fingerprint" in own else None
             if fingerprint is not None and getattr(config, "verify_base", True):
                 _verify_layer(name.removeprefix(_PEFT_PREFIX), layer, fingerprint)
             whole_base = state_dict.pop(own["base"]) if "base" in own else UNKNOWN_BASE
-            if bool(whole_base.any()):
-                _verify_whole_base(config, whole_base.to("cpu", torch.int64), layer.whole_base.get(adapter_name))
+            present = layer.whole_base.get(adapter_name)
+            if present is not None and whole_base.any() and not fingerprints_agree(whole_base.cpu(), present):
+                _refuse_whole_base(config)
             indices = {f"secura_{side}": state_dict.pop(own[side]) for side in ("columns", "rows") if side in own}
             # A checkpoint without a scale is older than scales are.
             scale = float(state_dict.pop(own["scale"])) if "scale" in own else 1.0
@@ -258,9 +262,9 @@ class SecuraModel(BaseTuner):
                 f"layer {odd[0]} {which} among those that the adapter was saved with; take target_modules and the "
                 "other settings as they were saved."
             )
+        sealed = _by_layer(seal["tensors"])
         for name, layer in adapted.items():
-            prefix = f"{name}.secura_"
-            own = {key.removeprefix(prefix): each for key, each in seal["tensors"].items() if key.startswith(prefix)}
+            own = {short: seal["tensors"][key] for short, key in sealed.get(name, {}).items()}
             if "fingerprint" in saved.get("layers", {}).get(name, {}) and getattr(config, "verify_base", True):
                 own["of_base"] = saved["layers"][name]["fingerprint"]
             layer.sealed_tensors[adapter_name] = own
@@ -314,6 +318,16 @@ _UNSEALED = (
 )
 
 
+def _by_layer(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Keys of adapter tensors by layer and by what comes after `.secura_`."""
+    found: dict[str, dict[str, str]] = {}
+    for key in keys:
+        layer, mark, short = plain_key(key).partition(".secura_")
+        if mark:
+            found.setdefault(layer, {})[short] = key
+    return found
+
+
 def _modules_beside(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the modules that are saved beside the layers, whole or by token, under the names PEFT gives them."""
     found = {}
@@ -332,7 +346,7 @@ def _saved_names_beside(model: nn.Module, adapter_name: str) -> dict[str, str]:
     }
 
 
-def _wrappers(model: nn.Module) -> Iterator[tuple[str, AuxiliaryTrainingWrapper]]:
+def _wrappers(model: nn.Module) -> Iterator[tuple[str, Any]]:  # PEFT declares fewer arguments than it gives
     for name, module in model.named_modules():
         if isinstance(module, AuxiliaryTrainingWrapper):
             yield name.removeprefix("_fsdp_wrapped_module."), module
@@ -377,8 +391,8 @@ def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDig
     return digests
 
 
-def _verify_whole_base(config: PeftConfig, stored: Tensor, present: Tensor | None) -> None:
-    if getattr(config, "verify_base", True) is not True or present is None or fingerprints_agree(stored, present):
+def _refuse_whole_base(config: PeftConfig) -> None:
+    if getattr(config, "verify_base", True) is not True:
         return
     raise BaseMismatchError(
         "the adapter was made for another base model: the weights that it adapts are the same, but not those beside "
