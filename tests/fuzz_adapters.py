@@ -151,6 +151,7 @@ SETTINGS: dict[str, list[Any]] = {
     "rank_pattern": [{"q_proj": 2}, {"(.*)*": 2}, {"q_proj": 2e8}],
     "alpha_pattern": [{"v_proj": 3.0}, {"v_proj": float("nan")}],
     "output_bias": [True],
+    "modules_to_save": [["lm_head"], ["norm"], ["q_proj"], [], "lm_head"],
     "peft_type": ["X", "secura"],
 }
 
