@@ -80,7 +80,7 @@ def test_what_a_loader_without_hooks_has_loaded_is_looked_at_before_it_is_used(k
     save_file(found, folder / WEIGHTS)
     model = llama()
     model.load_adapter(str(folder))
-    with pytest.raises(ConfigError, match=r"not what was saved|changed a weight of the base model itself"):
+    with pytest.raises(ConfigError, match=r"not what was saved|has changed .* of the base model itself"):
         logits(model)
 
 

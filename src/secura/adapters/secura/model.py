@@ -242,8 +242,13 @@ class SecuraModel(BaseTuner):
             layer.sealed_tensors.pop(adapter_name, None)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
-    def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
-        super()._post_injection_hook(model, config, adapter_name)
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Put an adapter's layers in, and note what its config says that they will hold.
+
+        PEFT's own hook after an injection is called for the first adapter alone.
+        """
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        config = self.peft_config[adapter_name]
         adapted = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
         for layer in adapted.values():
             layer.whole_base.pop(adapter_name, None)
