@@ -148,13 +148,19 @@ class SecuraConfig(PeftConfig):
     alpha_pattern: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Alphas of single layers, by name or regular expression."}
     )
-    verify_base: bool = field(
+    verify_base: bool | Literal["adapted"] = field(
         default=True,
-        metadata={"help": "Whether loading refuses a base model whose adapted weights are not those of training."},
+        metadata={
+            "help": "Whether loading refuses a base model with other weights than in training: each adapted weight is "
+            "compared whole, and one value of every row of the others. `adapted` is the first alone, for a base that "
+            "was meant to change beside them; False is neither."
+        },
     )
     saved: dict[str, Any] | None = field(
         default=None,
-        metadata={"help": "Written when an adapter is saved: its indices, fingerprints and folds. Not for setting."},
+        metadata={
+            "help": "Written when an adapter is saved: its indices, fingerprints, folds and seal. Not for setting."
+        },
         repr=False,
     )
 
@@ -162,6 +168,7 @@ class SecuraConfig(PeftConfig):
         if self.saved is not None:
             check_saved(self.saved)
         super().__post_init__()
+        self.__dict__["_was_read"] = self.peft_type is not None  # what reads a file gives the kind that stands in it
         self.peft_type = getattr(PeftType, PEFT_TYPE_NAME, PEFT_TYPE_NAME)
         if self.reference is None:
             self.reference = "fixed" if self.norm == "released" else "moving"
@@ -238,6 +245,8 @@ class SecuraConfig(PeftConfig):
             ("scale", Scale),
         ):
             _check_choice(name, getattr(self, name), get_args(choices))
+        if self.verify_base not in (True, False, "adapted"):
+            raise ConfigError(f"verify_base is {_shown(self.verify_base)}; known: true, false, adapted.")
         if self.start is not None:
             _check_choice("start", self.start, get_args(Start))
             if self.change == "cur":

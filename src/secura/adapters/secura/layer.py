@@ -44,10 +44,10 @@ from secura.adapters.secura.factors import (
 )
 from secura.adapters.secura.layer_settings import LayerSettings, norm_of
 from secura.adapters.secura.ledger import FoldLedger
-from secura.adapters.secura.sealing import can_be_sealed, tensor_digest
+from secura.adapters.secura.sealing import can_be_sealed, tensor_digest, was_changed
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
 from secura.adapters.sharding import is_sharded, whole
-from secura.errors import ConfigError, FoldError, MergeError
+from secura.errors import ConfigError, FoldError, InputError, MergeError
 from secura.numerics.change import ThinFactors, output_change, weight_change
 from secura.numerics.constrained_linear import constrained_linear
 from secura.numerics.natural_scale import natural_scale, natural_size
@@ -69,6 +69,7 @@ class SecuraLayer(BaseTunerLayer):
         "secura_rows",
         "secura_folds",
         "secura_reference",
+        "secura_folded",
         "secura_dropout",
     )
 
@@ -82,6 +83,7 @@ class SecuraLayer(BaseTunerLayer):
         self.secura_rows: Any = BufferDict(persistent=False)
         self.secura_folds = nn.ModuleDict()
         self.secura_reference: Any = BufferDict(persistent=False)
+        self.secura_folded: Any = BufferDict(persistent=False)  # the folds of `low_rank` that are in D, multiplied out
         self.secura_dropout = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -89,6 +91,8 @@ class SecuraLayer(BaseTunerLayer):
         self._stale_references: set[str] = set()
         self.sealed_tensors: dict[str, dict[str, str]] = {}
         """By adapter, what its config says its tensors are, until they have been looked at."""
+        self.whole_base: dict[str, Tensor] = {}
+        """By adapter, the fingerprint of a sample of the whole base when it was put on; none where it was not whole."""
         self._unselected: set[str] = set()  # made on the meta device: the indices are still to come
         self._before_merge: _BeforeMerge | None = None
         self._digests = WeightDigests() if digests is None else digests
@@ -119,6 +123,8 @@ class SecuraLayer(BaseTunerLayer):
             weight = self._pretrained_weight()
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
+            if not (saved or weight.is_meta or torch.isfinite(weight).all()):
+                raise InputError(f"the base weight of layer {layer_name} holds NaN or infinity; get the base anew.")
             if config.change != "low_rank":
                 columns, rows = selected_indices(weight, r, config, saved)
                 self.secura_columns[adapter_name] = columns
@@ -272,10 +278,11 @@ class SecuraLayer(BaseTunerLayer):
         settings = self._weight_space_settings(adapter_name)
         with self.weights_at_hand([adapter_name]):
             if settings.norm == "none":
-                return self._thin_factors(adapter_name)
+                # Thin where that is thinner, whatever a forward pass takes.
+                return self._thin_factors(adapter_name, self._folds_in_change(adapter_name, multiplied_out=False))
             if self._change(adapter_name).starting_factors()[1].any():
                 return None
-            folds = self._folded_factors(adapter_name)
+            folds = self._folded_factors(adapter_name, self._ledger(adapter_name).folds())
             if not folds:
                 return self._thin_factors(adapter_name)  # a product of 0
             if not (settings.folds_move_the_reference and settings.undamped):
@@ -311,7 +318,7 @@ class SecuraLayer(BaseTunerLayer):
                 return change
             reference_output = base_output
             if settings.folds_move_the_reference:
-                for fold in self._folded_factors(adapter_name):
+                for fold in self._folded_factors(adapter_name, self._folds_in_change(adapter_name)):
                     reference_output = reference_output + output_change(inputs, fold)
             return released_output(reference_output, change) - base_output
         device = inputs.device.type
@@ -374,23 +381,50 @@ class SecuraLayer(BaseTunerLayer):
         for name, tensor in found.items():
             digest = tensor_digest(tensor)
             was = sealed.get(name, digest)
-            if was != digest and was.split(" ")[0] == digest.split(" ")[0]:  # or it was cast, as loaders do
+            if was_changed(digest, was):
                 raise ConfigError(
                     f"secura_{name} of adapter {adapter_name!r} is not what was saved; take the adapter's "
                     "files as they were saved."
                 )
 
-    def _thin_factors(self, adapter_name: str) -> ThinFactors:
+    def _thin_factors(self, adapter_name: str, folded: list[dict[str, Tensor]] | None = None) -> ThinFactors:
         if adapter_name in self.sealed_tensors:
             self.check_sealed_tensors(adapter_name)
         settings = self.secura_settings[adapter_name]
-        folded = [] if settings.folds_move_the_reference else self._ledger(adapter_name).entries()
+        if folded is None:
+            folded = [] if settings.folds_move_the_reference else self._folds_in_change(adapter_name)
         return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.multiplier)
 
-    def _folded_factors(self, adapter_name: str) -> list[ThinFactors]:
+    def _folded_factors(self, adapter_name: str, folds: list[dict[str, Tensor]]) -> list[ThinFactors]:
         change, frozen = self._change(adapter_name), self._frozen_factors(adapter_name)
         multiplier = self.secura_settings[adapter_name].multiplier
-        return [change.folded_factors(frozen, fold, multiplier) for fold in self._ledger(adapter_name).entries()]
+        return [change.folded_factors(frozen, fold, multiplier) for fold in folds]
+
+    def _folds_in_change(self, adapter_name: str, *, multiplied_out: bool = True) -> list[dict[str, Tensor]]:
+        """Folds that add up; many pairs of `low_rank` as one, of no higher rank than the layer's own.
+
+        Under a moving reference they are one pair from the first fold on, so that a forward pass takes as long after
+        many folds as after one. `multiplied_out=False` is for who wants them thin while that is of lower rank.
+        """
+        ledger, change = self._ledger(adapter_name), self._change(adapter_name)
+        count = ledger.count()
+        if not isinstance(change, LowRankFactors) or not count:
+            return ledger.folds()
+        at_once = multiplied_out and self.secura_settings[adapter_name].moving
+        if not at_once and count * len(change.down) < min(self.in_features, self.out_features):
+            return ledger.folds()
+        if adapter_name in self._stale_references or adapter_name not in self.secura_folded:
+            with torch.no_grad():
+                total = torch.zeros(self.out_features, self.in_features, device=change.down.device)
+                for fold in ledger.folds():
+                    total += fold["up"] @ fold["down"]
+            self.secura_folded[adapter_name] = total
+            self._stale_references.discard(adapter_name)
+        total = self.secura_folded[adapter_name]
+        identity = torch.eye(min(total.shape), device=total.device)
+        return [
+            {"up": total, "down": identity} if len(identity) == self.in_features else {"up": identity, "down": total}
+        ]
 
     def _frozen_factors(self, adapter_name: str) -> FrozenFactors | None:
         if adapter_name not in self.secura_columns:
@@ -421,7 +455,8 @@ class SecuraLayer(BaseTunerLayer):
             return weight
         if adapter_name in self._stale_references or adapter_name not in self.secura_reference:
             with torch.no_grad():
-                folds, norm = self._folded_factors(adapter_name), settings.weight_norm
+                folds = self._folded_factors(adapter_name, ledger.folds())
+                norm = settings.weight_norm
                 self.secura_reference[adapter_name] = (
                     undamped_reference(weight, folds)
                     if settings.undamped or norm is None
@@ -501,9 +536,34 @@ class SecuraLayer(BaseTunerLayer):
         factors = self._change(adapter_name)
         with torch.no_grad():
             fold = factors.current_fold()
+            is_cached = self._extend_cached_(adapter_name, fold)
         self._ledger(adapter_name).add(task, fold, summed=self.sums_folds(adapter_name))
         factors.reset_after_fold_()
-        self._stale_references.add(adapter_name)
+        if not is_cached:
+            self._stale_references.add(adapter_name)
+
+    def _extend_cached_(self, adapter_name: str, fold: dict[str, Tensor]) -> bool:
+        """Take one more fold into what is cached of those before it, to the bits that building it anew gives.
+
+        False where nothing is cached, or where folds are sums that round otherwise: it is then built when next used.
+        """
+        settings, norm = self.secura_settings[adapter_name], self.secura_settings[adapter_name].weight_norm
+        if adapter_name in self._stale_references or self.sums_folds(adapter_name) or self._is_sharded:
+            return False
+        if settings.folds_move_the_reference and norm is not None:
+            if adapter_name not in self.secura_reference:
+                return False
+            with self.weights_at_hand([adapter_name]):
+                one = self._folded_factors(adapter_name, [fold])
+            reference = self.secura_reference[adapter_name]
+            self.secura_reference[adapter_name] = (
+                undamped_reference(reference, one) if settings.undamped else kept_reference(reference, one, norm)
+            )
+            return True
+        if adapter_name not in self.secura_folded:
+            return False
+        self.secura_folded[adapter_name] = self.secura_folded[adapter_name] + fold["up"] @ fold["down"]
+        return True
 
     def sums_folds(self, adapter_name: str) -> bool:
         """Whether the folds of one task are kept as one sum, and not each by itself."""

@@ -74,6 +74,8 @@ def test_mixed_precision_keeps_a_copy_of_each_frozen_matrix_for_the_backward_pas
         ("cabr-lora", {"r": 8, "reference": "moving"}),
         ("bounded-lora", {"r": 8, "output_bias": True}),
         ("secura-paper", {"r": 8, "norm": "released"}),
+        ("secura-paper", {"r": 8, "change": "low_rank", "norm": "released"}),
+        ("secura", {"r": 8, "change": "low_rank", "norm": "none"}),
     ],
 )
 def test_what_folds_leave_behind_is_exactly_what_a_real_model_holds(

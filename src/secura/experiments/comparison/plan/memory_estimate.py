@@ -29,7 +29,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from secura.adapters.secura.factors import ChangeFactors
+from secura.adapters.secura.factors import ChangeFactors, LowRankFactors
 from secura.adapters.secura.layer import SecuraLayer
 from secura.training.meta_layers import all_weights, decoder_layers, whole
 from secura.training.step_count import StepCount
@@ -135,9 +135,12 @@ def _copies(model: PreTrainedModel | PeftModel, computed_in: torch.dtype, *, che
 
 
 def _reference_bytes(layer: SecuraLayer, adapter_name: str) -> int:
-    """W_ref of a layer; without a weight norm in force the layer never builds it."""
+    """W_ref of a layer, or the folds of `low_rank` multiplied out; other changes need neither without a weight norm."""
     settings = layer.secura_settings[adapter_name]
-    return _wide_bytes(layer) if settings.folds_move_the_reference and settings.weight_norm is not None else 0
+    if settings.weight_norm is None:
+        is_low_rank = isinstance(layer.secura_change[adapter_name], LowRankFactors)
+        return _FLOAT32_BYTES * _weight(layer).numel() if is_low_rank and settings.moving else 0
+    return _wide_bytes(layer) if settings.folds_move_the_reference else 0
 
 
 def _fold_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
