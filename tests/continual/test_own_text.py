@@ -123,8 +123,8 @@ def test_the_models_of_earlier_tasks_are_a_second_teacher_with_a_budget_of_its_o
     assert_close(term - base, 3.0 * torch.cat(nats).mean(), rtol=2e-2, atol=1e-6)  # the cache holds 11 bits
     strategy.after_step(model)
     logged = strategy.logged()
-    assert logged["task_kl"] == pytest.approx(torch.cat(nats).mean().item(), rel=2e-2)
-    assert logged["task_kl_budget"] == 0.02
+    assert logged["anchor_task_kl"] == pytest.approx(torch.cat(nats).mean().item(), rel=2e-2)
+    assert logged["anchor_task_kl_budget"] == 0.02
     (tmp_path / "state").mkdir()
     strategy.save(tmp_path / "state")
     again = OwnText()

@@ -53,6 +53,8 @@ class Wanted:
     """The user's, in tokens up to where an answer begins, such as those of the training rows."""
     given: Sequence[tuple[Sequence[int], int]] = ()
     """Texts of the user's own, in tokens, each with the index of its first token that counts; they join the bank."""
+    conversations: bool = True
+    """Whether a model with a chat template writes conversations too."""
 
     def settings(self) -> dict[str, Any]:
         """What tells one bank from another, as JSON."""
@@ -67,6 +69,7 @@ class Wanted:
             "temperature": 1.0,
             "top_p": 1.0,
             "top_k": 0,
+            **({} if self.conversations else {"conversations": False}),
         }
 
 
@@ -77,15 +80,17 @@ def default_size(weights: int) -> tuple[int, int]:
     return (200, 96) if weights < 1_000_000_000 else (2600, 384)
 
 
-def shares(*, chat: bool, prompts: bool) -> dict[Kind, float]:
+def shares(*, chat: bool, prompts: bool, conversations: bool = True) -> dict[Kind, float]:
     """The share that each kind of text has in a bank."""
     if chat:
         wanted: dict[Kind, float] = {"answer": 0.4, "conversation": 0.4, "plain": 0.2}
     else:
         wanted = {"plain": 0.8, "continuation": 0.2}
-    from_prompts: tuple[Kind, ...] = ("answer", "continuation")
-    total = sum(share for kind, share in wanted.items() if prompts or kind not in from_prompts)
-    return {kind: share / total for kind, share in wanted.items() if prompts or kind not in from_prompts}
+    left_out: set[Kind] = set() if prompts else {"answer", "continuation"}
+    if not conversations:
+        left_out.add("conversation")
+    total = sum(share for kind, share in wanted.items() if kind not in left_out)
+    return {kind: share / total for kind, share in wanted.items() if kind not in left_out}
 
 
 @torch.no_grad()
@@ -116,7 +121,7 @@ def write_texts(
     openings = Openings(tokenizer=tokenizer)
     seen: set[tuple[int, ...]] = set()
     texts: list[AnchorText] = []
-    parts = shares(chat=openings.has_chat, prompts=bool(wanted.prompts))
+    parts = shares(chat=openings.has_chat, prompts=bool(wanted.prompts), conversations=wanted.conversations)
     with in_evaluation_mode(model):
         for kind, share in parts.items():
             count = wanted.texts - len(texts) if kind == list(parts)[-1] else round(share * wanted.texts)

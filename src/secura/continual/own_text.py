@@ -72,6 +72,7 @@ class OwnText(Strategy):
         bank: str | None = None,
         texts: int | None = None,
         tokens: int | None = None,
+        conversations: bool = True,
         own_answers: bool = False,
         live_teacher: bool = False,
         masked_answers: bool = False,
@@ -91,6 +92,8 @@ class OwnText(Strategy):
             bank: folder of an anchor bank, as `secura anchors` makes it; `secura train` makes one where it is None.
             texts: how many the base writes where `secura train` makes the bank; None is what suits its size.
             tokens: the longest of them.
+            conversations: whether a base with a chat template writes conversations besides plain texts, where
+                `secura train` makes the bank.
             own_answers: whether the base's own answers to the prompts that are trained on are among them, where
                 `secura train` makes the bank. They hold the model to more of what it knew about such prompts, and
                 against what it is to learn.
@@ -134,6 +137,7 @@ class OwnText(Strategy):
         self.task_share = task_share
         self.prompt_weight = prompt_weight
         self.every_steps = every_steps
+        self.conversations = conversations
         self.own_answers = own_answers
         self.live_teacher = live_teacher
         self.masked_answers = masked_answers
@@ -304,7 +308,7 @@ class OwnText(Strategy):
         self.budget.observe(measured)
         if self._task_sums:
             measured = _mean_of_everyone(self._task_sums)
-            self._last |= {"task_kl": measured, "task_strength": self.task_strength}
+            self._last |= {"anchor_task_kl": measured, "anchor_task_strength": self.task_strength}
             self.task_budget.observe(measured)
         self._sums, self._task_sums = [], []
 
@@ -313,8 +317,8 @@ class OwnText(Strategy):
         if not self._last or self.budget.mean is None:
             return {}
         of_tasks = {}
-        if self.task_budget.mean is not None and "task_kl" in self._last:
-            of_tasks = {"task_kl_mean": self.task_budget.mean, "task_kl_budget": self.task_budget.nats}
+        if self.task_budget.mean is not None and "anchor_task_kl" in self._last:
+            of_tasks = {"anchor_task_kl_mean": self.task_budget.mean, "anchor_task_kl_budget": self.task_budget.nats}
         return {**self._last, "anchor_kl_mean": self.budget.mean, "anchor_kl_budget": self.budget.nats, **of_tasks}
 
     @torch.no_grad()

@@ -107,7 +107,7 @@ def bank_for_run(
         config: which base it is.
         fingerprint: its checksums.
         examples: the rows that will be trained on.
-        strategy: the settings `bank`, `texts`, `tokens` and `own_answers` of own_text.
+        strategy: the settings `bank`, `texts`, `tokens`, `conversations` and `own_answers` of own_text.
         precision: that the run is trained in.
         console: where progress is shown.
 
@@ -130,6 +130,7 @@ def bank_for_run(
         texts=strategy.get("texts"),
         tokens=strategy.get("tokens"),
         seed=0,
+        conversations=strategy.get("conversations", True),
     )
     arithmetic = f"{model.dtype} on {model.device.type}, {precision}"
     key = json.dumps([fingerprint.exact, arithmetic, wanted.settings()], sort_keys=True)
@@ -234,6 +235,7 @@ def _wanted(
     texts: int | None,
     tokens: int | None,
     seed: int,
+    conversations: bool = True,
 ) -> Wanted:
     suited = default_size(sum(weight.numel() for weight in model.parameters()))
     count = texts or suited[0]
@@ -245,6 +247,7 @@ def _wanted(
         seed=seed,
         prompts=random.Random(f"anchors/{seed}").sample(prompts, min(count, len(prompts))),
         given=[(example.tokens[:context], 1) for example in own],
+        conversations=conversations,
     )
 
 

@@ -138,8 +138,8 @@ def test_the_model_writes_texts_of_each_task_and_later_tasks_are_held_to_them(tm
         for folder in sorted(out.glob("task-*"))
     ]
     assert all("anchor_kl" in line for lines in logged for line in lines)
-    assert ["task_kl" in lines[0] for lines in logged] == [False, True, True]
-    assert abs(logged[1][0]["task_kl"]) < 1e-3  # at first it is the model that wrote them
+    assert ["anchor_task_kl" in lines[0] for lines in logged] == [False, True, True]
+    assert abs(logged[1][0]["anchor_task_kl"]) < 1e-3  # at first it is the model that wrote them
     assert not list(out.glob("task-*/bank*"))
 
 
@@ -147,7 +147,7 @@ def test_without_texts_of_tasks_the_base_alone_holds(tmp_path: Path) -> None:
     out = tmp_path / "out"
     learn(out, "method.name=lora", *OWN_TEXT, "strategy.settings.task_texts=0")
     assert not list(out.glob("after-*/bank"))
-    assert all("task_kl" not in path.read_text() for path in out.glob("task-*/log.jsonl"))
+    assert all("anchor_task_kl" not in path.read_text() for path in out.glob("task-*/log.jsonl"))
 
 
 class _Stop(Exception):
