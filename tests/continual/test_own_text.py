@@ -193,7 +193,7 @@ def test_what_a_step_draws_depends_on_its_number_and_pass_alone(bank_folder: Pat
         ({"texts": 1}, "texts is 1"),
         ({"task_texts": -1}, "task_texts is -1"),
         ({"task_share": 0.0}, "for none set task_texts to 0"),
-        ({"task_budget_nats": 0.0}, "budget_nats is 0.0"),
+        ({"task_budget_nats": 0.0}, "task_budget_nats is 0.0"),
         ({"prompt_weight": -0.1}, "prompt_weight is -0.1"),
     ],
 )

@@ -104,7 +104,8 @@ class OwnText(Strategy):
                 None what suits its size.
             task_share: tokens of these in each pass, of all earlier tasks together, as a share of its batch's tokens.
             task_budget_nats: κ', the divergence that is allowed on these.
-            prompt_weight: w, the weight of a prompt's tokens while a task is learned of which texts are to be written.
+            prompt_weight: w, how much the loss on prompts counts beside that on answers, while a task is learned of
+                which texts are to be written.
             seed: fixes which texts each pass has.
 
         Raises:
@@ -118,8 +119,10 @@ class OwnText(Strategy):
             raise ValueError(
                 f"task_share is {task_share}, but must be above 0 and at most 1; for none set task_texts to 0."
             )
+        if not 0 < task_budget_nats < math.inf:
+            raise ValueError(f"task_budget_nats is {task_budget_nats}, but must be above 0, in nats a token.")
         if not 0 <= prompt_weight < math.inf:
-            raise ValueError(f"prompt_weight is {prompt_weight}, but must be 0 or more: an answer's token has 1.")
+            raise ValueError(f"prompt_weight is {prompt_weight}, but must be 0 or more: answers have 1.")
         sizes = (
             ("every_steps", every_steps, 1),
             ("texts", texts, 2),
@@ -146,7 +149,7 @@ class OwnText(Strategy):
         self._bank: AnchorBank | None = None
         self._teacher: Teacher | None = None
         self._task_folders: Sequence[Path] = ()
-        self._tasks: list[_Cached] = []
+        self._task_texts: list[_Text] = []
         self._learns_prompts = False
         self._task_index = 0
         self._passes = (-1, 0)
@@ -160,14 +163,14 @@ class OwnText(Strategy):
         """λ of the next step."""
         return self.budget.strength if self.fixed_strength is None else self.fixed_strength
 
-    def use_bank(self, folder: Path) -> None:
-        """Name the bank, where it was not known when the strategy was made."""
-        self._folder, self._bank = folder, None
-
     @property
     def task_strength(self) -> float:
         """λ' of the next step."""
         return self.task_budget.strength if self.fixed_strength is None else self.fixed_strength
+
+    def use_bank(self, folder: Path) -> None:
+        """Name the bank, where it was not known when the strategy was made."""
+        self._folder, self._bank = folder, None
 
     def hold_to_tasks(self, folders: Sequence[Path], *, learns_prompts: bool) -> None:
         """Hold the model to tasks that it has learned.
@@ -176,7 +179,7 @@ class OwnText(Strategy):
             folders: the banks of these tasks.
             learns_prompts: whether the next task is one of which texts will be written.
         """
-        self._task_folders, self._tasks, self._learns_prompts = folders, [], learns_prompts
+        self._task_folders, self._task_texts, self._learns_prompts = folders, [], learns_prompts
 
     @override
     def begin_task(self, model: nn.Module, task_index: int) -> None:
@@ -193,8 +196,9 @@ class OwnText(Strategy):
                 "live_teacher and masked_answers ask the base by switching the adapter off, and full fine-tuning has "
                 "none; leave them out."
             )
-        if len(self._tasks) < len(self._task_folders):
-            self._tasks = [_of_task(folder) for folder in self._task_folders]
+        if self._task_folders and not self._task_texts:
+            opened = [_of_task(folder) for folder in self._task_folders]
+            self._task_texts = [(of_task, index) for of_task in opened for index in range(len(of_task.bank.texts))]
         if self._bank is not None:
             return
         if self._folder is None:
@@ -247,7 +251,7 @@ class OwnText(Strategy):
 
     def _drawn_of_tasks(self, number: int, batch_tokens: int) -> "list[_Text]":
         """The texts of earlier tasks of this pass, drawn of all tasks together."""
-        known = [(of_task, index) for of_task in self._tasks for index in range(len(of_task.bank.texts))]
+        known = self._task_texts
         if not known:
             return []
         mean = sum(len(of_task.bank.texts[index].tokens) for of_task, index in known) / len(known)
