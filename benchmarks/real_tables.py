@@ -1,12 +1,14 @@
 """Tables of the study on a real model, from the records of `make real-study`: forgetting at matched gain.
 
-    python benchmarks/real_tables.py [runs/real-study] [--reference LoRA]
+    python benchmarks/real_tables.py [runs/real-study] [--reference LoRA] [--by-text]
 
 A run is a curve of points, each with a gain (nats a token that the held-out rows became cheaper) and with what is
 forgotten (mean rise in nats a token over texts never trained on). At 98 and 90 % of the gain that the reference method
 has at its end with the same seed, forgetting is read off a method's own dial: linearly, between those two of its points
 at the end of the run that enclose that gain. A method whose gain never comes so far has no number there. LoRA's own
 row is *LoRA scaled back*, what every other method has to beat.
+
+With `--by-text` forgetting is shown text by text, at the end of each run, and what share it is of the reference's.
 """
 
 import argparse
@@ -107,15 +109,41 @@ def _costs(
     return [shown([None if value is None else 100 - 100 * value for value in each], digits=1) for each in found]
 
 
+def table_by_text(records: Sequence[RunRecord], reference: str) -> str:
+    """One task's table, a column a text: what is forgotten of it, and that as a share of the reference's, its mean."""
+    runs = {(record.label, record.learning_rate, record.seed): risen_by_text(record) for record in records}
+    texts = list(next(iter(runs.values())))
+    references = [risen for (label, _, _), risen in runs.items() if label == reference]
+    usual = {text: statistics.fmean(risen[text] for risen in references) if references else 0.0 for text in texts}
+    lines = ["| method | rate | seeds | " + " | ".join(texts) + " |", "|---|---|---|" + "---|" * len(texts)]
+    for label, rate in dict.fromkeys((label, rate) for label, rate, _ in runs):
+        own = [risen for (name, other, _), risen in runs.items() if (name, other) == (label, rate)]
+        cells = []
+        for text in texts:
+            share = f" ({statistics.fmean(each[text] for each in own) / usual[text]:.0%})" if usual[text] > 0 else ""
+            cells.append(shown([each[text] for each in own]) + share)
+        lines.append(f"| {label} | {rate:g} | {len(own)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def risen_by_text(record: RunRecord) -> dict[str, float]:
+    """By how many nats a token each text has become dearer at the end of a run."""
+    base = record.curve[0]
+    end = max(record.curve, key=lambda point: (point.step, point.dial))
+    return {text: end.text_nats[text] - before for text, before in base.text_nats.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/real-study"))
     parser.add_argument("--reference", default="LoRA")
+    parser.add_argument("--by-text", action="store_true")
     arguments = parser.parse_args()
+    show = table_by_text if arguments.by_text else table
     records = [each for each in read_records(arguments.folder) if each.curve and each.status == "success"]
     for grid, task in dict.fromkeys((each.grid, each.task) for each in records):
         print(f"\n{grid}, {task}\n")
-        print(table([each for each in records if (each.grid, each.task) == (grid, task)], arguments.reference))
+        print(show([each for each in records if (each.grid, each.task) == (grid, task)], arguments.reference))
 
 
 if __name__ == "__main__":
