@@ -22,7 +22,8 @@ from secura.evaluation.batch_size import BatchSize
 from secura.evaluation.parity import end_ids
 from secura.evaluation.provenance import provenance
 from secura.evaluation.score_task import score_task
-from secura.experiments.forget.tasks import AskedTask, asked_tasks
+from secura.experiments.asking import AskedTask
+from secura.experiments.forget.tasks import asked_tasks
 from secura.experiments.models.base_record import BASE_RECORD, read_base_record, read_json
 from secura.experiments.models.loading import load_tokenizer
 from secura.experiments.models.pair import BUNDLED, ModelPair, model_pair

@@ -28,6 +28,7 @@ from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.parity import TIE_NATS, Answered, Ask, Parity, ask_model, compare_answers, end_ids
 from secura.evaluation.provenance import provenance
 from secura.evaluation.score_task import score_task
+from secura.experiments.asking import AskedTask
 from secura.experiments.export import (
     EXPORT_FILE,
     GGUF_FILE,
@@ -37,7 +38,6 @@ from secura.experiments.export import (
     retention_tasks,
     tokenizer_of,
 )
-from secura.experiments.forget.tasks import AskedTask
 from secura.experiments.models.base_record import read_json
 from secura.experiments.models.loading import load_model
 from secura.experiments.models.pair import ModelPair, model_pair
