@@ -13,12 +13,6 @@ SHARD_SIZE = "4GB"
 """Largest file of weights."""
 
 
-def is_quantized(model: PreTrainedModel | PeftModel) -> bool:
-    """Whether weights of a model are stored in fewer bits than they compute in."""
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    return getattr(inner, "hf_quantizer", None) is not None
-
-
 def merged_model(
     model: PreTrainedModel | PeftModel, *, adapted_dtype: torch.dtype | None, drawn_back: DrawnBack = NOTHING_DRAWN_BACK
 ) -> PreTrainedModel:
