@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from secura.adapters.secura.config import PEFT_TYPE_NAME, plain_peft_type
 from secura.evaluation.score_cache import cache_folder
 from secura.experiments.models.base_record import BASE_RECORD
 
@@ -84,7 +85,7 @@ def examine_adapter(folder: Path) -> Finding:
         count = sum(_elements(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
     base = config.get("base_model_name_or_path") or "a base that it does not name"
     size = _size((folder / _WEIGHTS).stat().st_size)
-    return Finding(name=name, said=f"whole: {config['peft_type']} on {base}, {count:,} numbers in {size}")
+    return Finding(name=name, said=f"whole: {_method(config)} on {base}, {count:,} numbers in {size}")
 
 
 def _what_is_wrong(folder: Path) -> str | None:
@@ -120,7 +121,7 @@ def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
             tensor = opened.get_tensor(key)
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 return f"{key} holds NaN or infinity; training diverged, so take an earlier checkpoint"
-        layers = ((config.get("saved") or {}).get("layers") or {}) if config["peft_type"] == "SECURA" else {}
+        layers = ((config.get("saved") or {}).get("layers") or {}) if _method(config) == PEFT_TYPE_NAME else {}
         for layer, record in layers.items():
             own = [key for key in keys if key.startswith(f"base_model.model.{layer}.secura_")]
             if not any(".secura_change." in key for key in own):
@@ -136,6 +137,10 @@ def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
                     if stored != record["fingerprint"]:
                         return f"the fingerprints of {layer} differ between the files; they are of different adapters"
     return None
+
+
+def _method(config: dict[str, Any]) -> str:
+    return plain_peft_type(str(config["peft_type"]))
 
 
 def _elements(shape: list[int]) -> int:

@@ -221,6 +221,9 @@ class SecuraModel(BaseTuner):
 
     def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         super()._post_injection_hook(model, config, adapter_name)
+        if hasattr(model, "_keys_to_ignore_on_load_unexpected"):  # a model of transformers, which loads adapters itself
+            ignored = cast(Any, model)._keys_to_ignore_on_load_unexpected or ()
+            cast(Any, model)._keys_to_ignore_on_load_unexpected = {*ignored, _TAKEN_FROM_THE_CONFIG}
         saved = getattr(config, "saved", None)
         seal, self._seal = self._seal, None
         if saved is None or seal is None:
@@ -276,6 +279,9 @@ class SecuraModel(BaseTuner):
         digests = {key: tensor_digest(tensor) for key, tensor in tensors.items()}
         check_tensors(sealed_settings(config), digests, wholes[0], seal)
 
+
+_TAKEN_FROM_THE_CONFIG = r"\.secura_(columns|rows|scale|fingerprint|seal)(\.|$)"
+"""Tensors that transformers' loader finds no place for, and would report in a table as unexpected."""
 
 _BESIDE_LAYERS = (".modules_to_save.", ".token_adapter.", ".trainable_tokens_")
 """What marks tensors of modules that are saved beside the layers, in full or by token."""
