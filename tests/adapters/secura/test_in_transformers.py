@@ -1,5 +1,7 @@
 """transformers' own adapter methods, which load tensors without PEFT's hooks."""
 
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 from adapted_models import adapted, first_layer, gpt2, llama, llama_config, logits, moved, saved_adapter, secura_layers
 from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
 from secura import fold, folded_tasks
 
@@ -91,3 +94,29 @@ def test_a_loaded_adapter_trains_on_when_asked(tmp_path: Path) -> None:
     model.load_adapter(str(folder), is_trainable=True)
     model(torch.ones(1, 4, dtype=torch.long), labels=torch.ones(1, 4, dtype=torch.long)).loss.backward()
     assert first_layer(model).secura_change["default"].inner.grad is not None
+
+
+@pytest.mark.parametrize("change", ["cabr", "low_rank"])
+def test_a_folder_loaded_as_a_model_reports_nothing(
+    change: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama().save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    trained = adapted(base, llama_config(change=change, output_bias=True))
+    fold(trained, "one")
+    folder = saved_adapter(trained, tmp_path / "adapter")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    with caplog.at_level("WARNING", "transformers"):
+        loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert caplog.messages == []
+    assert torch.equal(logits(loaded), logits(trained))
+
+
+def test_a_tensor_that_is_not_ours_is_still_reported(tmp_path: Path) -> None:
+    model = llama()
+    model.add_adapter(llama_config())
+    patterns = re.compile("|".join(model._keys_to_ignore_on_load_unexpected))
+    assert patterns.search("model.layers.0.self_attn.q_proj.secura_columns.default")
+    assert patterns.search("model.layers.0.self_attn.q_proj.secura_seal")
+    assert not patterns.search("model.layers.0.self_attn.q_proj.secura_change.inner")
+    assert not patterns.search("model.layers.0.self_attn.q_proj.lora_A.weight")
