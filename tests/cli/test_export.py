@@ -148,7 +148,7 @@ def test_a_quantizer_that_fails_leaves_nothing_and_is_quoted(
         (["none", "--to", "merged", "--quantize", "q8_0"], "--quantize is for --to gguf"),
         (["none", "--to", "gguf", "--quantize", "q4_k_m"], "llama-quantize, which is not on the PATH"),
         (["none", "--to", "gguf", "--quantize", "q9"], "known: f32, f16, bf16, q8_0, q5_1, q4_0, q3_k_m, q4_k_s"),
-        (["none", "--to", "merged", "--scale", "-1"], "the dial is -1"),
+        (["none", "--to", "merged", "--scale", "-1"], "--scale is -1"),
         (["base", "--to", "merged", "--scale", "0.5", "--base", "none"], "holds an adapter"),
         (["base", "--to", "lora"], "whole model"),
         (["none", "--to", "merged", "--tasks", "a"], "never folded; folded: none"),

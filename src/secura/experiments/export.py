@@ -95,6 +95,8 @@ class ExportSettings:
             check_kind(self.quantize)
         if self.to == "gguf-lora" and self.dtype == "bfloat16":
             raise ConfigError("--to gguf-lora stores float32 or float16, not bfloat16.")
+        if not 0 <= self.scale < float("inf"):
+            raise ConfigError(f"--scale is {self.scale:g}; 0 is the base, 1 all that was learned, and more is more.")
         if self.dequantize and self.to in ("lora", "gguf-lora"):
             raise ConfigError(f"--to {self.to} holds nothing of the base, so --dequantize does nothing; leave it out.")
         if self.count < 1:
