@@ -23,7 +23,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
 from secura.checksums import file_checksum
-from secura.errors import ConfigError
+from secura.errors import ConfigError, InputError
 from secura.evaluation.causal_model import Model
 from secura.evaluation.llama_cpp import INSTALL, LlamaCpp, LlamaCppSettings, llama_cpp_is_installed
 from secura.evaluation.merged import merged_for_scoring
@@ -214,14 +214,12 @@ def verify_export(settings: VerifySettings, console: Console) -> Verification:
             stack.close()
             tested = _opened(stack, pair, record)
         tokenizer = tested.tokenizer
-        learned = _learned(settings, tested)
-        asked = [
-            *learned,
-            *retention_tasks(
-                settings.questions, bundled=pair.base_path is None, count=settings.count or 20, tokenizer=tokenizer
-            ),
-        ]
-        texts, prompts = _prompts(asked, tokenizer, settings.prompts)
+        notes: list[str] = []
+        learned = _learned(settings, tested, notes)
+        asked = [*learned, *_kept_tasks(settings, pair, tokenizer, settings.count)] if settings.count else []
+        texts, prompts = _prompts(
+            [*learned, *_kept_tasks(settings, pair, tokenizer, settings.prompts)], tokenizer, settings.prompts
+        )
         reference, of_base, of_tested = _ask_tested(
             settings, form, tested, prompts, asked, console, is_quantized=is_quantized
         )
@@ -235,7 +233,7 @@ def verify_export(settings: VerifySettings, console: Console) -> Verification:
     parity, declared, exported = _ask_export(
         settings, form, pair, tokenizer, ends, texts, prompts, reference, asked, int(config.vocab_size), console
     )
-    notes = [*pair.notes, *_drowned(weights)]
+    notes = [*pair.notes, *notes, *_drowned(weights)]
     found = Verification(
         form=form,
         stored_as=stored_as,
@@ -278,13 +276,23 @@ def _opened(stack: ExitStack, pair: ModelPair, record: dict[str, Any]) -> _Teste
     )
 
 
-def _learned(settings: VerifySettings, tested: _Tested) -> list[AskedTask]:
+def _learned(settings: VerifySettings, tested: _Tested, notes: list[str]) -> list[AskedTask]:
     """The rows that a run of ours held out, as tasks; none where something else was tested."""
     run = own_run(settings.adapter)
-    if run is None or not settings.count:
+    if run is None:
         return []
-    rows = held_out_rows(run, tested.model, tested.tokenizer)
-    return tasks_of_rows(rows, str(run), tested.tokenizer, count=settings.count, seed=0)
+    try:
+        rows = held_out_rows(run, tested.model, tested.tokenizer)
+    except InputError as problem:
+        notes.append(f"what was gained is not told: {problem}")
+        return []
+    return tasks_of_rows(rows, str(run), tested.tokenizer, count=settings.count or settings.prompts, seed=0)
+
+
+def _kept_tasks(
+    settings: VerifySettings, pair: ModelPair, tokenizer: PreTrainedTokenizerBase, count: int
+) -> list[AskedTask]:
+    return retention_tasks(settings.questions, bundled=pair.base_path is None, count=count, tokenizer=tokenizer)
 
 
 # ---------------------------------------------------------------------- what it is
