@@ -88,16 +88,10 @@ def test_a_lora_is_exact_for_stock_peft_where_secura_cannot_be_imported(
     record = json.loads((lora / "export.json").read_text())
     assert record["exact"]
     assert all(layer["lost"] == 0 for layer in record["layers"])
+    base_folder = loaded_from(ModelConfig(path=None if model == "bundled" else model))
     path = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not entry.endswith("src")]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            PROGRAM,
-            loaded_from(ModelConfig(path=None if model == "bundled" else model)),
-            str(lora),
-            f"{trained}-merged",
-        ],
+        [sys.executable, "-c", PROGRAM, base_folder, str(lora), f"{trained}-merged"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from secura.adapters.secura.config import PEFT_TYPE_NAME, plain_peft_type
 from secura.evaluation.score_cache import cache_folder
 from secura.experiments.models.base_record import BASE_RECORD
+from secura.export.llama_quantize import PROGRAM as QUANTIZER
 
 _VERSIONS = ("secura", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf")
 _EXTRAS = {
@@ -65,6 +66,13 @@ def examine_installation() -> list[Finding]:
             found.append(Finding(name=f"secura[{extra}]", said=f"not installed; it would enable {enables}"))
         else:
             found.append(Finding(name=f"secura[{extra}]", said=f"{module} is installed"))
+    for program, (is_there, enables) in {
+        "vllm": (find_spec("vllm") is not None, "asking LoRAs and merged models as vLLM serves them"),
+        QUANTIZER: (shutil.which(QUANTIZER) is not None, "GGUF files in Q4_K_M and kin"),
+    }.items():
+        found.append(
+            Finding(name=program, said="installed" if is_there else f"not installed; it would enable {enables}")
+        )
     return found
 
 

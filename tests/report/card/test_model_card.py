@@ -104,9 +104,7 @@ def test_the_snippet_of_a_chat_model_asks_through_its_template(
     assert capsys.readouterr().out.strip()
 
 
-def test_no_row_of_the_data_is_shown_unless_that_is_asked_for(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_row_of_the_data_is_shown_unless_that_is_asked_for(finished: Path) -> None:
     report = json.loads((finished / "retention.json").read_text())
     rows = [answer for part in ("new_task", "retention") for answer in report[part]["answers"]]
     card = finished / "adapter" / "README.md"
