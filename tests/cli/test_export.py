@@ -72,6 +72,14 @@ def test_a_whole_model_is_written_in_another_dtype(tmp_path: Path) -> None:
     assert str(AutoModelForCausalLM.from_pretrained(out).dtype) == "torch.bfloat16"
 
 
+def test_the_bundled_model_leaves_by_its_name_so_that_a_lora_of_gguf_has_a_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["export", "bundled", "--to", "gguf"]) == DONE
+    assert (tmp_path / "runs" / "bundled-gguf" / "model.gguf").is_file()
+
+
 @pytest.mark.parametrize("norm", ["none", "bounded"])
 def test_a_scale_is_the_point_of_the_dial(norm: str, adapters: Path) -> None:
     asked = ["export", str(adapters / norm), "--to", "merged", "--base", str(adapters / "base"), "--scale", "0.5"]

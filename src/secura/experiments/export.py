@@ -25,7 +25,7 @@ from secura.evaluation.provenance import provenance
 from secura.experiments.asking import AskedTask, ask
 from secura.experiments.forget.tasks import asked_tasks
 from secura.experiments.models.base_record import BASE_RECORD, read_base_record, read_json
-from secura.experiments.models.loading import load_tokenizer, quantization_of
+from secura.experiments.models.loading import load_tokenizer, model_source, quantization_of
 from secura.experiments.models.pair import BUNDLED, ModelPair, model_pair
 from secura.experiments.settings.run import ModelConfig
 from secura.export.gguf_lora import write_gguf_lora
@@ -179,7 +179,7 @@ def export(
 
 def open_source(source: str, base: str | None) -> ModelPair:
     """The model to export, with the base that it names; a whole model that names none is taken as its own."""
-    pair = model_pair(BUNDLED, source)
+    pair = model_pair(BUNDLED, model_source(ModelConfig()) if source == BUNDLED else source)
     if pair.is_adapter:
         return model_pair(base or base_of(Path(pair.tuned_path)), source)
     recorded = Path(pair.tuned_path).parent / BASE_RECORD  # of a run that has trained all weights
