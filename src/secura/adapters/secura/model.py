@@ -8,8 +8,9 @@ the right ones at once; transformers' `load_adapter` and FSDP2 call no hook.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -221,10 +222,9 @@ class SecuraModel(BaseTuner):
 
     def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         super()._post_injection_hook(model, config, adapter_name)
-        if hasattr(model, "_keys_to_ignore_on_load_unexpected"):  # a model of transformers, which loads adapters itself
-            ignored = cast(Any, model)._keys_to_ignore_on_load_unexpected or ()
-            cast(Any, model)._keys_to_ignore_on_load_unexpected = {*ignored, _TAKEN_FROM_THE_CONFIG}
         saved = getattr(config, "saved", None)
+        if saved is not None:
+            _report_nothing_of_ours(model)
         seal, self._seal = self._seal, None
         if saved is None or seal is None:
             return
@@ -280,8 +280,8 @@ class SecuraModel(BaseTuner):
         check_tensors(sealed_settings(config), digests, wholes[0], seal)
 
 
-_TAKEN_FROM_THE_CONFIG = r"\.secura_(columns|rows|scale|fingerprint|seal)(\.|$)"
-"""Tensors that transformers' loader finds no place for, and would report in a table as unexpected."""
+_TAKEN_FROM_THE_CONFIG = re.compile(r"\.secura_(columns|rows|scale|fingerprint|seal)(\.|$)")
+"""Tensors that transformers' loader finds no place for, since a layer has what they hold from the config already."""
 
 _BESIDE_LAYERS = (".modules_to_save.", ".token_adapter.", ".trainable_tokens_")
 """What marks tensors of modules that are saved beside the layers, in full or by token."""
@@ -290,6 +290,25 @@ _UNSEALED = (
     "this adapter was saved without a seal, by an earlier secura, so damage to it goes unnoticed; load it and save it "
     "again to seal it."
 )
+
+
+def _report_nothing_of_ours(model: nn.Module) -> None:
+    """Keep transformers from listing tensors of ours as unexpected, where it loads this adapter next by itself.
+
+    It asks no model which keys of an adapter it may leave alone, so the result of its loader is looked through, on this
+    one model.
+    """
+    load = getattr(type(model), "_load_pretrained_model", None)
+    if load is not None:
+        cast(Any, model)._load_pretrained_model = partial(_load_and_look_through, load)  # pickles, unlike a closure
+
+
+def _load_and_look_through(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    loaded = load(*args, **kwargs)
+    unexpected = getattr(loaded[0] if isinstance(loaded, tuple) else loaded, "unexpected_keys", None)
+    if isinstance(unexpected, set):
+        unexpected.difference_update([key for key in unexpected if _TAKEN_FROM_THE_CONFIG.search(key)])
+    return loaded
 
 
 def _plain_key(key: str) -> str:
