@@ -17,6 +17,8 @@ def test_it_says_what_is_installed_and_what_extras_would_enable(capsys: pytest.C
     assert f"torch: {torch.__version__}" in shown
     for extra in ("trl", "lm-eval", "llama-cpp", "quantized"):
         assert f"secura[{extra}]: " in shown
+    assert "vllm: " in shown
+    assert "llama-quantize: " in shown
 
 
 def test_a_whole_adapter_is_told_by_its_kind_and_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from secura.adapters.secura.config import PEFT_TYPE_NAME, plain_peft_type
 from secura.adapters.secura.sealed_folder import check_seal, is_sealed, seal_folder
 from secura.errors import ConfigError, SecuraError
 from secura.evaluation.score_cache import cache_folder
 from secura.experiments.models.base_record import BASE_RECORD
+from secura.export.llama_quantize import PROGRAM as QUANTIZER
 from secura.training.checkpoint_seal import SEAL_FILE
 
 _VERSIONS = ("secura", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf")
@@ -67,6 +69,13 @@ def examine_installation() -> list[Finding]:
             found.append(Finding(name=f"secura[{extra}]", said=f"not installed; it would enable {enables}"))
         else:
             found.append(Finding(name=f"secura[{extra}]", said=f"{module} is installed"))
+    for program, (is_there, enables) in {
+        "vllm": (find_spec("vllm") is not None, "asking LoRAs and merged models as vLLM serves them"),
+        QUANTIZER: (shutil.which(QUANTIZER) is not None, "GGUF files in Q4_K_M and kin"),
+    }.items():
+        found.append(
+            Finding(name=program, said="installed" if is_there else f"not installed; it would enable {enables}")
+        )
     return found
 
 
@@ -95,13 +104,13 @@ def examine_adapter(folder: Path, *, seal: bool = False) -> Finding:
         count = sum(_elements(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
     base = config.get("base_model_name_or_path") or "a base that it does not name"
     size = _size((folder / _WEIGHTS).stat().st_size)
-    return Finding(name=name, said=f"whole: {config['peft_type']} on {base}, {count:,} numbers in {size}{sealed}")
+    return Finding(name=name, said=f"whole: {_method(config)} on {base}, {count:,} numbers in {size}{sealed}")
 
 
 def _sealed(folder: Path, *, seal: bool) -> str:
     """What is to say of an adapter's seal, after it was checked, or made where that was asked for."""
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    if config["peft_type"] != "SECURA":
+    if _method(config) != PEFT_TYPE_NAME:
         return "; adapters of this kind have no seal" if seal else ""
     if is_sealed(folder):
         check_seal(folder)
@@ -151,7 +160,7 @@ def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
             tensor = opened.get_tensor(key)
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 return f"{key} holds NaN or infinity; training diverged, so take an earlier checkpoint"
-        layers = ((config.get("saved") or {}).get("layers") or {}) if config["peft_type"] == "SECURA" else {}
+        layers = ((config.get("saved") or {}).get("layers") or {}) if _method(config) == PEFT_TYPE_NAME else {}
         for layer, record in layers.items():
             own = [key for key in keys if key.startswith(f"base_model.model.{layer}.secura_")]
             if not any(".secura_change." in key for key in own):
@@ -167,6 +176,10 @@ def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
                     if stored != record["fingerprint"]:
                         return f"the fingerprints of {layer} differ between the files; they are of different adapters"
     return None
+
+
+def _method(config: dict[str, Any]) -> str:
+    return plain_peft_type(str(config["peft_type"]))
 
 
 def _elements(shape: list[int]) -> int:

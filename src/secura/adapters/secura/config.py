@@ -16,6 +16,8 @@ from secura.adapters.secura.sealing import check_saved
 from secura.errors import ConfigError
 
 PEFT_TYPE_NAME = "SECURA"
+PEFT_TYPE_IN_FILES = "SECURA: pip install secura, and run `import secura` before this adapter is loaded"
+"""`peft_type` in adapter_config.json. Where PEFT does not know it, all that its KeyError says is this text."""
 DEFAULT_RANK = 32
 DEFAULT_WIDENING = 4
 _LARGEST = 1e30
@@ -230,6 +232,7 @@ class SecuraConfig(PeftConfig):
         """
         written = copy.copy(self)
         written.saved = self.__dict__.get("_to_save", self.saved)
+        written.peft_type = PEFT_TYPE_IN_FILES  # type: ignore[assignment]  # any text, until it is read back
         for name in ("target_modules", "exclude_modules"):  # sets, whose order differs from process to process
             modules = getattr(written, name)
             setattr(written, name, sorted(modules) if isinstance(modules, set) else modules)
@@ -291,6 +294,11 @@ class SecuraConfig(PeftConfig):
             raise ConfigError(f"floor is {self.floor}, but must be at least 0: a share of the weight's rms.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
+
+
+def plain_peft_type(in_file: str) -> str:
+    """The name of an adapter's method, from what adapter_config.json says."""
+    return PEFT_TYPE_NAME if in_file == PEFT_TYPE_IN_FILES else in_file
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ the right ones at once; transformers' `load_adapter` and FSDP2 call no hook.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -255,6 +256,8 @@ class SecuraModel(BaseTuner):
             if self._whole_base is not None:
                 layer.whole_base[adapter_name] = self._whole_base
         saved = getattr(config, "saved", None)
+        if saved is not None:
+            _report_nothing_of_ours(model)
         seal, self._seal = self._seal, None
         if seal is not None or (saved is None and config.__dict__.get("_was_read")):
             LookAtFirstUse.put_on(model, adapter_name, None if seal is None else seal["tensors"])
@@ -317,6 +320,9 @@ class SecuraModel(BaseTuner):
         check_tensors(sealed_settings(config), digests, wholes[0], seal)
 
 
+_TAKEN_FROM_THE_CONFIG = re.compile(r"\.secura_(columns|rows|scale|fingerprint|seal)(\.|$)")
+"""Tensors that transformers' loader finds no place for, since a layer has what they hold from the config already."""
+
 _UNSEALED = (
     "this adapter was saved without a seal, by an earlier secura or divided, so damage to it goes unnoticed; "
     "`secura doctor --seal` checks its files and seals it."
@@ -355,6 +361,25 @@ def _wrappers(model: nn.Module) -> Iterator[tuple[str, Any]]:  # PEFT declares f
     for name, module in model.named_modules():
         if isinstance(module, AuxiliaryTrainingWrapper):
             yield name.removeprefix("_fsdp_wrapped_module."), module
+
+
+def _report_nothing_of_ours(model: nn.Module) -> None:
+    """Keep transformers from listing tensors of ours as unexpected, where it loads this adapter next by itself.
+
+    It asks no model which keys of an adapter it may leave alone, so the result of its loader is looked through, on this
+    one model.
+    """
+    load = getattr(type(model), "_load_pretrained_model", None)
+    if load is not None:
+        cast(Any, model)._load_pretrained_model = partial(_load_and_look_through, load)  # pickles, unlike a closure
+
+
+def _load_and_look_through(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    loaded = load(*args, **kwargs)
+    unexpected = getattr(loaded[0] if isinstance(loaded, tuple) else loaded, "unexpected_keys", None)
+    if isinstance(unexpected, set):
+        unexpected.difference_update([key for key in unexpected if _TAKEN_FROM_THE_CONFIG.search(key)])
+    return loaded
 
 
 def _encoder(model: nn.Module) -> nn.Module | None:

@@ -34,7 +34,7 @@ from secura.experiments.run.keep import Choice, Probe, SteerBudget, certificate_
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import Answers, ask
-from secura.experiments.run.saving import result_folder, save_merged, save_result
+from secura.experiments.run.saving import result_folder, save_result, write_merged
 from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.question import Question
@@ -203,7 +203,7 @@ def _save(run: PreparedRun[RunConfig], model: Model, scale: float, state: dict[s
     """Save the adapter, or the whole model, as it stands at a scale."""
     if scale != 1 and isinstance(model, PeftModel) and layers_without_closed_form(model):
         saved = run.folder / MODEL_FOLDER
-        save_merged(saved, model, run.tokenizer)
+        write_merged(saved, model, run.tokenizer)
         return saved
     saved = result_folder(run.folder, model)
 
