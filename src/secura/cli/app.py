@@ -18,6 +18,7 @@ from secura.cli.anchors import anchors
 from secura.cli.card import card
 from secura.cli.chat import chat, generate
 from secura.cli.compare import app as compare
+from secura.cli.data import app as data
 from secura.cli.dial import dial
 from secura.cli.doctor import doctor
 from secura.cli.evaluate import evaluate
@@ -45,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(train)
+app.add_typer(data, name="data")
 app.command()(forget)
 app.command()(anchors)
 app.command()(dial)

@@ -135,8 +135,8 @@ def _metric(item: Item, tokenizer: PreTrainedTokenizerBase) -> Metric:
         return "accuracy_by_length" if item.by_length else "accuracy"
     if item.match != "exact":
         return "match"
-    length = len(answer_tokens(tokenizer, item.asked, item.answer, end=False))
-    return "exact_match" if length <= _MATCHED_TOKENS else "rougeL"
+    length = len(answer_tokens(tokenizer, item.asked, item.answered, end=False))
+    return "exact_match" if length <= _MATCHED_TOKENS and item.answer_turn is None else "rougeL"
 
 
 def _task_of_rows(

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.errors import ConfigError
+from secura.evaluation.causal_model import stated_context
 from secura.experiments.models.gguf import gguf_file, unpacked_folder
 from secura.experiments.models.weight_files import check_weight_file, weight_files
 from secura.experiments.settings.run import ModelConfig
@@ -43,6 +44,21 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
     if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
         model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
     return model, tokenizer
+
+
+def load_tokenizer_and_context(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, int | None]:
+    """Load a model's tokenizer, and read from its config how many tokens it reads at once; no weights.
+
+    Raises:
+        ConfigError: if there is no such model, or no tokenizer beside it.
+    """
+    source = _folder_or_id(model_source(config), config.dtype)
+    _check_folder(source)
+    tokenizer = load_tokenizer(source)
+    try:
+        return tokenizer, stated_context(AutoConfig.from_pretrained(source), tokenizer)
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
 
 
 def check_model(source: str) -> None:

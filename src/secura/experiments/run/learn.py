@@ -26,7 +26,7 @@ from secura.stop_signals import what_stopped
 from secura.tasks.prompting import pad_token_of
 from secura.training.checkpoint_seal import SealCheckpoint
 from secura.training.checkpoints import checkpoints, step_of, trainable_weights_are_finite
-from secura.training.examples import Example
+from secura.training.examples import Example, example_from_labels
 from secura.training.fold_schedule import FoldCallback
 from secura.training.interrupt import SaveOnInterrupt
 from secura.training.processes import computes_on_cpu, gather_from_everyone, is_main_process, process_count, sharding
@@ -45,10 +45,9 @@ def first_batch(run: PreparedRun[RunConfig]) -> list[Example]:
     rows = []
     for tokens, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
         length = int(mask.sum())
-        learned = (labels[:length] >= 0).nonzero()
-        if not len(learned):  # fills up a batch that several processes share
-            continue
-        rows.append(Example(tokens=tokens[:length].tolist(), learned_from=int(learned[0, 0])))
+        row = example_from_labels(tokens[:length].tolist(), labels[:length].tolist())
+        if row.learned_tokens:  # others fill up a batch that several processes share
+            rows.append(row)
     return [row for rows in gather_from_everyone(rows) for row in rows]
 
 

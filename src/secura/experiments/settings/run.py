@@ -38,17 +38,25 @@ class RowsConfig(Section):
     """Longest row in tokens; null is the model's context."""
     too_long: Literal["refuse", "drop", "truncate"] = "refuse"
     """What happens to rows longer than that; truncate cuts the beginning of the prompt."""
+    turns: Literal["all", "last"] = "all"
+    """Which of the assistant's turns of a chat are learned; the last is what is asked in any case."""
+    columns: dict[str, str] = {}
+    """Columns of the file by the names that rows are read by, such as {prompt: question_text, completion: reply}."""
 
 
 class DataConfig(RowsConfig):
     """What to learn."""
 
     path: str | None = None
-    """File (.jsonl or .json), hub data set (org/name:config:split) or name of a task; null is the bundled task."""
+    """File (JSON Lines, JSON, CSV or Parquet), folder of files, hub data set (org/name:config:split) or name of a task;
+    null is the bundled task."""
     split: str = "train"
-    """Split of a hub data set whose name ends in none."""
+    """Split of a folder, or of a hub data set whose name ends in none."""
+    mix: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    """Other files, data sets or tasks that are learned beside `path`, such as what is to be replayed, by the share of
+    all rows that each has: {general.jsonl: 0.2}. Drawn by the seed, repeated where too few; nothing is held out."""
     test_path: str | None = None
-    """File or hub data set that gain is measured on; null holds out a share of `path`."""
+    """File, folder or hub data set that gain is measured on; null holds out a share of `path`."""
     test_rows: int = Field(default=200, ge=0)
     """At most this many rows are held out or asked."""
 
