@@ -68,6 +68,7 @@ def test_a_row_with_text_alone_is_plain_text() -> None:
 
 
 ASKED = [{"role": "user", "content": "a"}]
+ANSWERED = {"role": "assistant", "content": "b"}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"place": "Oslo"}'}}
 
@@ -195,6 +196,10 @@ def test_columns_that_nothing_is_read_from_are_named_and_renamed_ones_are_read()
             "turn 2 of 'messages' has weight 2",
         ),
         ({"messages": [*ASKED, {"role": "assistant", "function_call": {}}]}, "lacks 'content' and calls nothing"),
+        (
+            {"messages": [*ASKED, {**ANSWERED, "function_call": {}}]},
+            "which OpenAI has replaced; write it as 'tool_calls'",
+        ),
         (
             {"messages": [*ASKED, {"role": "assistant", "content": "b"}], "tools": "f"},
             "'tools' is a text that is not JSON",
