@@ -4,7 +4,9 @@ from pathlib import Path
 
 from transformers import TrainerState, TrainingArguments
 
+from secura.training.checkpoints import checkpoint_of
+
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     """The folder of the checkpoint that is written after this step."""
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+    return checkpoint_of(Path(str(args.output_dir)), state.global_step)

@@ -35,6 +35,9 @@ def check_processes(config: LearningConfig) -> None:
         raise ConfigError(
             f"retention.keep is {config.retention.keep:g}, which {count} processes cannot see to together; start one."
         )
+    for name in ("packing", "padding_free", "eval_every"):
+        if getattr(config.training, name):
+            raise ConfigError(f"training.{name} is set, which {count} processes cannot do together yet; leave it out.")
     if config.training.learning_rate == "auto":
         raise ConfigError(
             f"training.learning_rate is auto, which one process alone can try, not {count}; set a number."

@@ -19,6 +19,7 @@ from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.prompting import prompt_text
 from secura.tasks.question import Item, Question
 from secura.training.examples import Example, LearnedTurns, example_from_item, fit_to_context, learned_turns
+from secura.training.packing import packs
 
 ASK_MORE_KNOWLEDGE = "raise retention.per_family, or give --retain more questions"
 """How the user asks more, where too few questions tell nothing."""
@@ -43,6 +44,10 @@ class PreparedTask:
     """What the gain on it is measured on."""
     steps: int
     """Optimizer steps that it is learned in."""
+    gradient_accumulation: int = 1
+    """Forward passes a step."""
+    packed_tokens: int | None = None
+    """Tokens of the rows that examples share; None where each has a row of its own."""
 
 
 def read_rows(config: LearningConfig) -> list[TaskRows]:
@@ -175,10 +180,20 @@ def fit_task(
     examples = _with_mixed(examples, rows, config, tokenizer, max_tokens, notes)
     if isinstance(config, SequenceConfig) and len(examples) > config.data.train_rows:
         examples = random.Random(f"rows/{config.training.seed}").sample(examples, config.data.train_rows)
-    steps = count_steps(config.training, len(examples), rows.suggested_steps)
-    if config.training.steps is None and steps < _FEW_STEPS:
-        notes.append(_few_steps(config.training, name, len(examples), steps))
-    return PreparedTask(name=name, examples=examples, test=test, steps=steps)
+    packed_tokens = max_tokens if config.training.packing else None
+    packed = len(examples) if packed_tokens is None else len(packs(examples, packed_tokens))
+    training = with_accumulation(config.training, packed, sum(len(example.tokens) for example in examples), notes)
+    steps = count_steps(training, packed, rows.suggested_steps)
+    if training.steps is None and steps < _FEW_STEPS:
+        notes.append(_few_steps(training, name, packed, steps))
+    return PreparedTask(
+        name=name,
+        examples=examples,
+        test=test,
+        steps=steps,
+        gradient_accumulation=training.gradient_accumulation,
+        packed_tokens=packed_tokens,
+    )
 
 
 def examples_of(
@@ -271,6 +286,27 @@ def refuse_long_questions(
 def that_fit_whole(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[Item]:
     """The questions that fit the context with their answers."""
     return [item for item in items if len(example_from_item(tokenizer, item).tokens) <= max_tokens]
+
+
+def with_accumulation(training: TrainingConfig, rows: int, tokens: int, notes: list[str]) -> TrainingConfig:
+    """The settings with as many forward passes a step as come nearest to `tokens_per_step`.
+
+    Args:
+        training: the settings; as they are where they name no tokens.
+        rows: how many rows there are, packed ones counted as one.
+        tokens: of all rows together.
+        notes: is told what comes of it.
+    """
+    wanted = training.tokens_per_step
+    if wanted is None:
+        return training
+    a_pass = tokens / max(rows, 1) * training.batch_size
+    passes = max(1, round(wanted / a_pass))
+    notes.append(
+        f"a forward pass of {training.batch_size} rows has {a_pass:,.0f} tokens, so a step has {passes} of them: "
+        f"{passes * a_pass:,.0f} tokens"
+    )
+    return training.model_copy(update={"gradient_accumulation": passes})
 
 
 def count_steps(training: TrainingConfig, rows: int, suggested: int | None = None) -> int:
