@@ -198,7 +198,7 @@ def test_columns_that_nothing_is_read_from_are_named_and_renamed_ones_are_read()
         ({"messages": [*ASKED, {"role": "assistant", "function_call": {}}]}, "lacks 'content' and calls nothing"),
         (
             {"messages": [*ASKED, {**ANSWERED, "function_call": {}}]},
-            "which OpenAI has replaced; write it as 'tool_calls'",
+            "has replaced; write it as 'tool_calls'",
         ),
         (
             {"messages": [*ASKED, {"role": "assistant", "content": "b"}], "tools": "f"},

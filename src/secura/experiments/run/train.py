@@ -76,9 +76,9 @@ class RunResult:
     """Whether that share was shown to be kept; None where none is to be."""
     training_seconds: float
     """Wall-clock time of the steps, and of what was measured between them."""
-    looks: Sequence[Look]
+    looks: Sequence[Look] = ()
     """What was measured between the steps."""
-    best_step: int | None
+    best_step: int | None = None
     """The step whose model was handed out; None for the last."""
     saved: Path
     """Where the adapter, or the model, is."""

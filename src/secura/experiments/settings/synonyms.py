@@ -75,7 +75,6 @@ SYNONYMS: Mapping[str, str] = {
     "peft": "method.name",
     "peft_type": "method.name",
     "finetuning_type": "method.name",
-    "adapter": "method.name",
     "rank": "method.adapter.r",
     "r": "method.adapter.r",
     "lora_r": "method.adapter.r",
