@@ -47,7 +47,7 @@ def test_a_base_in_fewer_bits_is_refused_with_the_command_that_makes_it_possible
 
 def test_flash_attention_without_its_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secura.experiments.models.loading.is_flash_attn_2_available", lambda: False)
-    with pytest.raises(ConfigError, match="needs a CUDA GPU and the package flash-attn.*or use sdpa"):
+    with pytest.raises(ConfigError, match=r"needs a CUDA GPU and the package flash-attn.*or use sdpa"):
         check_loading(ModelConfig(attn_implementation="flash_attention_2"))
 
 
