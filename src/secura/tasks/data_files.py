@@ -238,6 +238,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[str, object]]:
 def _table_rows(path: Path, kind: str) -> Iterator[tuple[str, object]]:
     import datasets
 
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what is wrong is said once, below
     try:
         rows: Any = datasets.load_dataset(kind, data_files=str(path), split="train", streaming=True)
         for number, row in enumerate(rows, start=1):
@@ -245,6 +247,8 @@ def _table_rows(path: Path, kind: str) -> Iterator[tuple[str, object]]:
     except Exception as problem:  # pyarrow, fsspec and datasets each have their own
         reason = " ".join(str(problem).split())[:300]
         raise DataError(f"{path} is no {kind} file that can be read: {reason}") from problem
+    finally:
+        datasets.logging.set_verbosity(verbosity)
 
 
 def _array_rows(path: Path, text: str) -> Iterator[tuple[str, object]]:

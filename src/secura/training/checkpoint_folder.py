@@ -4,7 +4,10 @@ from pathlib import Path
 
 from transformers import TrainerState, TrainingArguments
 
-from secura.training.checkpoints import checkpoint_of
+
+def checkpoint_of(folder: Path, step: int) -> Path:
+    """The folder of the checkpoint that is written after a step."""
+    return folder / f"checkpoint-{step}"
 
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:

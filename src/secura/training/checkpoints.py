@@ -24,11 +24,6 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: -step_of(path))
 
 
-def checkpoint_of(folder: Path, step: int) -> Path:
-    """The checkpoint that is written after a step."""
-    return folder / f"checkpoint-{step}"
-
-
 def step_of(checkpoint: Path) -> int:
     """The step after which a checkpoint was written."""
     return int(checkpoint.name.rsplit("-", 1)[1])

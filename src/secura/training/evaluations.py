@@ -57,11 +57,14 @@ class Evaluations:
     patience: int | None
     """Looks in a row without a better one after which training stops."""
 
-    def arguments(self) -> dict[str, Any]:
-        """What `TrainingArguments` are told."""
-        told: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": self.every}
+    def arguments(self, save_every: int) -> dict[str, Any]:
+        """What `TrainingArguments` are told; the trainer can go back only to a look that it has saved.
+
+        Args:
+            save_every: steps between checkpoints where no look is gone back to.
+        """
+        told: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": self.every, "save_steps": save_every}
         if self.best is not None:
-            # Trainer can go back only to a look that it has saved.
             told |= {"save_steps": self.every, "load_best_model_at_end": True}
             told |= {"metric_for_best_model": "score", "greater_is_better": True}
         return told

@@ -78,7 +78,6 @@ def make_trainer(
         seed=seed,
         data_seed=seed,
         save_strategy="steps",
-        save_steps=save_every,
         save_total_limit=2,
         logging_strategy="steps",
         logging_steps=1,
@@ -100,7 +99,7 @@ def make_trainer(
         project="secura",
         log_level="error",
         **({} if optimizer is None else {"optim": optimizer}),
-        **({} if evaluations is None else evaluations.arguments()),
+        **({"save_steps": save_every} if evaluations is None else evaluations.arguments(save_every)),
     )
     kind: type[WarmUpTrainer] = WarmUpTrainer
     dataset: Any = list(examples)

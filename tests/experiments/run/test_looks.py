@@ -13,7 +13,7 @@ from secura.experiments.run.prepare import PreparedRun, prepare_run
 from secura.experiments.run.train import RunResult, train_and_report
 from secura.experiments.settings.layers import load_config
 from secura.experiments.settings.run import RunConfig
-from secura.training.checkpoints import checkpoint_of
+from secura.training.checkpoint_folder import checkpoint_of
 
 
 def _config(model: Path, data: Path, retain: Path, out: Path, *more: str) -> RunConfig:

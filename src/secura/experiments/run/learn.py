@@ -28,8 +28,9 @@ from secura.experiments.run.run_record import RecordRun
 from secura.experiments.settings.run import RunConfig
 from secura.stop_signals import what_stopped
 from secura.tasks.prompting import pad_token_of
+from secura.training.checkpoint_folder import checkpoint_of
 from secura.training.checkpoint_seal import SealCheckpoint
-from secura.training.checkpoints import checkpoint_of, checkpoints, step_of, trainable_weights_are_finite
+from secura.training.checkpoints import checkpoints, step_of, trainable_weights_are_finite
 from secura.training.evaluations import Evaluations, Look, StopWithoutProgress, looks_of
 from secura.training.examples import Example, example_from_labels
 from secura.training.fold_schedule import FoldCallback

@@ -50,9 +50,11 @@ from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.everyday.prompts import PROMPTS
+from secura.tasks.prompting import pad_token_of
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.library_output import silence_libraries
+from secura.training.packing import refuse_rows_that_see_others
 from secura.training.processes import divides_weights, from_main_process, wait_for_everyone
 
 Config = TypeVar("Config", RunConfig, SequenceConfig)
@@ -188,6 +190,8 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
     if config.strategy.name == "own_text" and not (dry_run and config.strategy.settings.get("bank") is None):
         anchors = _anchors(config, model, tokenizer, fingerprint, tasks)
     adapted = start_model(config, model, tokenizer, fingerprint, max_tokens)
+    if config.training.packing or config.training.padding_free:
+        refuse_rows_that_see_others(adapted, tasks[0].examples, pad_token=pad_token_of(tokenizer))
     resume_from = None
     if not is_sequence:
         resume_from = from_main_process(lambda: last_good_checkpoint(folder)) if resume else None
