@@ -60,7 +60,8 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("secura")
+        globals()[name] = version("secura")
+        return globals()[name]
     if name not in _IMPORTED_WHEN_ASKED_FOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     value = globals()[name] = getattr(import_module(_IMPORTED_WHEN_ASKED_FOR[name]), name)

@@ -123,7 +123,7 @@ class StopWithoutProgress(TrainerCallback):
 def looks_of(state: TrainerState) -> list[Look]:
     """The looks in a trainer's state, those before an interruption included."""
     return [
-        Look(step=entry["step"], loss=entry.get("eval_loss"), kept=entry.get("eval_knowledge_kept"))
+        Look(step=int(entry["step"]), loss=entry.get("eval_loss"), kept=entry.get("eval_knowledge_kept"))
         for entry in state.log_history
         if "eval_loss" in entry or "eval_knowledge_kept" in entry
     ]

@@ -67,7 +67,7 @@ class Example:
 def example_from_labels(tokens: Sequence[int], labels: Sequence[int]) -> Example:
     """The example whose labels these are; without a learned token, nothing of it is learned."""
     learned = [place for place, label in enumerate(labels) if label != IGNORED]
-    gaps = ((one + 1, other) for one, other in zip(learned, [*learned[1:], len(tokens)], strict=True))
+    gaps = ((one + 1, other) for one, other in pairwise([*learned, len(tokens)]))
     return Example(
         tokens=list(tokens),
         learned_from=learned[0] if learned else len(tokens),

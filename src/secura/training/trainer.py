@@ -65,6 +65,8 @@ def make_trainer(
         report_to: trackers that the figures go to.
     """
     processes, zero = process_count(), sharding().startswith("zero")
+    chosen: dict[str, Any] = {} if optimizer is None else {"optim": optimizer}
+    chosen |= {"save_steps": save_every} if evaluations is None else evaluations.arguments(save_every)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -98,11 +100,12 @@ def make_trainer(
         run_name=folder.name,
         project="secura",
         log_level="error",
-        **({} if optimizer is None else {"optim": optimizer}),
-        **({"save_steps": save_every} if evaluations is None else evaluations.arguments(save_every)),
+        **chosen,
     )
     kind: type[WarmUpTrainer] = WarmUpTrainer
     dataset: Any = list(examples)
+    # What is asked are questions, not rows.
+    not_read: Any = None if evaluations is None else []
     collator: Any = PadToLongest(pad_token=pad_token)
     if packed_tokens is not None or padding_free:
         dataset = rows_apart(examples) if packed_tokens is None else packs(examples, packed_tokens)
@@ -116,7 +119,7 @@ def make_trainer(
         train_dataset=dataset,
         data_collator=collator,
         callbacks=list(callbacks),
-        eval_dataset=None if evaluations is None else [],  # what is asked are questions, not rows
+        eval_dataset=not_read,
     )
     trainer.evaluations = evaluations
     trainer.remove_callback(PrinterCallback)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from secura.errors import ConfigError
 from secura.evaluation.scoring import answer_limits
+from secura.experiments.data import parted
 from secura.tasks.data_files import read_items
 from secura.tasks.data_rows import item_from_row
 from secura.tasks.finding import find_tasks
@@ -59,7 +60,7 @@ def asked_tasks(
 
     Args:
         names: tasks, groups, or files that define a task.
-        retain: file of rows, each of its families a task of its own.
+        retain: files of rows, each of their families a task of its own, and names of tasks, parted by commas.
         bundled: whether the base is the bundled model, whose knowledge is the default.
         data: folder with the rows of tasks; None for the environment's, or the hub.
         count: questions of each task at most.
@@ -70,8 +71,9 @@ def asked_tasks(
         ConfigError: if nothing is named, or two tasks have one name.
         DataError: if a file cannot be used.
     """
-    wanted = list(names)
-    if not wanted and retain is None:
+    files, retained = parted(retain) if retain else ([], [])
+    wanted = [*names, *retained]
+    if not wanted and not files:
         if not bundled:
             raise ConfigError(_nothing_named())
         wanted = [WORLD_KNOWLEDGE]
@@ -79,8 +81,8 @@ def asked_tasks(
     asked = [
         AskedTask(task=task, items=task_items(task, data=data, split="test", count=count, seed=seed)) for task in found
     ]
-    if retain is not None:
-        asked.extend(tasks_of_rows(read_items(retain), retain, tokenizer, count=count, seed=seed))
+    for file in files:
+        asked.extend(tasks_of_rows(read_items(file), file, tokenizer, count=count, seed=seed))
     seen: set[str] = set()
     for each in asked:
         if each.task.name in seen:

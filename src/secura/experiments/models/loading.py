@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from secura.errors import ConfigError
 from secura.evaluation.causal_model import stated_context
@@ -52,6 +52,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
     tokenizer = load_tokenizer(source)
     if "quantization_config" in options:  # where it was put when it was quantized
+        _leave_unpacked(model)
         return model, tokenizer
     if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
         model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
@@ -107,6 +108,13 @@ def _quantization(config: ModelConfig, source: str) -> dict[str, Any]:
         bnb_4bit_compute_dtype=computed,
     )
     return {"quantization_config": quantized, "device_map": {"": torch.cuda.current_device() if on_gpu else "cpu"}}
+
+
+def _leave_unpacked(model: PreTrainedModel) -> None:
+    """Let no 4-bit weight be repacked at its first inference on a CPU: no gradient passes through it afterwards."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # nn.Module types its attributes
 
 
 def load_tokenizer_and_context(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, int | None]:
