@@ -172,6 +172,15 @@ def test_a_call_that_the_template_does_not_write_is_refused() -> None:
         example_from_item(tiny_tokenizer(), _item(CALLED, tools=TOOLS))
 
 
+def test_a_template_that_ends_a_turn_with_the_end_of_sequence_is_learned_from() -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message.role == 'user' %}<|user|> {{ message.content }} <|assistant|>"
+        "{% elif message.role == 'assistant' %} {{ message.content }} <eos>{% endif %}{% endfor %}"
+    )
+    assert _learned_parts(example_from_item(tokenizer, _item(SKY), turns="all")) == [" Yes? <eos>", "blue<eos>"]
+
+
 def test_a_template_that_writes_earlier_turns_otherwise_is_refused_with_the_way_out() -> None:
     tokenizer = tiny_tokenizer(chat=True)
     assert tokenizer.chat_template is not None

@@ -118,7 +118,8 @@ def _earlier_turns(item: Question) -> list[int]:
 
 
 def _chat_example(tokenizer: PreTrainedTokenizerBase, item: Question, earlier: Sequence[int]) -> Example:
-    closing, end = turn_closing(tokenizer), end_tokens(tokenizer)
+    # Llama 2's template, among others, closes a turn with the end-of-sequence token after a space.
+    closing, end = turn_closing(tokenizer) or str(tokenizer.eos_token or ""), end_tokens(tokenizer)
     places = [*earlier, len(item.turns)]
     prompts = [Chat(turns=item.turns[:place], tools=item.tools) for place in places]
     texts = [prompt_text(tokenizer, prompt) for prompt in prompts]

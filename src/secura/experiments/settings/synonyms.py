@@ -61,7 +61,6 @@ SYNONYMS: Mapping[str, str] = {
     "eval_dataset": "data.test_path",
     "val_set_size": "data.test_share",
     "test_size": "data.test_share",
-    "train_on_inputs": "data.turns",
     "assistant_only_loss": "data.turns",
     "model_name": "model.path",
     "base_model": "model.path",
