@@ -17,7 +17,7 @@ Option = typer.Option
 def train(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Settings; see --print-config.")] = None,
     model: Annotated[str | None, Option(help="Folder or hub id; the bundled model if left out.")] = None,
-    data: Annotated[str | None, Option(help="JSONL file, hub data set or task; a bundled task if left out.")] = None,
+    data: Annotated[str | None, Option(help="File, folder, hub data set or task; a bundled task if left out.")] = None,
     method: Annotated[
         str | None,
         Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf or full."),
@@ -30,7 +30,9 @@ def train(
         list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
     ] = None,
     out: Annotated[str | None, Option(help="Folder for the adapter, the checkpoints and the report.")] = None,
-    retain: Annotated[str | None, Option(help="File of questions, or names of tasks, asked before and after.")] = None,
+    retain: Annotated[
+        str | None, Option(help="Files of questions and names of tasks, by commas, asked before and after.")
+    ] = None,
     keep: Annotated[
         float | None,
         Option(help="Share of what the base answers right to keep, such as 0.98; exit code 2 unless that is shown."),
@@ -131,6 +133,11 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool, show: bool) -> i
         return 0
     result = train_and_report(prepared, console)
     show_result(console, result)
+    if prepared.config.push_to_hub is not None and is_main_process():
+        from secura.report.card.push import push_run
+
+        address = push_run(prepared.folder, prepared.config.push_to_hub)
+        console.print(f"uploaded to {address}", highlight=False, markup=False, soft_wrap=True)
     if is_main_process() and show:
         _open_page(console, prepared.folder)
     if result.certificate is not None and not result.certificate.certified:

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from secura.errors import ConfigError
 
 
-def is_quantized(model: PreTrainedModel) -> bool:
+def is_quantized(model: nn.Module) -> bool:
     """Whether weights of a model are stored in fewer bits than they compute in."""
     return getattr(model, "hf_quantizer", None) is not None
 

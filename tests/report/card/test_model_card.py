@@ -13,12 +13,13 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from tiny_models import save_tiny_model
 
 from secura.cli.app import run
-from secura.errors import ConfigError, DataError
+from secura.errors import ConfigError, DataError, SecuraError
 from secura.evaluation.certificate import certificate_as_json, certify
 from secura.evaluation.tally import Tally
 from secura.report.card.finished_run import FinishedRun, Group, read_run
 from secura.report.card.loading import A_PROMPT
 from secura.report.card.model_card import card_text, write_card
+from secura.report.card.push import push_run
 
 FEW = ("training.steps=2", "retention.per_family=2", "data.test_rows=4")
 
@@ -264,3 +265,31 @@ def test_a_sequence_has_every_task_and_the_strategy(tmp_path: Path) -> None:
     )
     lost = sum(old == "1" and new == "0" for old, new in zip(before, after, strict=True))
     assert kept[1].metric_value == round(1 - lost / before.count("1"), 4)
+
+
+def test_a_finished_run_goes_to_the_hub_with_its_card(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    class Hub:
+        def create_repo(self, repository: str, **options: Any) -> str:
+            asked.append((repository, options))
+            return f"https://hub/{repository}"
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], **options: Any) -> None:
+            asked.append((repo_id, allow_patterns))
+
+    monkeypatch.setattr("secura.report.card.push.HfApi", Hub)
+    assert push_run(finished, "me/it") == "https://hub/me/it"
+    assert asked[0] == ("me/it", {"private": True, "exist_ok": True})
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(asked[1][1])
+
+
+def test_a_hub_that_takes_nothing_says_how_to_go_on(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hub:
+        def create_repo(self, repository: str, **options: Any) -> str:
+            raise OSError("no\nroute")
+
+    monkeypatch.setattr("secura.report.card.push.HfApi", Hub)
+    said = r"the run is complete, but me/it did not take it: .*no route.*To try again: secura push .* me/it"
+    with pytest.raises(SecuraError, match=said):
+        push_run(finished, "me/it")

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from secura.errors import ConfigError
 from secura.evaluation.scoring import answer_limits
 from secura.experiments.asking import AskedTask
+from secura.experiments.data import parted
 from secura.tasks.data_files import read_items
 from secura.tasks.data_rows import item_from_row
 from secura.tasks.finding import find_tasks
@@ -41,7 +42,7 @@ def asked_tasks(
 
     Args:
         names: tasks, groups, or files that define a task.
-        retain: file of rows, each of its families a task of its own.
+        retain: files of rows, each of their families a task of its own, and names of tasks, parted by commas.
         bundled: whether the base is the bundled model, whose knowledge is the default.
         data: folder with the rows of tasks; None for the environment's, or the hub.
         count: questions of each task at most.
@@ -52,8 +53,9 @@ def asked_tasks(
         ConfigError: if nothing is named, or two tasks have one name.
         DataError: if a file cannot be used.
     """
-    wanted = list(names)
-    if not wanted and retain is None:
+    files, retained = parted(retain) if retain else ([], [])
+    wanted = [*names, *retained]
+    if not wanted and not files:
         if not bundled:
             raise ConfigError(_nothing_named())
         wanted = [WORLD_KNOWLEDGE]
@@ -61,8 +63,8 @@ def asked_tasks(
     asked = [
         AskedTask(task=task, items=task_items(task, data=data, split="test", count=count, seed=seed)) for task in found
     ]
-    if retain is not None:
-        asked.extend(tasks_of_rows(read_items(retain), retain, tokenizer, count=count, seed=seed))
+    for file in files:
+        asked.extend(tasks_of_rows(read_items(file), file, tokenizer, count=count, seed=seed))
     seen: set[str] = set()
     for each in asked:
         if each.task.name in seen:
@@ -117,8 +119,8 @@ def _metric(item: Item, tokenizer: PreTrainedTokenizerBase) -> Metric:
         return "accuracy_by_length" if item.by_length else "accuracy"
     if item.match != "exact":
         return "match"
-    length = len(answer_tokens(tokenizer, item.asked, item.answer, end=False))
-    return "exact_match" if length <= _MATCHED_TOKENS else "rougeL"
+    length = len(answer_tokens(tokenizer, item.asked, item.answered, end=False))
+    return "exact_match" if length <= _MATCHED_TOKENS and item.answer_turn is None else "rougeL"
 
 
 def _task_of_rows(

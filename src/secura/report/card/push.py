@@ -21,8 +21,9 @@ from secura.experiments.export import EXPORT_FILE
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.verify_export import VERIFICATION_FILE
 from secura.report.card.checked import check_card
+from secura.report.card.finished_run import read_run
 from secura.report.card.loading import hub_name
-from secura.report.card.model_card import CARD_FILE, is_pefts_form
+from secura.report.card.model_card import CARD_FILE, is_pefts_form, write_card
 
 _SENT = (".safetensors", ".gguf", ".json", ".jinja", ".md", ".txt", ".model")
 _MODELS = ("adapter_config.json", "config.json", "model.gguf", "lora.gguf")
@@ -120,6 +121,26 @@ def push(settings: PushSettings, sent: Parcel) -> str:
     except (ValueError, OSError, OfflineModeIsEnabled) as problem:
         raise SecuraError(f"it could not be sent: {_in_one_line(problem)}") from problem
     return str(address)
+
+
+def push_run(folder: Path, repository: str) -> str:
+    """Write the card of a finished run, unless it has one, and send what the run has made.
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        SecuraError: if it is not fit to be sent, or the Hub does not take it; the run itself is complete.
+    """
+    settings = PushSettings(folder=folder, repository=repository)
+    try:
+        write_card(read_run(folder), force=False)
+        return push(settings, parcel(settings))
+    except SecuraError as problem:
+        raise type(problem)(
+            f"the run is complete, but {repository} did not take it: {problem}  To try again: secura push {folder} "
+            f"{repository}"
+        ) from problem
 
 
 def _folder(folder: Path) -> Path:
