@@ -47,6 +47,7 @@ class Contender:
 
 LORA = ("method.name=lora",)
 QUERY_AND_VALUE = ("method.adapter.target_modules=[q_proj, v_proj]", "method.adapter.tau=0.3")
+OWN_TEXT = ("strategy.name=own_text",)
 MOVING_BOUNDED_LORA = (
     "method.name=bounded-lora",
     "method.adapter.target_modules=all-linear",
@@ -70,6 +71,17 @@ CONTENDERS: dict[str, Contender] = {
     "OSF": Contender(settings=("method.name=osf",), rates=(3e-4, 1e-3, 3e-3)),
     "full": Contender(settings=("method.name=full",), rates=(5e-5, 1e-4, 2e-4)),
     "full, ER": Contender(settings=("method.name=full", "strategy.name=replay"), rates=(5e-5, 1e-4, 2e-4, 4e-4)),
+    "LoRA, the base's own text": Contender(
+        settings=(*LORA, *OWN_TEXT, "strategy.settings.task_texts=0"), rates=(3e-4, 7e-4, 1e-3, 2e-3)
+    ),
+    "LoRA, own text": Contender(settings=(*LORA, *OWN_TEXT), rates=(3e-4, 7e-4, 1e-3, 2e-3)),
+    "LoRA, all linear, own text": Contender(
+        settings=(*LORA, "method.adapter.target_modules=all-linear", *OWN_TEXT), rates=(3e-4, 7e-4, 1e-3, 2e-3)
+    ),
+    "full, the base's own text": Contender(
+        settings=("method.name=full", *OWN_TEXT, "strategy.settings.task_texts=0"), rates=(5e-5, 1e-4, 2e-4, 4e-4)
+    ),
+    "full, own text": Contender(settings=("method.name=full", *OWN_TEXT), rates=(5e-5, 1e-4, 2e-4, 4e-4)),
     "CUR-LoRA": Contender(settings=("method.name=cur-lora",), rates=(1e-3, 3e-3, 1e-2)),
     "CABR": Contender(settings=("method.name=cabr-lora",), rates=(3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
     "SECURA M1, as published": Contender(settings=("method.name=secura-paper",), rates=(1e-3, 3e-3, 1e-2)),
