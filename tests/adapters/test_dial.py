@@ -64,7 +64,9 @@ BY_WEIGHTS: dict[str, Callable[[], PeftConfig]] = {
 }
 LINEAR = CLOSED | BY_WEIGHTS
 OURS: dict[str, Callable[[], PeftConfig]] = {
-    f"{change} {norm}": secura(change, norm) for change in ("cabr", "cur", "low_rank") for norm in ("none", "bounded")
+    f"{change} {norm}": secura(change, norm)
+    for change in ("cabr", "cur", "low_rank")
+    for norm in ("none", "bounded", "row_bounded")
 }
 
 

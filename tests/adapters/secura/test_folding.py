@@ -206,7 +206,7 @@ def test_the_base_weight_is_never_written_by_a_fold(choice: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("change", ["cabr", "low_rank"])
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_folding_before_every_step_leaves_the_other_factor_without_a_gradient(change: str, norm: str) -> None:
     model = adapted(two_linears(), small_config(change=change, norm=norm))
     fold(model, "one")

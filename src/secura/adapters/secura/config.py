@@ -22,7 +22,7 @@ _LARGEST = 1e30
 """Beyond this a setting overflows float32, in which D is computed."""
 
 Change = Literal["cabr", "cur", "low_rank"]
-Norm = Literal["none", "paper", "released", "bounded"]
+Norm = Literal["none", "paper", "released", "bounded", "row_bounded"]
 Reference = Literal["fixed", "moving"]
 Fold = Literal["keep", "undamped"]
 Selection = Literal["least", "sample"]
@@ -58,7 +58,8 @@ class SecuraConfig(PeftConfig):
     norm: Norm = field(
         default="bounded",
         metadata={
-            "help": "How D is restrained: `bounded` by a smooth bound on every weight, `paper` by S-MagNorm as "
+            "help": "How D is restrained: `bounded` by a smooth bound on every weight, `row_bounded` by one on the "
+            "length by which each row moves (at LoRA's cost, and a LoRA of rank r afterwards), `paper` by S-MagNorm as "
             "published, `released` by the released code's norm on activations (cannot be merged), `none` not at all."
         },
     )
@@ -100,13 +101,17 @@ class SecuraConfig(PeftConfig):
     tau: float = field(
         default=0.3,
         metadata={
-            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude. The more "
-            "layers are adapted, the smaller it may be: 0.15 where all are, as in the preset `secura`."
+            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude; of "
+            "`row_bounded`: of a row, as a share of its own length. The more layers are adapted, the smaller it may "
+            "be: 0.15 where all are, as in the preset `secura`."
         },
     )
     floor: float = field(
         default=0.05,
-        metadata={"help": "Added to every magnitude in `bounded`, as a share of the weight's rms, so zeros can learn."},
+        metadata={
+            "help": "Added to every magnitude in `bounded`, as a share of the weight's rms, so zeros can learn; "
+            "`row_bounded` needs none."
+        },
     )
     scale: Scale = field(
         default="natural",

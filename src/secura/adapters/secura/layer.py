@@ -48,10 +48,11 @@ from secura.adapters.secura.sealing import can_be_sealed, tensor_digest
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
 from secura.adapters.sharding import is_sharded, whole
 from secura.errors import ConfigError, FoldError, MergeError
-from secura.numerics.change import ThinFactors, output_change, weight_change
+from secura.numerics.change import ThinFactors, output_change, sum_of_changes, weight_change
 from secura.numerics.constrained_linear import constrained_linear
 from secura.numerics.natural_scale import natural_scale, natural_size
 from secura.numerics.reference import kept_reference, undamped_reference
+from secura.numerics.row_bound import RowBounded, RowReference, row_reference
 from secura.numerics.s_magnorm import released_output
 
 _PLAIN_FORWARDS = (nn.Linear.forward, Conv1D.forward)
@@ -86,6 +87,7 @@ class SecuraLayer(BaseTunerLayer):
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
+        self._row_references: dict[str, tuple[RowReference, Any]] = {}
         self._stale_references: set[str] = set()
         self.sealed_tensors: dict[str, dict[str, str]] = {}
         """By adapter, what its config says its tensors are, until they have been looked at."""
@@ -194,7 +196,7 @@ class SecuraLayer(BaseTunerLayer):
         if config.scale == "natural" and not (weight.is_meta or is_saved):
             is_cur = adapter_name in self.secura_columns
             step_size = factors.sign_step_size(self._gathered_from(weight, adapter_name) if is_cur else None)
-            scale = natural_scale(natural_size(weight, settings.weight_norm), step_size)
+            scale = natural_scale(natural_size(weight, settings.weight_norm or settings.row_bound), step_size)
             self.secura_settings[adapter_name] = replace(settings, scale=scale)
         if not config.init_weights and not weight.is_meta:
             zeroed.normal_()
@@ -230,7 +232,7 @@ class SecuraLayer(BaseTunerLayer):
         settings = self._weight_space_settings(adapter_name)
         with self.weights_at_hand([adapter_name]):
             weight = self._pretrained_weight()
-            change = weight_change(self._thin_factors(adapter_name), like=weight)
+            change = weight_change(self._factors_in_force(adapter_name), like=weight)
             wide = torch.promote_types(weight.dtype, torch.float32)
             reference = self._reference(adapter_name, weight).to(wide)
         if settings.weight_norm is None:
@@ -248,7 +250,7 @@ class SecuraLayer(BaseTunerLayer):
             weight = self._pretrained_weight()
             wide = torch.promote_types(weight.dtype, torch.float32)
             reference = self._reference(adapter_name, weight).to(wide)
-            change = weight_change(self._thin_factors(adapter_name)).to(wide)
+            change = weight_change(self._factors_in_force(adapter_name)).to(wide)
         return reference + change if norm is None else norm.constrain(reference, change)
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
@@ -261,18 +263,18 @@ class SecuraLayer(BaseTunerLayer):
 
     @torch.no_grad()
     def low_rank_change(self, adapter_name: str) -> ThinFactors | None:
-        """W' - W0 as a product of thin factors where it is exactly one; None where a norm acts on the change.
+        """W' - W0 as a product of thin factors where it is exactly one; None where a norm acts on each weight.
 
-        It is one without a norm, and after `undamped` folds with nothing learned since. The
-        factors stand for the layout (out, in), whatever the base layer's is.
+        It is one without a norm, under a bound on rows, and after `undamped` folds with nothing
+        learned since. The factors stand for the layout (out, in), whatever the base layer's is.
 
         Raises:
             MergeError: for norm='released', which acts on activations.
         """
         settings = self._weight_space_settings(adapter_name)
         with self.weights_at_hand([adapter_name]):
-            if settings.norm == "none":
-                return self._thin_factors(adapter_name)
+            if settings.norm == "none" or settings.row_bound is not None:
+                return self._factors_in_force(adapter_name)
             if self._change(adapter_name).starting_factors()[1].any():
                 return None
             folds = self._folded_factors(adapter_name)
@@ -280,9 +282,7 @@ class SecuraLayer(BaseTunerLayer):
                 return self._thin_factors(adapter_name)  # a product of 0
             if not (settings.folds_move_the_reference and settings.undamped):
                 return None
-            if all(torch.equal(fold.left, folds[0].left) for fold in folds):
-                return ThinFactors(folds[0].left, torch.stack([fold.right for fold in folds]).sum(0))
-            return ThinFactors(torch.cat([fold.left for fold in folds], 1), torch.cat([fold.right for fold in folds]))
+            return sum_of_changes(folds, shared_right=self._change(adapter_name).shared_right)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Whether W' - W0 exists as a matrix that a LoRA can approximate; a word where a low rank loses part of it."""
@@ -302,12 +302,12 @@ class SecuraLayer(BaseTunerLayer):
         bias = self._change(adapter_name).bias
         norm = settings.weight_norm
         if norm is None:
-            factors = self._thin_factors(adapter_name)
+            factors = self._factors_in_force(adapter_name)
             inputs = self._cast_input_dtype(inputs, factors.right.dtype)
             change = output_change(inputs, factors)
             if bias is not None:
                 change = change + bias
-            if settings.norm == "none":
+            if settings.norm != "released":
                 return change
             reference_output = base_output
             if settings.folds_move_the_reference:
@@ -387,6 +387,39 @@ class SecuraLayer(BaseTunerLayer):
         folded = [] if settings.folds_move_the_reference else self._ledger(adapter_name).entries()
         return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.multiplier)
 
+    def _factors_in_force(self, adapter_name: str) -> ThinFactors:
+        """D as thin factors; under a bound on rows W' - W0, with what it leaves of D and of each fold."""
+        bound = self.secura_settings[adapter_name].row_bound
+        if bound is None:
+            return self._thin_factors(adapter_name)
+        change = self._change(adapter_name)
+        device = next(change.parameters()).device
+        with _without_autocast(device.type):  # of 8 bits, a bound would be none
+            reference = self._row_reference(adapter_name, bound, device)
+            restrained = bound.restrain(self._thin_factors(adapter_name), reference.limits)
+        if reference.added is None:
+            return restrained
+        return sum_of_changes([reference.added, restrained], shared_right=change.shared_right)
+
+    def _row_reference(self, adapter_name: str, bound: RowBounded, device: torch.device) -> RowReference:
+        """The limits of rows and what folds have moved, kept until the base weight or the folds change."""
+        made_of = device, None if self._is_sharded else self._state_of_weight()
+        kept, kept_made_of = self._row_references.get(adapter_name, (None, None))
+        if kept is not None and kept_made_of == made_of and adapter_name not in self._stale_references:
+            return kept
+        settings = self.secura_settings[adapter_name]
+        with torch.inference_mode(False), torch.no_grad():  # a first pass may only infer, and a later one learn
+            found = row_reference(
+                self._pretrained_weight(),
+                self._folded_factors(adapter_name) if settings.folds_move_the_reference else [],
+                bound,
+                undamped=settings.undamped,
+                shared_right=self._change(adapter_name).shared_right,
+            )
+        self._row_references[adapter_name] = found, made_of
+        self._stale_references.discard(adapter_name)
+        return found
+
     def _folded_factors(self, adapter_name: str) -> list[ThinFactors]:
         change, frozen = self._change(adapter_name), self._frozen_factors(adapter_name)
         multiplier = self.secura_settings[adapter_name].multiplier
@@ -414,10 +447,10 @@ class SecuraLayer(BaseTunerLayer):
         return FrozenFactors(weight.index_select(1, columns), weight.index_select(0, rows))
 
     def _reference(self, adapter_name: str, weight: Tensor) -> Tensor:
-        """W_ref: the pretrained weight itself, or the buffer that folds have moved."""
+        """W_ref: the pretrained weight itself, or the buffer that folds have moved; W0 where they are thin factors."""
         settings = self.secura_settings[adapter_name]
         ledger = self._ledger(adapter_name)
-        if not settings.folds_move_the_reference or not len(ledger._modules):
+        if settings.row_bound is not None or not settings.folds_move_the_reference or not len(ledger._modules):
             return weight
         if adapter_name in self._stale_references or adapter_name not in self.secura_reference:
             with torch.no_grad():

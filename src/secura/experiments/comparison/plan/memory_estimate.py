@@ -1,7 +1,8 @@
 """How much GPU memory a training step holds, piece by piece.
 
     weights       base and adapter, by their own types, buffers included: exact
-    references    W_ref of each adapted layer, in float32 or wider, where folds move it: exact
+    references    W_ref of each adapted layer, in float32 or wider, where folds move it; under a bound on
+                  rows its limits and what folds have moved, as thin factors: exact
     folds         what each fold has stored, at the end of the run: exact
     gradients     as many bytes as the trained weights
     optimizer     AdamW's two moments, in the type of the trained weights: exact
@@ -36,6 +37,7 @@ from secura.training.step_count import StepCount
 
 OVERHEAD_BYTES = 1_000_000_000
 _FLOAT32_BYTES = 4
+_FLOAT64_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,7 @@ def estimate_memory(
     adapted = [(layer, name) for layer in _secura_layers(model) for name in layer.secura_change]
     return MemoryEstimate(
         weights=sum(map(_bytes, held)),
-        references=sum(_reference_bytes(layer, name) for layer, name in adapted) if folding.folds else 0,
+        references=sum(_reference_bytes(layer, name, folding) for layer, name in adapted),
         folds=sum(_fold_bytes(layer, name, folding) for layer, name in adapted) if folding.folds else 0,
         gradients=trained_bytes,
         optimizer=2 * trained_bytes,
@@ -134,10 +136,20 @@ def _copies(model: PreTrainedModel | PeftModel, computed_in: torch.dtype, *, che
     return computed_in.itemsize * (head + (in_layers // len(layers) if checkpointing else in_layers))
 
 
-def _reference_bytes(layer: SecuraLayer, adapter_name: str) -> int:
-    """W_ref of a layer; without a weight norm in force the layer never builds it."""
+def _reference_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
+    """W_ref of a layer, or its rows' limits in float64; without a norm in force the layer never builds either."""
     settings = layer.secura_settings[adapter_name]
-    return _wide_bytes(layer) if settings.folds_move_the_reference and settings.weight_norm is not None else 0
+    moved = settings.folds_move_the_reference and folding.folds > 0
+    if settings.row_bound is None:
+        return _wide_bytes(layer) if moved and settings.weight_norm is not None else 0
+    limits = _FLOAT64_BYTES * layer.out_features
+    if not moved:
+        return limits
+    factors = layer.secura_change[adapter_name]
+    assert isinstance(factors, ChangeFactors)
+    products = 1 if factors.shared_right else folding.folds
+    rank = factors.starting_factors()[1].shape[1]
+    return limits + _FLOAT32_BYTES * products * rank * (layer.out_features + layer.in_features)
 
 
 def _fold_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
