@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
@@ -25,7 +26,7 @@ Change = Literal["cabr", "cur", "low_rank"]
 Norm = Literal["none", "paper", "released", "bounded", "row_bounded"]
 Reference = Literal["fixed", "moving"]
 Fold = Literal["keep", "undamped"]
-Selection = Literal["least", "sample"]
+Selection = Literal["least", "sample", "activation"]
 Start = Literal["leading_block", "principal", "gaussian"]
 Scale = Literal["natural", "plain"]
 
@@ -50,6 +51,9 @@ class SecuraConfig(PeftConfig):
     value projections, with the larger bound that fewer layers need. The other presets are the
     published methods.
     """
+
+    activity: ClassVar[Mapping[str, Any] | None] = None
+    """A `LayerActivity` by name of the layer: left here by `measure_activity` for `selection="activation"`, not saved."""
 
     change: Change = field(
         default="cabr",
@@ -84,7 +88,10 @@ class SecuraConfig(PeftConfig):
     )
     selection: Selection = field(
         default="least",
-        metadata={"help": "Which columns and rows: those of smallest norm, or a draw that favours them."},
+        metadata={
+            "help": "Which columns and rows: `least`, those of smallest norm; `sample`, a draw that favours them; or "
+            "`activation`, those that the base leans on least on texts that it reads first (`measure_activity`)."
+        },
     )
     selection_seed: int = field(default=0, metadata={"help": "Seed of the draw of `selection='sample'`."})
     start: Start | None = field(

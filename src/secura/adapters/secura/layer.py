@@ -5,8 +5,7 @@ and puts it back. C and R are gathered from it in each forward pass; only their 
 held. A 16-bit layer adds x (W' - W0)ᵀ to its own output, since W' itself would round small
 changes away; a 32-bit layer multiplies by W' once.
 
-A 32-bit layer calls its base layer too where that does more than its product, such as run a
-hook.
+A layer calls its base layer too where that does more than its product, such as run a hook.
 
 Where FSDP2 divides the weights, a layer finds them whole in its forward pass. Outside of it,
 as for the selection, a weight is gathered for as long as it is needed, one layer at a time.
@@ -49,12 +48,13 @@ from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_fold
 from secura.adapters.sharding import is_sharded, whole
 from secura.errors import ConfigError, FoldError, MergeError
 from secura.numerics.change import ThinFactors, output_change, sum_of_changes, weight_change
-from secura.numerics.constrained_linear import constrained_linear
+from secura.numerics.constrained_linear import constrained_linear, constrained_weight, without_autocast
 from secura.numerics.natural_scale import natural_scale, natural_size
 from secura.numerics.reference import kept_reference, undamped_reference
 from secura.numerics.row_bound import RowBounded, RowReference, row_reference
-from secura.numerics.s_magnorm import released_output
+from secura.numerics.s_magnorm import WeightNorm, released_output
 
+_FLOAT32_BYTES = 4
 _PLAIN_FORWARDS = (nn.Linear.forward, Conv1D.forward)
 
 
@@ -88,6 +88,7 @@ class SecuraLayer(BaseTunerLayer):
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
         self._row_references: dict[str, tuple[RowReference, Any]] = {}
+        self._measures: dict[str, tuple[Tensor | None, Any]] = {}
         self._stale_references: set[str] = set()
         self.sealed_tensors: dict[str, dict[str, str]] = {}
         """By adapter, what its config says its tensors are, until they have been looked at."""
@@ -122,7 +123,7 @@ class SecuraLayer(BaseTunerLayer):
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
             if config.change != "low_rank":
-                columns, rows = selected_indices(weight, r, config, saved)
+                columns, rows = selected_indices(weight, r, config, layer_name, saved)
                 self.secura_columns[adapter_name] = columns
                 self.secura_rows[adapter_name] = rows
                 (self._unselected.add if weight.is_meta and not saved else self._unselected.discard)(adapter_name)
@@ -150,6 +151,7 @@ class SecuraLayer(BaseTunerLayer):
             ledger.replace(empty_folds(config, factors, device=weight.device))
             self.secura_folds[adapter_name] = ledger
             self._frozen_of_quantized.pop(adapter_name, None)
+            self._measures.pop(adapter_name, None)
             self._stale_references.add(adapter_name)
             self._start_(adapter_name, config, weight, is_saved=bool(saved))
             if self._is_sharded and not weight.is_meta:
@@ -231,13 +233,13 @@ class SecuraLayer(BaseTunerLayer):
         """
         settings = self._weight_space_settings(adapter_name)
         with self.weights_at_hand([adapter_name]):
-            weight = self._pretrained_weight()
-            change = weight_change(self._factors_in_force(adapter_name), like=weight)
+            weight, factors = self._pretrained_weight(), self._factors_in_force(adapter_name)
+            reference, norm = self._reference(adapter_name, weight), settings.weight_norm
+            if norm is not None:
+                measured = self._measured(adapter_name, reference, norm)
+                return constrained_weight(factors, reference, norm, measured=measured)
             wide = torch.promote_types(weight.dtype, torch.float32)
-            reference = self._reference(adapter_name, weight).to(wide)
-        if settings.weight_norm is None:
-            return reference + change.to(wide)
-        return settings.weight_norm.constrain_with_slope_(reference, change.to(wide, copy=True))[0]
+            return weight_change(factors, like=weight).to(wide).add_(reference)
 
     def effective_weight_with_gradient(self, adapter_name: str) -> Tensor:
         """W' of one adapter as `effective_weight`, differentiable in the trained factors; for penalties on it.
@@ -320,39 +322,69 @@ class SecuraLayer(BaseTunerLayer):
         weight = (
             self._pretrained_weight()
         )  # once: a quantized one is a new tensor each time, kept for the backward pass
-        with _without_autocast(device):
+        reference = self._reference(adapter_name, weight)
+        with without_autocast(device):
             residual = constrained_linear(
                 inputs,
                 self._thin_factors(adapter_name),
-                self._reference(adapter_name, weight),
+                reference,
                 norm,
-                subtract=weight,
+                measured=self._measured(adapter_name, reference, norm),
+                base=weight,
+                residual=True,
             )
         return residual if bias is None else residual + bias
 
-    def _one_product(self, inputs: Tensor, adapter_name: str) -> Tensor:
-        """x W'ᵀ at once, for a single adapter in 32 bits."""
+    def _with_base(self, inputs: Tensor, adapter_name: str) -> Tensor:
+        """The output of base layer and adapter at once, for a single adapter with a norm on each weight.
+
+        A base of 32 bits takes one product, by W'. Under autocast W' is rounded as W0 is: what a weight
+        loses by it is no more than W0's own place between two numbers of 16 bits. A base of 16 bits lies on
+        these numbers, and W' would not leave them until it has moved by half their distance, so that its
+        change is multiplied by itself.
+        """
         norm = self.secura_settings[adapter_name].weight_norm
         assert norm is not None
+        device = inputs.device.type
+        if _autocast_is_on(device):
+            inputs = inputs.to(torch.get_autocast_dtype(device))
         bias = self._change(adapter_name).bias
         own_bias = self._linear.bias
         if bias is None:
             bias = own_bias
         elif own_bias is not None:
             bias = own_bias + bias
-        reference = self._reference(adapter_name, self._pretrained_weight())
-        return constrained_linear(inputs, self._thin_factors(adapter_name), reference, norm, bias=bias)
+        weight = self._pretrained_weight()
+        reference = self._reference(adapter_name, weight)
+        with without_autocast(device):
+            return constrained_linear(
+                inputs,
+                self._thin_factors(adapter_name),
+                reference,
+                norm,
+                measured=self._measured(adapter_name, reference, norm),
+                bias=None if bias is None else bias.to(inputs.dtype),
+                base=weight if weight.dtype.itemsize < _FLOAT32_BYTES else None,
+            )
 
-    def _fits_one_product(self, inputs: Tensor, adapter_name: str) -> bool:
+    def _goes_with_base(self, inputs: Tensor, adapter_name: str) -> bool:
         return (
             self.secura_settings[adapter_name].weight_norm is not None
             and self.quantization_backend is None
-            and inputs.dtype == self._linear.weight.dtype
-            and inputs.dtype.itemsize >= 4
-            and not _autocast_is_on(inputs.device.type)
+            and (_autocast_is_on(inputs.device.type) or inputs.dtype == self._linear.weight.dtype)
             and not (self.training and isinstance(self.secura_dropout[adapter_name], nn.Dropout))
             and _only_multiplies(self.base_layer)
         )
+
+    def _measured(self, adapter_name: str, reference: Tensor, norm: WeightNorm) -> Tensor | None:
+        """What the norm needs to know of all of W_ref, kept until it moves."""
+        is_moved = adapter_name in self.secura_reference and reference is self.secura_reference[adapter_name]
+        made_of = is_moved, reference.device, None if self._is_sharded else self._state_of_weight()
+        kept = self._measures.get(adapter_name)
+        if kept is None or kept[1] != made_of:
+            with torch.inference_mode(False), torch.no_grad():  # a first pass may only infer, and a later one learn
+                kept = self._measures[adapter_name] = norm.measure(reference), made_of
+        return kept[0]
 
     def check_sealed_tensors(self, adapter_name: str) -> None:
         """Refuse factors that are not those the config was saved with, where a loader called no hook of ours.
@@ -394,7 +426,7 @@ class SecuraLayer(BaseTunerLayer):
             return self._thin_factors(adapter_name)
         change = self._change(adapter_name)
         device = next(change.parameters()).device
-        with _without_autocast(device.type):  # of 8 bits, a bound would be none
+        with without_autocast(device.type):  # of 8 bits, a bound would be none
             reference = self._row_reference(adapter_name, bound, device)
             restrained = bound.restrain(self._thin_factors(adapter_name), reference.limits)
         if reference.added is None:
@@ -460,6 +492,7 @@ class SecuraLayer(BaseTunerLayer):
                     if settings.undamped or norm is None
                     else kept_reference(weight, folds, norm)
                 )
+            self._measures.pop(adapter_name, None)
             self._stale_references.discard(adapter_name)
         return self.secura_reference[adapter_name]
 
@@ -609,6 +642,7 @@ class SecuraLayer(BaseTunerLayer):
         """Rebuild from the base weight, at the next use, whatever was computed from an earlier one."""
         self._stale_references.update(self.secura_settings)
         self._frozen_of_quantized.clear()
+        self._measures.clear()
         self._digests = WeightDigests()
 
     # ------------------------------------------------------------------ merging
@@ -736,10 +770,6 @@ def _autocast_is_on(device: str) -> bool:
     return device != "meta" and torch.is_autocast_enabled(device)  # the meta device has no autocast to ask about
 
 
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
-
-
 @dataclass
 class _BeforeMerge:
     """What a merge replaced, kept to be put back."""
@@ -799,8 +829,8 @@ class Linear(nn.Module, SecuraLayer):
         active = [name for name in self.active_adapters if name in self.secura_change]
         if self.merged or not active:
             return self.base_layer(x, *args, **kwargs)
-        if len(active) == 1 and not args and not kwargs and self._fits_one_product(x, active[0]):
-            return self._one_product(x, active[0])
+        if len(active) == 1 and not args and not kwargs and self._goes_with_base(x, active[0]):
+            return self._with_base(x, active[0])
         base_output = self._base_output(x, *args, **kwargs)
         output = base_output
         with self.weights_at_hand(active):
@@ -825,8 +855,8 @@ class Linear(nn.Module, SecuraLayer):
             for name in asked:
                 rows = torch.tensor([row for row, wanted in enumerate(adapter_names) if wanted == name])
                 rows = rows.to(x.device)
-                if not args and not kwargs and self._fits_one_product(x, name):  # rounds as in a batch of its own
-                    output[rows] = self._one_product(x[rows], name)
+                if not args and not kwargs and self._goes_with_base(x, name):  # rounds as in a batch of its own
+                    output[rows] = self._with_base(x[rows], name)
                     continue
                 residual = self._residual(x[rows], base_output[rows], name)
                 output[rows] = (base_output[rows] + residual).to(output.dtype)
