@@ -34,6 +34,8 @@ class LayerCost:
     """Matrices of the weight's shape that are made."""
     alive: float
     """The most of them at one time."""
+    alive_bytes: int
+    """The same in bytes."""
     saved: int
     """Bytes that autograd keeps from the forward pass to the backward pass, weights not counted."""
 
@@ -85,6 +87,7 @@ def layer_cost(
         passes=round(counter.passes, 6),
         made=round(counter.made, 6),
         alive=round(counter.most_alive, 6),
+        alive_bytes=counter.most_bytes,
         saved=sum(saved.values()),
     )
 
@@ -99,7 +102,8 @@ class _Counter(TorchDispatchMode):
         self.out, self.width = shape
         self._tokens, self._ranks = tokens, ranks
         self.products = self.passes = self.made = self.most_alive = 0.0
-        self._alive: dict[int, float] = {}
+        self.most_bytes = 0
+        self._alive: dict[int, tuple[float, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -131,6 +135,7 @@ class _Counter(TorchDispatchMode):
 
     def _watch(self, storage: torch.UntypedStorage, share: float) -> None:
         key = storage._cdata
-        self._alive[key] = share
-        self.most_alive = max(self.most_alive, sum(self._alive.values()))
+        self._alive[key] = share, storage.nbytes()
+        self.most_alive = max(self.most_alive, sum(each for each, _ in self._alive.values()))
+        self.most_bytes = max(self.most_bytes, sum(size for _, size in self._alive.values()))
         weakref.finalize(storage, self._alive.pop, key, None)

@@ -82,14 +82,36 @@ def constrained_weight(
     if measured is None:
         measured = norm.measure(reference)
     made: Tensor | None = None
-    for rows, part, _ in _constrained_rows(factors, reference, norm, measured, less):
+    for rows, part, slope in _constrained_rows(factors, reference, norm, measured, less):
+        del slope
         if len(part) == len(reference):
             return part if dtype is None else part.to(dtype)
         if made is None:
             made = torch.empty_like(reference, dtype=dtype or part.dtype)
         made[rows] = part
+        del part
     assert made is not None, "a weight has rows"
     return made
+
+
+def temporary_bytes(
+    shape: torch.Size, norm: WeightNorm, *, held_in: torch.dtype, computed_in: torch.dtype, device: str
+) -> int:
+    """The most that a product with W' holds at a time, forward or backward, beside what it keeps and returns.
+
+    Args:
+        shape: of W.
+        norm: the weight norm.
+        held_in: type of W.
+        computed_in: type of the product.
+        device: type of the device, such as `cuda`.
+    """
+    wide = torch.promote_types(held_in, torch.float32)
+    numbers = shape.numel()
+    at_once = _WEIGHTS_AT_ONCE.get(device, _WEIGHTS_AT_ONCE_ELSEWHERE)
+    by_rows = norm.by_rows and numbers > at_once
+    bytes_a_number = (2 + (held_in != wide)) * wide.itemsize + (computed_in.itemsize if computed_in != wide else 0)
+    return numbers * computed_in.itemsize + at_once * bytes_a_number if by_rows else numbers * bytes_a_number
 
 
 def _constrained_rows(
@@ -98,11 +120,14 @@ def _constrained_rows(
     """Some rows of W' at a time, less what is given, with their slope, both in float32 or wider."""
     wide = torch.promote_types(reference.dtype, torch.float32)
     left, right = factors.left.to(wide), factors.right.to(wide)
-    for rows in _some_rows(reference, norm):
+
+    def constrained(rows: slice) -> tuple[slice, Tensor, Tensor]:  # so that nothing of it outlives what it returns
         of_reference = reference[rows].to(wide)
         change = weight_change(ThinFactors(left[rows], right), like=reference)
         of_less = of_reference if less is reference else None if less is None else less[rows]
-        yield rows, *norm.constrain_with_slope_(of_reference, change, measured, of_less)
+        return rows, *norm.constrain_with_slope_(of_reference, change, measured, of_less)
+
+    return map(constrained, _some_rows(reference, norm))
 
 
 def _some_rows(reference: Tensor, norm: WeightNorm) -> Iterator[slice]:
@@ -165,6 +190,7 @@ class _ConstrainedLinear(torch.autograd.Function):
                     grad_left[rows] = (grad_change @ right.to(slope.dtype).mT).to(left.dtype)
                 if grad_right is not None:
                     grad_right.addmm_(left[rows].to(slope.dtype).mT, grad_change)
+                del slope, grad_change  # before the next rows take their place
             if weight is not None:
                 grad_inputs = grad_output @ weight
         return (

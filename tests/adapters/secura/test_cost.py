@@ -11,6 +11,7 @@ from torch import nn
 
 from secura import SecuraConfig
 from secura.numerics import constrained_linear
+from secura.numerics.s_magnorm import Bounded, Paper
 
 PERFORMANCE = Path(__file__).parents[3] / "docs" / "performance.md"
 FORMS = [
@@ -82,6 +83,22 @@ def test_a_large_weight_is_bounded_some_rows_at_a_time(monkeypatch: pytest.Monke
     assert (some.forward, some.backward) == (whole.forward, whole.backward)
     assert whole.alive == 2
     assert some.alive <= 1 + 4 * 6 / 96  # W', and a few rows
+
+
+@pytest.mark.parametrize("types", TYPES)
+@pytest.mark.parametrize("form", ["cabr bounded", "cabr paper"])
+@pytest.mark.parametrize("at_once", [2**18, 80 * 6])
+def test_what_a_plan_takes_a_norm_to_hold_is_no_less_than_it_holds(
+    at_once: int, form: str, types: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(constrained_linear._WEIGHTS_AT_ONCE, "cpu", at_once)
+    dtype, autocast = TYPES[types]
+    norm = Bounded(tau=0.15, floor=0.05) if "bounded" in form else Paper()
+    planned = constrained_linear.temporary_bytes(
+        torch.Size((96, 80)), norm, held_in=dtype, computed_in=autocast or dtype, device="cpu"
+    )
+    held = cost(form, types).alive_bytes
+    assert held <= planned <= 1.2 * held
 
 
 # ------------------------------------------------------------------ the table in docs/performance.md

@@ -1,4 +1,4 @@
-"""What the layers of a base read and write on some texts, from which `selection="activation"` takes its columns and rows.
+"""What a base's layers read and write on some texts, from which `selection="activation"` takes its columns and rows.
 
 Of each layer two vectors are kept, the mean squares of its inputs and of its outputs; they are summed as the texts are
 read, one text at a time.

@@ -53,7 +53,7 @@ class SecuraConfig(PeftConfig):
     """
 
     activity: ClassVar[Mapping[str, Any] | None] = None
-    """A `LayerActivity` by name of the layer: left here by `measure_activity` for `selection="activation"`, not saved."""
+    """A `LayerActivity` by name of the layer, which `measure_activity` leaves here for `selection="activation"`."""
 
     change: Change = field(
         default="cabr",

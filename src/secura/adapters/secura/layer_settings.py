@@ -30,7 +30,7 @@ class LayerSettings:
     @property
     def weight_norm(self) -> WeightNorm | None:
         """The norm that acts on each weight by itself, if there is one."""
-        return self.norm if isinstance(self.norm, WeightNorm) else None
+        return None if isinstance(self.norm, str | RowBounded) else self.norm
 
     @property
     def row_bound(self) -> RowBounded | None:

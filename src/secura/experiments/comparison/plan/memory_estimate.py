@@ -10,8 +10,8 @@
     copies        mixed precision only: each matrix once more in the type that is computed in, which
                   autograd keeps until the backward pass; with checkpointing those of one layer and the head
     temporaries   the larger of the loss's, (2 b + 4) · rows · tokens · vocabulary for logits of b bytes
-                  a number, their float32 gradient and its copy; and a weight norm's two (out, in)
-                  float32 matrices of the largest adapted layer, three where the weight has 16 bits
+                  a number, their float32 gradient and its copy; and what a norm on each weight holds of
+                  the layer where that is most
     overhead      about 1 GB: CUDA's context and workspaces
 
 What is missing: the gaps that PyTorch's allocator leaves, a few per cent.
@@ -32,6 +32,7 @@ from transformers import PreTrainedModel
 
 from secura.adapters.secura.factors import ChangeFactors
 from secura.adapters.secura.layer import SecuraLayer
+from secura.numerics.constrained_linear import temporary_bytes
 from secura.training.meta_layers import all_weights, decoder_layers, whole
 from secura.training.step_count import StepCount
 
@@ -115,7 +116,9 @@ def estimate_memory(
         optimizer=2 * trained_bytes,
         activations=_activations(step, batch * tokens * hidden * computed_in.itemsize, checkpointing=checkpointing),
         copies=_copies(model, computed_in, checkpointing=checkpointing),
-        temporaries=max((2 * computed_in.itemsize + _FLOAT32_BYTES) * batch * tokens * vocabulary, _norm_bytes(model)),
+        temporaries=max(
+            (2 * computed_in.itemsize + _FLOAT32_BYTES) * batch * tokens * vocabulary, _norm_bytes(model, computed_in)
+        ),
     )
 
 
@@ -159,12 +162,14 @@ def _fold_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
     return kept * sum(map(_bytes, factors.current_fold().values()))
 
 
-def _norm_bytes(model: nn.Module) -> int:
+def _norm_bytes(model: nn.Module, computed_in: torch.dtype) -> int:
     """What a weight norm holds at a time, of the layer where that is most."""
     sizes = [
-        _wide_bytes(layer) * (3 if _weight(layer).element_size() < _FLOAT32_BYTES else 2)
+        temporary_bytes(weight.shape, norm, held_in=weight.dtype, computed_in=computed_in, device="cuda")
         for layer in _secura_layers(model)
-        if any(settings.weight_norm is not None for settings in layer.secura_settings.values())
+        for weight in [_weight(layer)]
+        for norm in [each.weight_norm for each in layer.secura_settings.values()]
+        if norm is not None
     ]
     return max(sizes, default=0)
 
