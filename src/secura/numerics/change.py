@@ -65,7 +65,7 @@ def sum_of_changes(changes: Sequence[ThinFactors], *, shared_right: bool) -> Thi
     return ThinFactors(torch.cat([each.left for each in changes], 1), torch.cat([each.right for each in changes]))
 
 
-def weight_change(factors: ThinFactors, *, like: Float[Tensor, "out in"] | None = None) -> Float[Tensor, "out in"]:
+def weight_change(factors: ThinFactors, *, like: Float[Tensor, "_ in"] | None = None) -> Float[Tensor, "out in"]:
     """D written out in full, laid out in memory as `like`: row by row, or column by column as in a transpose.
 
     The layout decides how a product with D rounds; a norm keeps it from D to W'.

@@ -32,6 +32,10 @@ _SERIES_BELOW = 1e-2
 """rho² / l² under which tanh(x) / x and its slope are taken from their series: the closed form of the slope cancels."""
 
 
+_SERIES = (-1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155_925)
+"""tanh(x) / x = 1 - x²/3 + 2 x⁴/15 - 17 x⁶/315 + 62 x⁸/2835 - 1382 x¹⁰/155925 + ..."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RowBounded:
     """A smooth bound on the length by which each row moves; the identity where nothing has moved, with slope 1."""
@@ -144,10 +148,13 @@ def _shrink_and_slope(squares: Tensor) -> tuple[Tensor, Tensor]:
     tanh = root.tanh()
     shrink = tanh / root
     slope = (1 - tanh.square() - shrink) / (2 * squares)
-    # tanh(x) / x = 1 - x²/3 + 2 x⁴/15 - 17 x⁶/315 + 62 x⁸/2835 - ...
     small = squares < _SERIES_BELOW
-    near_shrink = 1 + squares * (-1 / 3 + squares * (2 / 15 + squares * (-17 / 315 + squares * 62 / 2835)))
-    near_slope = -1 / 3 + squares * (4 / 15 + squares * (-17 / 105 + squares * 248 / 2835))
+    near_shrink, near_slope = torch.ones_like(squares), torch.zeros_like(squares)
+    power = torch.ones_like(squares)
+    for order, term in enumerate(_SERIES, start=1):
+        near_slope += order * term * power
+        power = power * squares
+        near_shrink += term * power
     return torch.where(small, near_shrink, shrink), torch.where(small, near_slope, slope)
 
 

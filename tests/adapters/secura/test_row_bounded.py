@@ -40,6 +40,15 @@ def folded(change: str, reference: str, fold_as: str, base: Any = None, **settin
     return moved(model, seed=4)
 
 
+def far_moved() -> PeftModel:
+    """A model whose D is many times its limit in every row."""
+    model = adapted(two_linears(), small_config(norm="row_bounded", tau=0.2))
+    with torch.no_grad():
+        for layer in secura_layers(model):
+            layer._change("default").starting_factors()[1].mul_(1000)
+    return model
+
+
 def learned(layer: Any) -> tuple[list[Tensor], Tensor]:
     """Each fold's change, and what is under training alone, written out in full."""
     folds = [each.left @ each.right for each in layer._folded_factors("default")]
@@ -94,14 +103,12 @@ def test_undoing_a_fold_is_as_if_it_had_never_been() -> None:
 
 
 def test_no_row_of_a_trained_layer_moves_by_more_than_its_share() -> None:
-    model = adapted(two_linears(), small_config(norm="row_bounded", tau=0.2))
-    for seed in range(30):
-        moved(model, seed=seed)
+    model = far_moved()
     for layer in secura_layers(model):
         weight = layer.get_base_layer().weight
         moves = (layer.effective_weight("default") - weight).norm(dim=1) / weight.norm(dim=1)
         assert moves.max() <= 0.2 * (1 + 1e-5)
-        assert moves.min() > 0.15
+        assert moves.min() > 0.19
 
 
 @pytest.mark.parametrize("base_dtype", [torch.float32, torch.bfloat16])
@@ -123,9 +130,7 @@ def test_a_model_that_first_inferred_can_learn() -> None:
 
 
 def test_limits_follow_a_base_weight_that_is_written_to() -> None:
-    model = adapted(two_linears(), small_config(norm="row_bounded", tau=0.2))
-    for seed in range(20):
-        moved(model, seed=seed)
+    model = far_moved()
     layer = first_layer(model)
     outputs(model)
     with torch.no_grad():

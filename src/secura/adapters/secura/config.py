@@ -7,7 +7,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
@@ -52,7 +52,7 @@ class SecuraConfig(PeftConfig):
     published methods.
     """
 
-    activity: ClassVar[Mapping[str, Any] | None] = None
+    activity = cast("Mapping[str, Any] | None", None)  # no field: what is not annotated is not saved
     """A `LayerActivity` by name of the layer, which `measure_activity` leaves here for `selection="activation"`."""
 
     change: Change = field(
