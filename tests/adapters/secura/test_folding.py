@@ -19,6 +19,7 @@ from adapted_models import (
     small_config,
     two_linears,
 )
+from references import formulas
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -44,13 +45,14 @@ def trained_change(layer: Any) -> Tensor:
 def composed(layer: Any, changes: list[Tensor]) -> Tensor:
     """The weight that folded changes leave behind, by the formula of each fold and reference."""
     settings, weight = layer.secura_settings["default"], layer._pretrained_weight()
-    norm = settings.weight_norm
-    if norm is None or settings.undamped:
+    bound, norm = settings.row_bound, settings.weight_norm
+    if (bound is None and norm is None) or settings.undamped:
         return weight + sum(changes)
-    if not settings.moving:
-        return norm.constrain(weight, sum(changes))
-    for change in changes:
-        weight = norm.constrain(weight, change)
+    for change in changes if settings.moving else [sum(changes)]:
+        if bound is None:
+            weight = norm.constrain(weight, change)
+        else:
+            weight = torch.tensor(formulas.row_bounded(weight.tolist(), change.tolist(), bound.tau))
     return weight
 
 
