@@ -86,7 +86,7 @@ def test_folds_of_a_cur_change_keep_its_rank(change: str, reference: str, fold_a
         factors = layer.low_rank_change("default")
         assert factors is not None
         assert len(factors.right) == 4
-        weight = layer.get_base_layer().weight
+        weight: Any = layer.get_base_layer().weight
         assert_close(layer.effective_weight("default") - weight, factors.left @ factors.right, rtol=1e-4, atol=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_undoing_a_fold_is_as_if_it_had_never_been() -> None:
 def test_no_row_of_a_trained_layer_moves_by_more_than_its_share() -> None:
     model = far_moved()
     for layer in secura_layers(model):
-        weight = layer.get_base_layer().weight
+        weight: Any = layer.get_base_layer().weight
         moves = (layer.effective_weight("default") - weight).norm(dim=1) / weight.norm(dim=1)
         assert moves.max() <= 0.2 * (1 + 1e-5)
         assert moves.min() > 0.19
