@@ -65,4 +65,9 @@ def __dir__() -> list[str]:
     return list(__all__)
 
 
-after_import("peft", lambda: import_module("secura.adapters"))
+def _join_peft() -> None:
+    import_module("secura.adapters")
+    import_module("secura.export.save_pretrained").teach_save_pretrained()
+
+
+after_import("peft", _join_peft)

@@ -29,6 +29,7 @@ from secura.adapters.dial import (
     draw_back_,
     layers_without_closed_form,
     merged_state,
+    scale_,
     scaled,
     values_to_be_trained,
 )
@@ -280,3 +281,32 @@ def test_what_cannot_be_scaled_is_refused_by_name() -> None:
 
 def test_tokens_make_a_difference_to_these_models() -> None:
     assert not torch.equal(logits(llama()), logits(llama(), tokens(seed=2)))
+
+
+@pytest.mark.parametrize("kind", CLOSED | OURS)
+def test_scaled_for_good_it_is_the_point_that_was_scored(kind: str) -> None:
+    build = (CLOSED | OURS)[kind]
+    reference = trained(build())
+    with scaled(reference, 0.4):
+        expected = logits(reference)
+    model = trained(build())
+    assert scale_(model, 0.4) == {}
+    assert torch.equal(logits(model), expected)
+    assert not torch.equal(expected, logits(reference))
+
+
+def test_scaled_for_good_layers_without_a_value_of_their_own_are_left_to_whoever_writes_them() -> None:
+    model = trained(BY_WEIGHTS["oft"]())
+    before = logits(model)
+    left = scale_(model, 0.4)
+    assert set(left) == {name for name, _ in model.get_base_model().named_modules() if name.endswith(tuple(TARGETS))}
+    assert set(left.values()) == {0.4}
+    assert torch.equal(logits(model), before)
+
+
+def test_what_cannot_be_scaled_is_left_as_it_was() -> None:
+    model = trained(CLOSED["lora"]())
+    before = logits(model)
+    with pytest.raises(ConfigError, match=r"the dial is -1"):
+        scale_(model, -1.0)
+    assert torch.equal(logits(model), before)

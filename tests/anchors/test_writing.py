@@ -32,6 +32,12 @@ def test_each_kind_has_its_share_and_a_fifth_is_held_out(tmp_path: Path) -> None
     assert shares(chat=True, prompts=True) == {"answer": 0.4, "conversation": 0.4, "plain": 0.2}
     assert shares(chat=True, prompts=False) == pytest.approx({"conversation": 2 / 3, "plain": 1 / 3})
     assert shares(chat=False, prompts=False) == {"plain": 1.0}
+    assert shares(chat=True, prompts=False, conversations=False) == {"plain": 1.0}
+
+
+def test_a_bank_without_conversations_is_another_bank() -> None:
+    assert wanted(conversations=False).settings() != wanted().settings()
+    assert "conversations" not in wanted().settings()  # banks of before are found again
 
 
 def test_what_the_model_wrote_begins_where_its_prompt_ends(tmp_path: Path) -> None:

@@ -95,6 +95,70 @@ def test_the_tasks_answers_are_held_in_all_but_the_right_token(bank_folder: Path
     assert_close(both - plain, masked, rtol=1e-4, atol=1e-6)  # a difference of two sums
 
 
+def test_the_models_of_earlier_tasks_are_a_second_teacher_with_a_budget_of_its_own(
+    bank_folder: Path, tmp_path: Path
+) -> None:
+    model = adapted()
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for seed, folder in enumerate(folders):
+        tiny_bank(folder, seed=seed + 1)
+    alone = begun(model, bank_folder, share=0.5)
+    strategy = OwnText(bank=str(bank_folder), share=0.5, task_share=0.5)
+    strategy.hold_to_tasks(folders, learns_prompts=False)
+    strategy.begin_task(model, 2)
+    strategy.task_budget.strength = 3.0
+    alone._task_index = 2
+    term, base = strategy.loss_term(step(model, 5)), alone.loss_term(step(model, 5))
+    drawn = strategy._drawn_of_tasks(5, TOKENS.numel())
+    assert len(drawn) > 1
+    assert term is not None
+    assert base is not None
+    nats = []
+    for of_task, index in drawn:
+        rows = anchor_rows([of_task.bank.texts[index]])
+        with torch.no_grad(), model.disable_adapter():
+            wanted = model(**rows.inputs).logits[rows.counted]
+        now = model(**rows.inputs).logits[rows.counted]
+        nats.append(divergence_from_likeliest(*likeliest(wanted, 64), now))
+    assert_close(term - base, 3.0 * torch.cat(nats).mean(), rtol=2e-2, atol=1e-6)  # the cache holds 11 bits
+    strategy.after_step(model)
+    logged = strategy.logged()
+    assert logged["anchor_task_kl"] == pytest.approx(torch.cat(nats).mean().item(), rel=2e-2)
+    assert logged["anchor_task_kl_budget"] == 0.02
+    (tmp_path / "state").mkdir()
+    strategy.save(tmp_path / "state")
+    again = OwnText()
+    again.load(tmp_path / "state")
+    assert again.task_budget.state() == strategy.task_budget.state()
+    assert again.budget.state() == strategy.budget.state()
+
+
+def test_the_prompts_of_a_task_are_learned_a_little_where_its_texts_are_to_be_written(bank_folder: Path) -> None:
+    model = adapted()
+    plain = begun(model, bank_folder).loss_term(step(model))
+    strategy = OwnText(bank=str(bank_folder), prompt_weight=0.5)
+    strategy.hold_to_tasks([], learns_prompts=True)
+    strategy.begin_task(model, 1)
+    both = strategy.loss_term(step(model))
+    assert plain is not None
+    assert both is not None
+    read = TOKENS[:, 1:] <= 20
+    logits = model(input_ids=TOKENS).logits[:, :-1][read]
+    nats = torch.nn.functional.cross_entropy(logits, TOKENS[:, 1:][read])
+    assert_close(both - plain, 0.5 * nats, rtol=1e-4, atol=1e-6)
+
+
+def test_the_damaged_texts_of_an_earlier_task_are_told_of_with_the_way_out(bank_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "after-01-task" / "bank"
+    tiny_bank(folder)
+    teacher = folder / "teacher.safetensors"
+    teacher.write_bytes(teacher.read_bytes()[:-3])
+    strategy = OwnText(bank=str(bank_folder))
+    strategy.hold_to_tasks([folder], learns_prompts=False)
+    with pytest.raises(ConfigError, match=r"texts of an earlier task in .* are damaged; .* delete .*after-01-task and"):
+        strategy.begin_task(adapted(), 1)
+
+
 def test_full_fine_tuning_is_held_without_an_adapter(bank_folder: Path) -> None:
     model = tiny_model()
     with torch.no_grad():
@@ -127,6 +191,10 @@ def test_what_a_step_draws_depends_on_its_number_and_pass_alone(bank_folder: Pat
         ({"budget_nats": -1.0}, "budget_nats is -1.0"),
         ({"every_steps": 0}, "every_steps is 0"),
         ({"texts": 1}, "texts is 1"),
+        ({"task_texts": -1}, "task_texts is -1"),
+        ({"task_share": 0.0}, "for none set task_texts to 0"),
+        ({"task_budget_nats": 0.0}, "task_budget_nats is 0.0"),
+        ({"prompt_weight": -0.1}, "prompt_weight is -0.1"),
     ],
 )
 def test_values_out_of_range_are_refused(settings: Any, message: str) -> None:

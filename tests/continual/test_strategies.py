@@ -236,6 +236,16 @@ def test_replayed_rows_make_up_their_share_of_the_batch(share: float, new: int, 
     assert [one["tokens"] for one in batch] == [[1, 1]] * new + [[0, 0]] * replayed
 
 
+@pytest.mark.parametrize(("share", "replayed"), [(0.01, 16), (0.05, 84)])
+def test_a_share_of_less_than_half_a_row_is_one_row_in_so_many_batches(share: float, replayed: int) -> None:
+    strategy = Replay(share=share, rows="rows.jsonl")
+    strategy.offer([row(0, 0)] * 50)
+    batches = [strategy.mixed([row(1, 1)] * 8, number) for number in range(200)]
+    assert {len(batch) for batch in batches} == {8, 9}
+    assert sum(len(batch) - 8 for batch in batches) == replayed
+    assert replayed / (replayed + 1600) == pytest.approx(share, rel=0.02)
+
+
 def test_the_first_task_replays_nothing() -> None:
     assert Replay().mixed(rows(0, 1), 0) == rows(0, 1)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from secura import ConfigError, MergeError, SecuraConfig, fold
+from secura.adapters.dial import scale_, scaled
 from secura.export.lora import Lora, as_lora, save_lora
 
 LOW_RANK = {
@@ -96,12 +97,15 @@ def test_without_a_rank_the_lowest_is_taken_that_keeps_to_the_limit() -> None:
             assert next(each for each in lower.layers if each.name == layer.name).lost > 0.02
 
 
-def test_a_scale_multiplies_the_change(tmp_path: Path) -> None:
+def test_a_point_of_the_dial_is_written_as_it_was_scored(tmp_path: Path) -> None:
     model = tuned("gpt2", norm="none")
-    half = under_lora(as_lora(model, scale=0.5), model, base_of("gpt2"), tmp_path)
-    name = as_lora(model).layers[0].name
-    change = model.get_base_model().get_submodule(name).get_delta_weight("default")  # type: ignore[operator]
-    assert_close(half.get_base_model().get_submodule(name).get_delta_weight("default"), 0.5 * change)  # type: ignore[operator]
+    ids = torch.tensor(prompts(1))
+    with scaled(model, 0.5):
+        half = logits(model, ids)
+    assert scale_(model, 0.5) == {}
+    lora = as_lora(model)
+    assert lora.exact
+    assert_close(logits(under_lora(lora, model, base_of("gpt2"), tmp_path), ids), half)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

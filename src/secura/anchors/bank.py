@@ -30,9 +30,10 @@ from secura.whole_files import write_folder, write_json
 
 BANK_FILE, TEXTS_FILE = "bank.json", "texts.safetensors"
 
-Kind = Literal["answer", "conversation", "plain", "continuation", "given"]
+Kind = Literal["answer", "conversation", "plain", "continuation", "given", "task"]
 """An answer to a prompt of the user's, an invented question with its answer, a text from the beginning of one, a
-user's prompt continued by a model without a chat template, and a text of the user's own."""
+user's prompt continued by a model without a chat template, a text of the user's own, and an invented prompt of a task
+with the answer of the model that has learned it (`secura.anchors.task_texts`)."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 HELD_OUT_SHARE = 0.2

@@ -14,24 +14,22 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from secura.anchors.bank import AnchorBank, AnchorText, Kind, with_some_held_out
 from secura.anchors.openings import Openings
+from secura.anchors.sampling import ROWS_AT_ONCE, begin_or_go_on, said, seeded
 from secura.errors import ConfigError
 from secura.evaluation.causal_model import Model, context_length, in_evaluation_mode
-from secura.evaluation.generation import answer_ends, plain_settings
-from secura.tasks.prompting import pad_token_of
+from secura.evaluation.generation import answer_ends
 from secura.whole_files import write_json
 
-_ROWS_AT_ONCE = 32
 _ATTEMPTS = 2
 """Texts written for each one that is wanted, at most."""
 _GRAM = 4
@@ -55,6 +53,8 @@ class Wanted:
     """The user's, in tokens up to where an answer begins, such as those of the training rows."""
     given: Sequence[tuple[Sequence[int], int]] = ()
     """Texts of the user's own, in tokens, each with the index of its first token that counts; they join the bank."""
+    conversations: bool = True
+    """Whether a model with a chat template writes conversations too."""
 
     def settings(self) -> dict[str, Any]:
         """What tells one bank from another, as JSON."""
@@ -69,6 +69,7 @@ class Wanted:
             "temperature": 1.0,
             "top_p": 1.0,
             "top_k": 0,
+            **({} if self.conversations else {"conversations": False}),
         }
 
 
@@ -79,15 +80,17 @@ def default_size(weights: int) -> tuple[int, int]:
     return (200, 96) if weights < 1_000_000_000 else (2600, 384)
 
 
-def shares(*, chat: bool, prompts: bool) -> dict[Kind, float]:
+def shares(*, chat: bool, prompts: bool, conversations: bool = True) -> dict[Kind, float]:
     """The share that each kind of text has in a bank."""
     if chat:
         wanted: dict[Kind, float] = {"answer": 0.4, "conversation": 0.4, "plain": 0.2}
     else:
         wanted = {"plain": 0.8, "continuation": 0.2}
-    from_prompts: tuple[Kind, ...] = ("answer", "continuation")
-    total = sum(share for kind, share in wanted.items() if prompts or kind not in from_prompts)
-    return {kind: share / total for kind, share in wanted.items() if prompts or kind not in from_prompts}
+    left_out: set[Kind] = set() if prompts else {"answer", "continuation"}
+    if not conversations:
+        left_out.add("conversation")
+    total = sum(share for kind, share in wanted.items() if kind not in left_out)
+    return {kind: share / total for kind, share in wanted.items() if kind not in left_out}
 
 
 @torch.no_grad()
@@ -113,12 +116,12 @@ def write_texts(
     Raises:
         ConfigError: if nothing that the model writes can be used.
     """
-    settings = {**wanted.settings(), "base": base.get("fingerprint", ""), "rows": _ROWS_AT_ONCE}
-    _begin(unfinished, settings)
+    settings = {**wanted.settings(), "base": base.get("fingerprint", ""), "rows": ROWS_AT_ONCE}
+    begin_or_go_on(unfinished, settings)
     openings = Openings(tokenizer=tokenizer)
     seen: set[tuple[int, ...]] = set()
     texts: list[AnchorText] = []
-    parts = shares(chat=openings.has_chat, prompts=bool(wanted.prompts))
+    parts = shares(chat=openings.has_chat, prompts=bool(wanted.prompts), conversations=wanted.conversations)
     with in_evaluation_mode(model):
         for kind, share in parts.items():
             count = wanted.texts - len(texts) if kind == list(parts)[-1] else round(share * wanted.texts)
@@ -140,18 +143,6 @@ def write_texts(
     return bank
 
 
-def _begin(unfinished: Path, settings: dict[str, Any]) -> None:
-    """Go on with what these settings have written, or forget what others have."""
-    path = unfinished / "settings.json"
-    try:
-        same = json.loads(path.read_text(encoding="utf-8")) == settings
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        write_json(path, settings)
-
-
 def _of_kind(
     kind: Kind,
     count: int,
@@ -161,10 +152,10 @@ def _of_kind(
 ) -> list[AnchorText]:
     """`count` texts of a kind, or as many as can be used."""
     texts: list[AnchorText] = []
-    batches = -(-_ATTEMPTS * count // _ROWS_AT_ONCE)
+    batches = -(-_ATTEMPTS * count // ROWS_AT_ONCE)
     for number in range(batches):
         before = len(texts)
-        for written in writer.batch(kind, number, min(_ROWS_AT_ONCE, count)):
+        for written in writer.batch(kind, number, min(ROWS_AT_ONCE, count)):
             key = tuple(written.tokens)
             if len(texts) == count or key in seen or repeats_itself(key[written.begin :]):
                 continue
@@ -207,8 +198,8 @@ class _Writer:
         path = self.unfinished / f"{kind}-{number:04}.json"
         if path.is_file():
             return [_Written(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
-        with _seeded(self.model.device, f"{kind}/{number}/{self.wanted.seed}"):
-            written = self._write(kind, range(number * _ROWS_AT_ONCE, number * _ROWS_AT_ONCE + rows))
+        with seeded(self.model.device, f"{kind}/{number}/{self.wanted.seed}"):
+            written = self._write(kind, range(number * ROWS_AT_ONCE, number * ROWS_AT_ONCE + rows))
         write_json(path, [vars(each) for each in written])
         return written
 
@@ -216,25 +207,25 @@ class _Writer:
         if kind != "conversation":
             begins = [self._fitted(self._opening(kind, number)) for number in numbers]
             return [
-                _Written(tokens=begin + said, begin=len(begin))
-                for begin, (said, _) in zip(begins, self._said(begins), strict=True)
+                _Written(tokens=begin + rest, begin=len(begin))
+                for begin, (rest, _) in zip(begins, self._said(begins), strict=True)
             ]
         openings = [self._fitted(self.openings.open_turn(number)) for number in numbers]
         asked = list(zip(numbers, openings, self._said(openings), strict=True))
         written = [
-            _Written(tokens=opening + said, begin=len(opening)) for _, opening, (said, ended) in asked if not ended
+            _Written(tokens=opening + turn, begin=len(opening)) for _, opening, (turn, ended) in asked if not ended
         ]
         begins = [
             # The turn's end comes again with what follows it.
-            (len(opening), self._fitted(opening + said[:-1] + self.openings.after_turn(number)))
-            for number, opening, (said, ended) in asked
-            if ended and len(said) > 1
+            (len(opening), self._fitted(opening + turn[:-1] + self.openings.after_turn(number)))
+            for number, opening, (turn, ended) in asked
+            if ended and len(turn) > 1
         ]
         if begins:
             answers = self._said([begin for _, begin in begins])
             written += [
-                _Written(tokens=begin + said, begin=min(first, len(begin)))
-                for (first, begin), (said, _) in zip(begins, answers, strict=True)
+                _Written(tokens=begin + answer, begin=min(first, len(begin)))
+                for (first, begin), (answer, _) in zip(begins, answers, strict=True)
             ]
         return written
 
@@ -252,43 +243,5 @@ class _Writer:
         return begin if context is None else begin[-max(1, context - min(self.wanted.tokens, context // 2)) :]
 
     def _said(self, begins: Sequence[list[int]]) -> list[tuple[list[int], bool]]:
-        """What the model says after each beginning, its end included, and whether it came to one."""
-        context = context_length(self.model, self.tokenizer)
-        width, pad = max(map(len, begins)), pad_token_of(self.tokenizer)
-        room = self.wanted.tokens if context is None else min(self.wanted.tokens, context - width)
-        ends = sorted({*answer_ends(self.model, self.tokenizer), *self.openings.plain()})
-        device = self.model.device
-        with plain_settings(self.model) as plain:
-            output = plain.generate(
-                input_ids=torch.tensor([[pad] * (width - len(each)) + each for each in begins], device=device),
-                attention_mask=torch.tensor(
-                    [[0] * (width - len(each)) + [1] * len(each) for each in begins], device=device
-                ),
-                generation_config=GenerationConfig(
-                    max_new_tokens=max(1, room),
-                    do_sample=True,
-                    temperature=1.0,
-                    top_p=1.0,
-                    top_k=0,
-                    eos_token_id=ends or None,
-                    pad_token_id=pad,
-                    use_cache=True,
-                ),
-            )
-        return [_to_the_end(row, ends) for row in output[:, width:].tolist()]
-
-
-def _to_the_end(row: list[int], ends: Sequence[int]) -> tuple[list[int], bool]:
-    for place, token in enumerate(row):
-        if token in ends:
-            return row[: place + 1], True
-    return row, False
-
-
-@contextmanager
-def _seeded(device: torch.device, name: str) -> Iterator[None]:
-    """Random draws that the name alone fixes, and that leave no trace in any other."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1)
-        yield
+        ends = {*answer_ends(self.model, self.tokenizer), *self.openings.plain()}
+        return said(self.model, self.tokenizer, begins, tokens=self.wanted.tokens, ends=sorted(ends), sample=True)

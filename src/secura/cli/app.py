@@ -25,6 +25,7 @@ from secura.cli.exit_codes import DONE, FAILED, USAGE
 from secura.cli.export import export
 from secura.cli.forget import forget
 from secura.cli.helpful_group import HelpfulGroup
+from secura.cli.push import push
 from secura.cli.report import report
 from secura.cli.sequence import app as sequence
 from secura.cli.train import train
@@ -55,6 +56,7 @@ app.command()(report)
 app.command()(card)
 app.command()(export)
 app.command("verify-export")(verify_export)
+app.command()(push)
 app.command()(chat)
 app.command()(generate)
 app.command()(doctor)

@@ -29,7 +29,9 @@ def run(
     ] = None,
     out: Annotated[str | None, Option(help="Folder of the sequence.")] = None,
     method: Annotated[str | None, Option(help="A method of secura train.")] = None,
-    strategy: Annotated[str | None, Option(help="sequential, replay, ewc, ilora, kl_anchor, lwf or o_lora.")] = None,
+    strategy: Annotated[
+        str | None, Option(help="sequential, replay, ewc, ilora, kl_anchor, lwf, o_lora or own_text.")
+    ] = None,
     trust_tasks: TrustTasks = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Check everything, train nothing.")] = False,
     print_config: Annotated[bool, Option("--print-config", help="Print the settings as YAML.")] = False,

@@ -1,4 +1,4 @@
-"""The batch of a step under another model, and which of its positions are answers."""
+"""The batch of a step under another model, and which of its positions are prompts and answers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,3 +23,11 @@ def predicts_an_answer(inputs: Mapping[str, Any]) -> Tensor:
     learned = torch.zeros_like(labels, dtype=torch.bool)
     learned[:, :-1] = labels[:, 1:] != _IGNORED
     return learned
+
+
+def predicts_a_prompt(inputs: Mapping[str, Any]) -> Tensor:
+    """Positions whose next token is read and not learned, shape (batch, tokens), bool."""
+    read = torch.zeros_like(inputs["labels"], dtype=torch.bool)
+    real = inputs["attention_mask"][:, 1:].bool()
+    read[:, :-1] = real & (inputs["labels"][:, 1:] == _IGNORED)
+    return read

@@ -2,14 +2,18 @@
 
     batch = rows of the new task + m rows of the buffer,  m = round(share / (1 - share) · new rows)
 
-so that replayed rows make up `share` of each batch. The batch grows, and the new task sees
-all of its own rows. Rows are mixed before they are padded or packed together, so labels and
-masks are right whatever the collator does.
+so that replayed rows make up `share` of each batch. Where that is less than half a row, one is added to one batch in
+so many, and `share` is that of all batches. The batch grows, and the new task sees all of its own rows. Rows are mixed
+before they are padded or packed together, so labels and masks are right whatever the collator does.
+
+With `rows` the buffer begins with real rows that stand for what the base knows, such as a sample of what it was
+pretrained on, and a run of one task has something to replay too.
 
 Source:
     Chaudhry et al., On Tiny Episodic Memories in Continual Learning, arXiv:1902.10486.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +31,20 @@ class Replay(Strategy):
     """Mixes examples of earlier tasks into each batch."""
 
     def __init__(
-        self, *, buffer_examples: int = 500, share: float = 0.25, seed: int = 0, read_row: ReadRow = dict
+        self,
+        *,
+        buffer_examples: int = 500,
+        share: float = 0.25,
+        rows: str | None = None,
+        seed: int = 0,
+        read_row: ReadRow = dict,
     ) -> None:
         """Start with an empty buffer.
 
         Args:
             buffer_examples: how many examples of all earlier tasks are kept.
             share: replayed rows as a share of each batch, in 0..1, both excluded.
+            rows: for `secura train`, files or tasks, parted by commas, whose training rows the buffer begins with.
             seed: fixes which examples are kept and replayed.
             read_row: makes a row of its mapping, where a saved buffer is read.
 
@@ -43,9 +54,14 @@ class Replay(Strategy):
         if not 0 < share < 1:
             raise ValueError(f"share is {share}, but must lie between 0 and 1: a share of each batch.")
         self.share = share
+        self.rows = rows
         self._buffer = Reservoir(buffer_examples, seed)
         self._read_row = read_row
         self._task_index = 0
+
+    def offer(self, rows: Sequence[Any]) -> None:
+        """Offer rows to the buffer, in order; it keeps a uniform sample of all that it was ever offered."""
+        self._buffer.add(rows)
 
     @override
     def begin_task(self, model: nn.Module, task_index: int) -> None:
@@ -54,7 +70,8 @@ class Replay(Strategy):
 
     @override
     def mixed(self, rows: list[Any], batch_number: int) -> list[Any]:
-        count = round(self.share / (1 - self.share) * len(rows))
+        wanted = self.share / (1 - self.share) * len(rows)
+        count = round(wanted) or math.floor((batch_number + 1) * wanted) - math.floor(batch_number * wanted)
         return [*rows, *self._buffer.draw(count, (self._task_index << 32) + batch_number)]
 
     @override
@@ -68,7 +85,7 @@ class Replay(Strategy):
     @override
     def end_task(self, model: nn.Module, task_index: int, rows: Sequence[Any], collate: Collate) -> None:
         del model, task_index, collate
-        self._buffer.add(rows)
+        self.offer(rows)
 
     @override
     def prepare_to_serve(self, model: nn.Module) -> None:

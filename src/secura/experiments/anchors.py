@@ -1,10 +1,11 @@
-"""`secura anchors`, and the bank that a run makes for itself: written once for a base, its prompts and its settings."""
+"""`secura anchors`, and the banks that runs make: of a base, written once for its prompts and its settings, and of a
+task, written by the model that has learned it."""
 
 import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rich.progress import Progress
 from transformers import PreTrainedTokenizerBase
 
 from secura.anchors.bank import AnchorBank, holds_bank, read_bank, write_bank
+from secura.anchors.task_texts import SHARED_BY, IsRight, TaskPrompts, write_task_texts
 from secura.anchors.teacher import Teacher, write_teacher
 from secura.anchors.writing import Wanted, default_size, write_texts
 from secura.errors import BaseMismatchError, ConfigError
@@ -105,7 +107,7 @@ def bank_for_run(
         config: which base it is.
         fingerprint: its checksums.
         examples: the rows that will be trained on.
-        strategy: the settings `bank`, `texts`, `tokens` and `own_answers` of own_text.
+        strategy: the settings `bank`, `texts`, `tokens`, `conversations` and `own_answers` of own_text.
         precision: that the run is trained in.
         console: where progress is shown.
 
@@ -128,17 +130,75 @@ def bank_for_run(
         texts=strategy.get("texts"),
         tokens=strategy.get("tokens"),
         seed=0,
+        conversations=strategy.get("conversations", True),
     )
     arithmetic = f"{model.dtype} on {model.device.type}, {precision}"
     key = json.dumps([fingerprint.exact, arithmetic, wanted.settings()], sort_keys=True)
     name = f"{fingerprint.exact[:16]}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     folder = cache_folder() / "anchors" / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    in_precision = nullcontext() if half is None else torch.autocast(model.device.type, dtype=half)
-    with FileLock(folder.with_name(f"{name}.lock")), in_precision:
+    with FileLock(folder.with_name(f"{name}.lock")), _in_precision(model, precision):
         _whole_bank(folder, model, tokenizer, wanted, base_record(config, fingerprint), console, mend=True)
     return folder
+
+
+def bank_of_task(
+    folder: Path,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    rows: Sequence[Example],
+    is_right: IsRight,
+    texts: int | None,
+    seed: int,
+    base: dict[str, str],
+    precision: Precision,
+    console: Console,
+) -> bool:
+    """Let a model write the bank of the task that it has just learned; what an interruption has left is gone on with.
+
+    Args:
+        folder: where the bank goes.
+        model: as it is after the task.
+        tokenizer: its own.
+        rows: what it was trained on; none of them is stored.
+        is_right: the task's own rule.
+        texts: how many are wanted; None is what suits the model's size.
+        seed: fixes every token.
+        base: which base the model was made of; see `base_record`.
+        precision: that the next task is trained in.
+        console: where progress is shown.
+
+    Returns:
+        Whether there is one: none where nothing that the model wrote can be kept.
+    """
+    count = default_size(sum(weight.numel() for weight in model.parameters()))[0] if texts is None else texts
+    unfinished = folder.with_name(f"{folder.name}.writing")
+    with _in_precision(model, precision):
+        with _progress(console, "anchors: the model writes texts of the task", count) as advance:
+            kept = write_task_texts(
+                model,
+                tokenizer,
+                TaskPrompts(rows=rows),
+                is_right=is_right,
+                texts=count,
+                seed=seed,
+                unfinished=unfinished,
+                on_progress=advance,
+            )
+        if not kept:
+            return False
+        bank = AnchorBank(texts=kept, base=base, settings={"texts": count, "seed": seed, "shared_by": SHARED_BY})
+        write_bank(folder, bank)
+        with in_evaluation_mode(model):
+            write_teacher(folder, model, bank)
+    return True
+
+
+def _in_precision(model: Model, precision: Precision) -> AbstractContextManager[Any]:
+    """What the base thinks is computed as the run computes, or a model that has learned nothing seems to have moved."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return nullcontext() if half is None else torch.autocast(model.device.type, dtype=half)
 
 
 def check_size(texts: int | None, tokens: int | None) -> None:
@@ -175,6 +235,7 @@ def _wanted(
     texts: int | None,
     tokens: int | None,
     seed: int,
+    conversations: bool = True,
 ) -> Wanted:
     suited = default_size(sum(weight.numel() for weight in model.parameters()))
     count = texts or suited[0]
@@ -186,6 +247,7 @@ def _wanted(
         seed=seed,
         prompts=random.Random(f"anchors/{seed}").sample(prompts, min(count, len(prompts))),
         given=[(example.tokens[:context], 1) for example in own],
+        conversations=conversations,
     )
 
 

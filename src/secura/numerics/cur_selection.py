@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+_SMALLEST_SQUARED = 1e-100
+
 
 def least_important_columns(weight: Float[Tensor, "out in"], count: int) -> Int64[Tensor, " {count}"]:
     """Find the columns of a weight matrix that matter least, judged by L2 norm.
@@ -68,10 +70,12 @@ def sampled_columns(
         CUR-LoRA's inverted importance. Its code draws with replacement and without a
         seed: duplicates waste rank and the adapter cannot be rebuilt. Ours does neither.
     """
-    importance = _column_norms(weight, count).to(device="cpu", dtype=torch.float64).square()
+    norms = _column_norms(weight, count).to(device="cpu", dtype=torch.float64)
+    if norms.max() < _SMALLEST_SQUARED:  # squares would be 0, and so would their floor
+        norms = norms / norms.max() if norms.max() > 0 else torch.ones_like(norms)
+    importance = norms.square()
     # A zero column would have infinite probability; the floor makes it merely certain to come first.
-    floor = torch.finfo(torch.float64).eps * importance.max().clamp_min(torch.finfo(torch.float64).tiny)
-    inverse = 1 / importance.clamp_min(floor)
+    inverse = 1 / importance.clamp_min(torch.finfo(torch.float64).eps * importance.max())
     return torch.multinomial(inverse / inverse.sum(), count, generator=generator).to(weight.device)
 
 

@@ -88,6 +88,11 @@ def likeliest(
     return tokens, outcomes[:, :-1], outcomes[:, -1]
 
 
+def agreement(logits: Float[Tensor, "positions vocabulary"]) -> Float[Tensor, " positions"]:
+    """Σ_v p_v², the probability that two draws of the next token are the same one."""
+    return _softened(logits, 1.0).softmax(-1).square().sum(-1)
+
+
 def log_probabilities_of(
     tokens: Int[Tensor, "positions wanted"], logits: Float[Tensor, "positions vocabulary"]
 ) -> Float[Tensor, "positions wanted"]:

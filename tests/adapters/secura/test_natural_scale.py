@@ -122,12 +122,14 @@ def test_an_adapter_that_was_saved_before_there_were_scales_has_none(tmp_path: P
     model = adapted(llama(), llama_config(scale="plain"))
     expected, folder = logits(model), saved_adapter(model, tmp_path)
     settings = json.loads((folder / "adapter_config.json").read_text())
-    del settings["scale"], settings["saved"]["seal"]
+    del settings["scale"], settings["saved"]["seal"], settings["saved"]["base"]
     for record in settings["saved"]["layers"].values():
         del record["scale"]
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     file = folder / "adapter_model.safetensors"
-    save_file({key: value for key, value in load_file(file).items() if not key.endswith(("scale", "seal"))}, file)
+    save_file(
+        {key: value for key, value in load_file(file).items() if not key.endswith(("scale", "seal", "base"))}, file
+    )
     with pytest.warns(UserWarning, match="was saved without a seal"):
         assert torch.equal(logits(PeftModel.from_pretrained(llama(), folder).eval()), expected)
 

@@ -314,3 +314,38 @@ def test_own_text_is_shared_with_one_budget_whether_weights_are_divided_or_not(
     assert logs[0][1][-1] != 1.0
     for whole, divided in zip(*logs, strict=True):
         assert_close(divided, whole, rtol=1e-3, atol=1e-5)  # sums round in another order, and steps amplify it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [pytest.param("ddp", marks=pytest.mark.ci), "fsdp2"])
+@pytest.mark.parametrize("method", ["lora", "secura", "full"])
+def test_a_share_is_kept_by_both_processes_alike_and_certified_once(
+    method: str, launcher: str, shared_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECURA_CACHE", str(tmp_path / "cache"))
+    keep = [
+        f"method.name={method}",
+        "training.learning_rate=" + {"lora": "2e-2", "secura": "0.3", "full": "2e-3"}[method],
+        "training.steps=28",
+        "training.save_every=26",
+        "retention.keep=0.8",
+        "retention.per_family=4",
+        "strategy.settings.texts=20",
+        "strategy.settings.tokens=16",
+    ]
+    out = tmp_path / "run"
+    run: dict[str, Any] = {"set": [*shared_settings, *keep], "out": str(out)}
+    _carry_out_together([run], tmp_path, LAUNCHERS[launcher])
+    first, second = (json.loads((out / f"process-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    stored = json.loads((out / "retention.json").read_text())
+    assert stored["scale"] == first["scale"]
+    assert stored["certificate"]["outcome"] == first["certificate"]["outcome"]
+    assert stored["certificate"]["items"] == round(0.6 * 52)
+    budgets = [json.loads(line)["anchor_kl_budget"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert budgets[0] == 0.02 != budgets[-1]  # steered at step 25
+    # Gone on with after the look, it ends in the same bits, choice and certificate.
+    shutil.rmtree(out / "checkpoint-28")
+    _carry_out_together([{**run, "resume": True}], tmp_path, LAUNCHERS[launcher])
+    again = json.loads((out / "process-1.json").read_text())
+    assert again == first

@@ -25,6 +25,13 @@ METHODS = {
     "secura, moving reference": ["method.name=secura", "method.adapter.reference=moving", "method.fold_every=5"],
     "replay": ["method.name=lora", "strategy.name=replay", "strategy.settings.share=0.5"],
     "ewc": ["method.name=lora", "strategy.name=ewc", "strategy.settings.fisher_examples=12"],
+    "own text": [
+        "method.name=lora",
+        "strategy.name=own_text",
+        "strategy.settings.texts=12",
+        "strategy.settings.tokens=16",
+        "strategy.settings.task_texts=64",
+    ],
 }
 PATIENCE_SECONDS = 120
 
@@ -34,7 +41,7 @@ def start(out: Path, settings: list[str]) -> subprocess.Popen[bytes]:
     yaml.touch()
     command = [str(Path(sys.executable).with_name("secura")), "sequence", str(yaml), "--out", str(out)]
     command += [part for setting in [*SETTINGS, *settings] for part in ("--set", setting)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "SECURA_CACHE": str(out.parent / "cache")}
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
 
 
@@ -57,6 +64,7 @@ MOMENTS: dict[str, Callable[[Path], bool]] = {
     "in a save": unsealed_checkpoint,
     "after a save": lambda out: bool(list(out.glob("task-01*/checkpoint-8/seal.json"))),
     "between steps": lambda out: steps_logged(out) >= 15,
+    "while texts of a task are written": lambda out: bool(list(out.glob("task-01*/bank.writing/*.json"))),
     "at the end of a task": lambda out: bool(list(out.glob("after-01*.partial"))) or bool(list(out.glob("after-01*"))),
     "while a stage is scored": lambda out: 15 < cells_scored(out) < 30,
     "in the second task": lambda out: bool(list(out.glob("task-02*/log.jsonl"))) and steps_logged(out) > 26,

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from secura import ConfigError, FoldError, InputError
+from secura.anchors.bank import read_bank
 from secura.experiments.run.folder import check_kind
 from secura.experiments.sequence.bisect import bisect_family
 from secura.experiments.sequence.matrix import QuestionGroup, SequenceScores, read_matrix, write_matrix
@@ -35,6 +36,13 @@ FEW = [
 ]
 
 
+OWN_TEXT = [
+    "strategy.name=own_text",
+    "strategy.settings.texts=8",
+    "strategy.settings.tokens=12",
+    "strategy.settings.task_texts=6",
+]
+
 SLOW_SETTINGS = [
     pytest.param(setting, marks=pytest.mark.slow)
     for setting in (
@@ -52,6 +60,9 @@ SLOW_SETTINGS = [
         ["method.name=lora", "method.boundary=anew", "strategy.name=o_lora"],
         ["method.name=full", "strategy.name=replay"],
         ["method.name=osf"],
+        ["method.name=secura", *OWN_TEXT],
+        ["method.name=lora", "method.boundary=anew", *OWN_TEXT],
+        ["method.name=full", *OWN_TEXT],
     )
 ]
 
@@ -62,6 +73,11 @@ def config(out: Path, *more: str) -> SequenceConfig:
 
 def learn(out: Path, *more: str) -> SequenceScores:
     return run_sequence(prepare_sequence(config(out, *more)), Console(file=io.StringIO()), lambda *_: None)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECURA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def adapter(out: Path) -> dict[str, Any]:
@@ -91,6 +107,7 @@ def test_tasks_to_come_are_left_out_where_they_are_not_wanted(tmp_path: Path) ->
     [
         ["method.name=secura", "method.adapter.reference=moving"],
         ["method.name=lora", "strategy.name=replay", "strategy.settings.share=0.5"],
+        ["method.name=lora", *OWN_TEXT],
         *SLOW_SETTINGS,
     ],
     ids=lambda setting: " ".join(setting[:2]),
@@ -105,6 +122,32 @@ def test_a_sequence_that_stopped_between_tasks_ends_with_the_same_bits(setting: 
     assert written
     for first in written:
         assert first.read_bytes() == (tmp_path / "b" / first.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_the_model_writes_texts_of_each_task_and_later_tasks_are_held_to_them(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    learn(out, "method.name=lora", *OWN_TEXT, "training.steps=6")
+    banks = [stage_folder(out, stage, task) / "bank" for stage, task in enumerate(ordered_tasks(config(out)), start=1)]
+    assert [folder.is_dir() for folder in banks] == [True, True, False]  # nothing follows the last
+    texts = read_bank(banks[0]).texts
+    assert 0 < len(texts) <= 6
+    tokenizer = load_stage(config(out), out, 0).tokenizer
+    assert all(str(tokenizer.decode(text.tokens)).startswith("Q: Do ") for text in texts)
+    logged = [
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in sorted(out.glob("task-*"))
+    ]
+    assert all("anchor_kl" in line for lines in logged for line in lines)
+    assert ["anchor_task_kl" in lines[0] for lines in logged] == [False, True, True]
+    assert abs(logged[1][0]["anchor_task_kl"]) < 1e-3  # at first it is the model that wrote them
+    assert not list(out.glob("task-*/bank*"))
+
+
+def test_without_texts_of_tasks_the_base_alone_holds(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    learn(out, "method.name=lora", *OWN_TEXT, "strategy.settings.task_texts=0")
+    assert not list(out.glob("after-*/bank"))
+    assert all("anchor_task_kl" not in path.read_text() for path in out.glob("task-*/log.jsonl"))
 
 
 class _Stop(Exception):
@@ -230,6 +273,16 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
         (["method.name=lora", "strategy.name=o_lora"], "set method.name to lora and method.boundary to anew"),
         (["strategy.name=replay", "strategy.settings.shore=2"], r"the nearest is strategy.settings.share"),
         (["strategy.settings.share=2"], "sequential has no settings"),
+        (["strategy.name=own_text", "strategy.settings.task_texts=-1"], "task_texts is -1"),
+        (
+            [
+                "method.name=lora",
+                "method.boundary=anew",
+                "strategy.name=own_text",
+                "strategy.settings.live_teacher=true",
+            ],
+            "at method.boundary anew is the model after the task before",
+        ),
         (["strategy.name=replay", "strategy.settings.share=2"], "share is 2"),
         (
             ["method.name=dora", "strategy.name=ewc", "strategy.settings.protects=effective_weight"],

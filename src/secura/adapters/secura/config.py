@@ -17,6 +17,8 @@ from secura.adapters.secura.sealing import check_saved
 from secura.errors import ConfigError
 
 PEFT_TYPE_NAME = "SECURA"
+PEFT_TYPE_IN_FILES = "SECURA: pip install secura, and run `import secura` before this adapter is loaded"
+"""`peft_type` in adapter_config.json. Where PEFT does not know it, all that its KeyError says is this text."""
 DEFAULT_RANK = 32
 DEFAULT_WIDENING = 4
 _LARGEST = 1e30
@@ -160,13 +162,19 @@ class SecuraConfig(PeftConfig):
     alpha_pattern: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Alphas of single layers, by name or regular expression."}
     )
-    verify_base: bool = field(
+    verify_base: bool | Literal["adapted"] = field(
         default=True,
-        metadata={"help": "Whether loading refuses a base model whose adapted weights are not those of training."},
+        metadata={
+            "help": "Whether loading refuses a base model with other weights than in training: each adapted weight is "
+            "compared whole, and one value of every row of the others. `adapted` is the first alone, for a base that "
+            "was meant to change beside them; False is neither."
+        },
     )
     saved: dict[str, Any] | None = field(
         default=None,
-        metadata={"help": "Written when an adapter is saved: its indices, fingerprints and folds. Not for setting."},
+        metadata={
+            "help": "Written when an adapter is saved: its indices, fingerprints, folds and seal. Not for setting."
+        },
         repr=False,
     )
 
@@ -174,6 +182,7 @@ class SecuraConfig(PeftConfig):
         if self.saved is not None:
             check_saved(self.saved)
         super().__post_init__()
+        self.__dict__["_was_read"] = self.peft_type is not None  # what reads a file gives the kind that stands in it
         self.peft_type = getattr(PeftType, PEFT_TYPE_NAME, PEFT_TYPE_NAME)
         if self.reference is None:
             self.reference = "fixed" if self.norm == "released" else "moving"
@@ -235,6 +244,7 @@ class SecuraConfig(PeftConfig):
         """
         written = copy.copy(self)
         written.saved = self.__dict__.get("_to_save", self.saved)
+        written.peft_type = PEFT_TYPE_IN_FILES  # type: ignore[assignment]  # any text, until it is read back
         for name in ("target_modules", "exclude_modules"):  # sets, whose order differs from process to process
             modules = getattr(written, name)
             setattr(written, name, sorted(modules) if isinstance(modules, set) else modules)
@@ -250,6 +260,8 @@ class SecuraConfig(PeftConfig):
             ("scale", Scale),
         ):
             _check_choice(name, getattr(self, name), get_args(choices))
+        if self.verify_base not in (True, False, "adapted"):
+            raise ConfigError(f"verify_base is {_shown(self.verify_base)}; known: true, false, adapted.")
         if self.start is not None:
             _check_choice("start", self.start, get_args(Start))
             if self.change == "cur":
@@ -294,6 +306,11 @@ class SecuraConfig(PeftConfig):
             raise ConfigError(f"floor is {self.floor}, but must be at least 0: a share of the weight's rms.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
+
+
+def plain_peft_type(in_file: str) -> str:
+    """The name of an adapter's method, from what adapter_config.json says."""
+    return PEFT_TYPE_NAME if in_file == PEFT_TYPE_IN_FILES else in_file
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

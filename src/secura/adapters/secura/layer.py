@@ -43,10 +43,10 @@ from secura.adapters.secura.factors import (
 )
 from secura.adapters.secura.layer_settings import LayerSettings, norm_of
 from secura.adapters.secura.ledger import FoldLedger
-from secura.adapters.secura.sealing import can_be_sealed, tensor_digest
+from secura.adapters.secura.sealing import can_be_sealed, tensor_digest, was_changed
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
 from secura.adapters.sharding import is_sharded, whole
-from secura.errors import ConfigError, FoldError, MergeError
+from secura.errors import ConfigError, FoldError, InputError, MergeError
 from secura.numerics.change import ThinFactors, output_change, sum_of_changes, weight_change
 from secura.numerics.constrained_linear import constrained_linear, constrained_weight, without_autocast
 from secura.numerics.natural_scale import natural_scale, natural_size
@@ -70,6 +70,7 @@ class SecuraLayer(BaseTunerLayer):
         "secura_rows",
         "secura_folds",
         "secura_reference",
+        "secura_folded",
         "secura_dropout",
     )
 
@@ -83,15 +84,18 @@ class SecuraLayer(BaseTunerLayer):
         self.secura_rows: Any = BufferDict(persistent=False)
         self.secura_folds = nn.ModuleDict()
         self.secura_reference: Any = BufferDict(persistent=False)
+        self.secura_folded: Any = BufferDict(persistent=False)  # the folds of `low_rank` that are in D, multiplied out
         self.secura_dropout = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
         self._row_references: dict[str, tuple[RowReference, Any]] = {}
-        self._measures: dict[str, tuple[Tensor | None, Any]] = {}
+        self._measures: dict[str, tuple[Tensor | None, Tensor | None, Any]] = {}
         self._stale_references: set[str] = set()
         self.sealed_tensors: dict[str, dict[str, str]] = {}
         """By adapter, what its config says its tensors are, until they have been looked at."""
+        self.whole_base: dict[str, Tensor] = {}
+        """By adapter, the fingerprint of a sample of the whole base when it was put on; none where it was not whole."""
         self._unselected: set[str] = set()  # made on the meta device: the indices are still to come
         self._before_merge: _BeforeMerge | None = None
         self._digests = WeightDigests() if digests is None else digests
@@ -122,6 +126,8 @@ class SecuraLayer(BaseTunerLayer):
             weight = self._pretrained_weight()
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
+            if not (saved or weight.is_meta or torch.isfinite(weight).all()):
+                raise InputError(f"the base weight of layer {layer_name} holds NaN or infinity; get the base anew.")
             if config.change != "low_rank":
                 columns, rows = selected_indices(weight, r, config, layer_name, saved)
                 self.secura_columns[adapter_name] = columns
@@ -152,6 +158,7 @@ class SecuraLayer(BaseTunerLayer):
             self.secura_folds[adapter_name] = ledger
             self._frozen_of_quantized.pop(adapter_name, None)
             self._measures.pop(adapter_name, None)
+            self._row_references.pop(adapter_name, None)
             self._stale_references.add(adapter_name)
             self._start_(adapter_name, config, weight, is_saved=bool(saved))
             if self._is_sharded and not weight.is_meta:
@@ -275,11 +282,14 @@ class SecuraLayer(BaseTunerLayer):
         """
         settings = self._weight_space_settings(adapter_name)
         with self.weights_at_hand([adapter_name]):
-            if settings.norm == "none" or settings.row_bound is not None:
+            if settings.row_bound is not None:
                 return self._factors_in_force(adapter_name)
+            if settings.norm == "none":
+                # Thin where that is thinner, whatever a forward pass takes.
+                return self._thin_factors(adapter_name, self._folds_in_change(adapter_name, multiplied_out=False))
             if self._change(adapter_name).starting_factors()[1].any():
                 return None
-            folds = self._folded_factors(adapter_name)
+            folds = self._folded_factors(adapter_name, self._ledger(adapter_name).folds())
             if not folds:
                 return self._thin_factors(adapter_name)  # a product of 0
             if not (settings.folds_move_the_reference and settings.undamped):
@@ -313,7 +323,7 @@ class SecuraLayer(BaseTunerLayer):
                 return change
             reference_output = base_output
             if settings.folds_move_the_reference:
-                for fold in self._folded_factors(adapter_name):
+                for fold in self._folded_factors(adapter_name, self._folds_in_change(adapter_name)):
                     reference_output = reference_output + output_change(inputs, fold)
             return released_output(reference_output, change) - base_output
         device = inputs.device.type
@@ -379,11 +389,12 @@ class SecuraLayer(BaseTunerLayer):
     def _measured(self, adapter_name: str, reference: Tensor, norm: WeightNorm) -> Tensor | None:
         """What the norm needs to know of all of W_ref, kept until it moves."""
         is_moved = adapter_name in self.secura_reference and reference is self.secura_reference[adapter_name]
-        made_of = is_moved, reference.device, None if self._is_sharded else self._state_of_weight()
+        moved = reference if is_moved else None
+        made_of = reference.device, None if self._is_sharded else self._state_of_weight()
         kept = self._measures.get(adapter_name)
-        if kept is None or kept[1] != made_of:
+        if kept is None or kept[1] is not moved or kept[2] != made_of:
             with torch.inference_mode(False), torch.no_grad():  # a first pass may only infer, and a later one learn
-                kept = self._measures[adapter_name] = norm.measure(reference), made_of
+                kept = self._measures[adapter_name] = norm.measure(reference), moved, made_of
         return kept[0]
 
     def check_sealed_tensors(self, adapter_name: str) -> None:
@@ -406,17 +417,18 @@ class SecuraLayer(BaseTunerLayer):
         for name, tensor in found.items():
             digest = tensor_digest(tensor)
             was = sealed.get(name, digest)
-            if was != digest and was.split(" ")[0] == digest.split(" ")[0]:  # or it was cast, as loaders do
+            if was_changed(digest, was):
                 raise ConfigError(
                     f"secura_{name} of adapter {adapter_name!r} is not what was saved; take the adapter's "
                     "files as they were saved."
                 )
 
-    def _thin_factors(self, adapter_name: str) -> ThinFactors:
+    def _thin_factors(self, adapter_name: str, folded: list[dict[str, Tensor]] | None = None) -> ThinFactors:
         if adapter_name in self.sealed_tensors:
             self.check_sealed_tensors(adapter_name)
         settings = self.secura_settings[adapter_name]
-        folded = [] if settings.folds_move_the_reference else self._ledger(adapter_name).entries()
+        if folded is None:
+            folded = [] if settings.folds_move_the_reference else self._folds_in_change(adapter_name)
         return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.multiplier)
 
     def _factors_in_force(self, adapter_name: str) -> ThinFactors:
@@ -435,27 +447,56 @@ class SecuraLayer(BaseTunerLayer):
 
     def _row_reference(self, adapter_name: str, bound: RowBounded, device: torch.device) -> RowReference:
         """The limits of rows and what folds have moved, kept until the base weight or the folds change."""
+        settings = self.secura_settings[adapter_name]
+        is_stale = settings.folds_move_the_reference and adapter_name in self._stale_references
         made_of = device, None if self._is_sharded else self._state_of_weight()
         kept, kept_made_of = self._row_references.get(adapter_name, (None, None))
-        if kept is not None and kept_made_of == made_of and adapter_name not in self._stale_references:
+        if kept is not None and kept_made_of == made_of and not is_stale:
             return kept
-        settings = self.secura_settings[adapter_name]
+        folds = self._ledger(adapter_name).folds() if settings.folds_move_the_reference else []
         with torch.inference_mode(False), torch.no_grad():  # a first pass may only infer, and a later one learn
             found = row_reference(
                 self._pretrained_weight(),
-                self._folded_factors(adapter_name) if settings.folds_move_the_reference else [],
+                self._folded_factors(adapter_name, folds),
                 bound,
                 undamped=settings.undamped,
                 shared_right=self._change(adapter_name).shared_right,
             )
         self._row_references[adapter_name] = found, made_of
-        self._stale_references.discard(adapter_name)
+        if settings.folds_move_the_reference:
+            self._stale_references.discard(adapter_name)
         return found
 
-    def _folded_factors(self, adapter_name: str) -> list[ThinFactors]:
+    def _folded_factors(self, adapter_name: str, folds: list[dict[str, Tensor]]) -> list[ThinFactors]:
         change, frozen = self._change(adapter_name), self._frozen_factors(adapter_name)
         multiplier = self.secura_settings[adapter_name].multiplier
-        return [change.folded_factors(frozen, fold, multiplier) for fold in self._ledger(adapter_name).entries()]
+        return [change.folded_factors(frozen, fold, multiplier) for fold in folds]
+
+    def _folds_in_change(self, adapter_name: str, *, multiplied_out: bool = True) -> list[dict[str, Tensor]]:
+        """Folds that add up; many pairs of `low_rank` as one, of no higher rank than the layer's own.
+
+        Under a moving reference they are one pair from the first fold on, so that a forward pass takes as long after
+        many folds as after one. `multiplied_out=False` is for who wants them thin while that is of lower rank.
+        """
+        ledger, change = self._ledger(adapter_name), self._change(adapter_name)
+        count = ledger.count()
+        if not isinstance(change, LowRankFactors) or not count:
+            return ledger.folds()
+        at_once = multiplied_out and self.secura_settings[adapter_name].moving
+        if not at_once and count * len(change.down) < min(self.in_features, self.out_features):
+            return ledger.folds()
+        if adapter_name in self._stale_references or adapter_name not in self.secura_folded:
+            with torch.no_grad():
+                total = torch.zeros(self.out_features, self.in_features, device=change.down.device)
+                for fold in ledger.folds():
+                    total += fold["up"] @ fold["down"]
+            self.secura_folded[adapter_name] = total
+            self._stale_references.discard(adapter_name)
+        total = self.secura_folded[adapter_name]
+        identity = torch.eye(min(total.shape), device=total.device)
+        return [
+            {"up": total, "down": identity} if len(identity) == self.in_features else {"up": identity, "down": total}
+        ]
 
     def _frozen_factors(self, adapter_name: str) -> FrozenFactors | None:
         if adapter_name not in self.secura_columns:
@@ -486,7 +527,8 @@ class SecuraLayer(BaseTunerLayer):
             return weight
         if adapter_name in self._stale_references or adapter_name not in self.secura_reference:
             with torch.no_grad():
-                folds, norm = self._folded_factors(adapter_name), settings.weight_norm
+                folds = self._folded_factors(adapter_name, ledger.folds())
+                norm = settings.weight_norm
                 self.secura_reference[adapter_name] = (
                     undamped_reference(weight, folds)
                     if settings.undamped or norm is None
@@ -567,9 +609,35 @@ class SecuraLayer(BaseTunerLayer):
         factors = self._change(adapter_name)
         with torch.no_grad():
             fold = factors.current_fold()
+            is_cached = self._extend_cached_(adapter_name, fold)
         self._ledger(adapter_name).add(task, fold, summed=self.sums_folds(adapter_name))
         factors.reset_after_fold_()
-        self._stale_references.add(adapter_name)
+        if not is_cached:
+            self._stale_references.add(adapter_name)
+
+    def _extend_cached_(self, adapter_name: str, fold: dict[str, Tensor]) -> bool:
+        """Take one more fold into what is cached of those before it, to the bits that building it anew gives.
+
+        False where nothing is cached, or where folds are sums that round otherwise: it is then built when next used.
+        """
+        settings, norm = self.secura_settings[adapter_name], self.secura_settings[adapter_name].weight_norm
+        if adapter_name in self._stale_references or self.sums_folds(adapter_name) or self._is_sharded:
+            return False
+        if settings.folds_move_the_reference and norm is not None:
+            if adapter_name not in self.secura_reference:
+                return False
+            with self.weights_at_hand([adapter_name]):
+                one = self._folded_factors(adapter_name, [fold])
+            reference = self.secura_reference[adapter_name]
+            self._measures.pop(adapter_name, None)  # which holds on to the reference
+            self.secura_reference[adapter_name] = (
+                undamped_reference(reference, one) if settings.undamped else kept_reference(reference, one, norm)
+            )
+            return True
+        if adapter_name not in self.secura_folded:
+            return False
+        self.secura_folded[adapter_name] = self.secura_folded[adapter_name] + fold["up"] @ fold["down"]
+        return True
 
     def sums_folds(self, adapter_name: str) -> bool:
         """Whether the folds of one task are kept as one sum, and not each by itself."""
@@ -643,6 +711,7 @@ class SecuraLayer(BaseTunerLayer):
         self._stale_references.update(self.secura_settings)
         self._frozen_of_quantized.clear()
         self._measures.clear()
+        self._row_references.clear()
         self._digests = WeightDigests()
 
     # ------------------------------------------------------------------ merging

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from secura.adapters.secura.config import SecuraConfig
 from secura.adapters.secura.factors import ChangeFactors
+from secura.adapters.secura.ledger import folds_in
 from secura.errors import ConfigError
 from secura.numerics.cur_selection import (
     least_active_columns,
@@ -74,7 +75,12 @@ def _started(config: SecuraConfig, weight: Tensor, row_count: int, column_count:
 
 def empty_folds(config: SecuraConfig, factors: ChangeFactors, device: torch.device) -> dict[str, dict[str, Tensor]]:
     """Room for the folds of a saved adapter, for loaders that fill parameters without PEFT's hooks."""
+    keys = (config.saved or {}).get("folds", [])
+    one = factors.current_fold() if keys else {}
     return {
-        key: {name: torch.zeros_like(like, device=device) for name, like in factors.current_fold().items()}
-        for key in (config.saved or {}).get("folds", [])
+        key: {
+            name: torch.zeros((count, *like.shape) if count > 1 else like.shape, dtype=like.dtype, device=device)
+            for name, like in one.items()
+        }
+        for key, count in zip(keys, map(folds_in, keys), strict=True)
     }

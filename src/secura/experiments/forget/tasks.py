@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from secura.errors import ConfigError
 from secura.evaluation.scoring import answer_limits
+from secura.experiments.asking import AskedTask
 from secura.tasks.data_files import read_items
 from secura.tasks.data_rows import item_from_row
 from secura.tasks.finding import find_tasks
@@ -18,9 +18,6 @@ from secura.tasks.question import Item, PlainText, Question
 from secura.tasks.task import Metric, Row, Task
 from secura.tasks.task_items import task_items
 
-RIGHT_OR_WRONG = ("accuracy", "accuracy_by_length", "exact_match", "match", "number_match")
-"""Metrics by which an answer can flip and be kept."""
-
 WORLD_KNOWLEDGE = "knowledge"
 """The group of the bundled world's families of knowledge."""
 
@@ -28,21 +25,6 @@ _MATCHED_TOKENS = 64
 """An answer of more tokens is hardly ever repeated letter for letter, so its overlap is measured instead."""
 
 _LONG_ANSWER_TOKENS = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskedTask:
-    """A task with the questions drawn of it."""
-
-    task: Task
-    """The task."""
-    items: Sequence[Item]
-    """Its questions."""
-
-    @property
-    def right_or_wrong(self) -> bool:
-        """Whether each answer is right or wrong, so that it can flip and be kept."""
-        return self.task.metric in RIGHT_OR_WRONG
 
 
 def asked_tasks(

@@ -18,6 +18,9 @@ from secura.experiments.settings.sequence import LearningConfig, SequenceConfig,
 _NEEDS_EARLIER_TASKS: tuple[StrategyName, ...] = ("replay", "ewc", "o_lora")
 """Strategies that protect earlier tasks, and so do nothing in a run of one."""
 
+_OF_EARLIER_TASKS = ("task_texts", "task_share", "task_budget_nats", "prompt_weight")
+"""Settings of own_text that do nothing in a run of one task."""
+
 
 def check_settings(config: LearningConfig) -> None:
     """Refuse settings that cannot work, whatever the rows and the model.
@@ -36,6 +39,8 @@ def check_settings(config: LearningConfig) -> None:
             raise ConfigError("training.learning_rate is auto, which secura train alone can try; set a number.")
         if config.retention.keep is not None:
             raise ConfigError("retention.keep is for secura train; in a sequence, set strategy.name to own_text.")
+        if config.strategy.name == "replay" and "rows" in config.strategy.settings:
+            raise ConfigError("strategy.settings.rows is for secura train; a sequence replays its own earlier tasks.")
         _check_boundary(config.method.name, boundary)
     else:
         boundary = "keep"
@@ -73,10 +78,16 @@ def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:
 def _check_one_task(config: RunConfig) -> None:
     if config.method.name == "full" and config.method.start_from is not None:
         raise ConfigError("method full has no adapter to start from; leave out method.start_from.")
-    if config.strategy.name in _NEEDS_EARLIER_TASKS:
+    if config.strategy.name in _NEEDS_EARLIER_TASKS and "rows" not in config.strategy.settings:
         raise ConfigError(
             f"strategy {config.strategy.name} protects earlier tasks, and a run learns one; use own_text, kl_anchor or "
-            "lwf, or learn several with secura sequence."
+            "lwf, give replay real rows with strategy.settings.rows, or learn several with secura sequence."
+        )
+    of_tasks = [name for name in config.strategy.settings if name in _OF_EARLIER_TASKS]
+    if config.strategy.name == "own_text" and of_tasks:
+        raise ConfigError(
+            f"strategy.settings.{of_tasks[0]} is about earlier tasks, and a run learns one; leave it out, or learn "
+            "several with secura sequence."
         )
     if config.retention.keep is not None and config.method.name == "corda":
         raise ConfigError(
@@ -116,6 +127,11 @@ def _check_goes_together(
         raise ConfigError(
             f"strategy.settings.{asks_base[0]} needs an adapter that leaves the base when switched off, and method "
             f"{method} has none; leave it out."
+        )
+    if strategy == "own_text" and asks_base and boundary == "anew":
+        raise ConfigError(
+            f"strategy.settings.{asks_base[0]} asks the model with its adapter off, which at method.boundary anew is "
+            "the model after the task before and not the base; leave it out."
         )
     if strategy == "ewc":
         weights = settings.get("protects") == "effective_weight"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.errors import ConfigError
 from secura.experiments.models.gguf import gguf_file, unpacked_folder
@@ -30,7 +30,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         ConfigError: if there is no such model, no tokenizer beside it, or it is no causal
             language model; or if CUDA was asked for and is not there.
     """
-    source = _folder_or_id(model_source(config), config.dtype)
+    source = loaded_from(config)
     _check_files(source)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("model.device is cuda, but PyTorch sees no CUDA device; set it to auto or cpu.")
@@ -54,15 +54,36 @@ def check_model(source: str) -> None:
     Raises:
         ConfigError: if there is no such model, no tokenizer beside it, or a file of it is damaged.
     """
-    source = _folder_or_id(source)
+    source = loaded_from(ModelConfig(path=source))
     _check_files(source)
     load_tokenizer(source)
 
 
-def _folder_or_id(source: str, dtype: str = "auto") -> str:
-    """What transformers loads: the folder of a GGUF file's unpacked model, or the source itself."""
+def loaded_from(config: ModelConfig) -> str:
+    """What transformers loads: the folder of a GGUF file's unpacked model, or the model's own folder or hub id."""
+    source = model_source(config)
     file = gguf_file(source)
-    return source if file is None else str(unpacked_folder(file, dtype))
+    return source if file is None else str(unpacked_folder(file, config.dtype))
+
+
+def quantization_of(config: ModelConfig) -> str | None:
+    """What has quantized a model as it is stored; None where its weights are plain, as those of a GGUF file are here.
+
+    Raises:
+        ConfigError: if there is no such model.
+    """
+    source = model_source(config)
+    if gguf_file(source) is not None:
+        return None
+    _check_folder(source)
+    try:
+        stored: Any = getattr(AutoConfig.from_pretrained(source), "quantization_config", None)
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
+    if not stored:
+        return None
+    method = stored.get("quant_method") if isinstance(stored, dict) else stored.quant_method
+    return str(getattr(method, "value", method) or "quantization")
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -4,21 +4,29 @@ The questions that the base answers right are parted once. *Steer* questions are
 trains and move the budget of the strategy own_text. *Select* questions choose how much of what was
 learned is used. *Certify* questions are asked of the chosen model alone, and certify it.
 
+Of several processes the main one alone asks, and all go on by what it was answered: the same budget, the
+same choice, the same certificate.
+
 Source:
     docs/retention.md has the design; the parts are `secura.continual.steering`,
     `secura.adapters.dial`, `secura.evaluation.probe_split` and `secura.evaluation.certificate`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
+from secura.adapters.dividing import whole_state
 from secura.continual.own_text import OwnText
 from secura.continual.steering import Steering
 from secura.evaluation.answer_loss import mean_answer_loss
@@ -26,14 +34,17 @@ from secura.evaluation.certificate import Certificate, Point, certify, choose_po
 from secura.evaluation.dial_points import ask_between
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.probe_split import split_probe
-from secura.evaluation.scoring import ScoredAnswer, score_questions
+from secura.evaluation.scoring import Model, ScoredAnswer, score_questions
 from secura.evaluation.tally import CONFIDENCE
+from secura.experiments.run.divided import whole_model
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.rows import SELECT, STEER
+from secura.experiments.run.saving import save_result
 from secura.experiments.run.scaled_back import scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.question import Question
 from secura.training.checkpoint_folder import checkpoint_folder
+from secura.training.processes import from_main_process
 from secura.whole_files import write_json
 
 _SCALES = (1.0, 0.75, 0.5, 0.25)
@@ -90,6 +101,7 @@ class SteerBudget(TrainerCallback):
         assert run.config.retention.keep is not None
         self.run, self.strategy, self.questions, self.console = run, strategy, questions, console
         self.steering = Steering(keep=run.config.retention.keep, steps=run.task.steps)
+        self._kept: float | None = None  # in percent, until it is logged
 
     @override
     def on_train_begin(
@@ -107,8 +119,9 @@ class SteerBudget(TrainerCallback):
         del args, control, kwargs
         if not self.steering.is_due(state.global_step):
             return
-        with merged_for_scoring(self.run.model):
-            lost = len(self.questions) - _still_right(self.run, self.questions)
+        trained = whole_state(self.run.model)
+        lost = from_main_process(lambda: self._lost(trained))
+        self._kept = 100 - 100 * lost / len(self.questions)
         budget = self.strategy.budget
         budget.set_nats(budget.nats * self.steering.look(lost, len(self.questions)))
         self.console.print(
@@ -117,6 +130,26 @@ class SteerBudget(TrainerCallback):
             highlight=False,
             soft_wrap=True,
         )
+
+    def _lost(self, trained: dict[str, Tensor] | None) -> int:
+        """How many of the questions are answered wrong now."""
+        with _as_it_is(self.run, trained) as model, merged_for_scoring(model):
+            return len(self.questions) - _still_right(self.run, model, self.questions)
+
+    @override
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log what was found at this step."""
+        del args, state, control, kwargs
+        if logs is not None and "loss" in logs and self._kept is not None:
+            logs["steer_kept"] = self._kept
+            self._kept = None
 
     @override
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -127,14 +160,15 @@ class SteerBudget(TrainerCallback):
 
 
 def choose_scale(
-    run: PreparedRun[RunConfig], probe: Probe, base: Mapping[str, Tensor] | None, console: Console
+    run: PreparedRun[RunConfig], model: Model, probe: Probe, base: Mapping[str, Tensor] | None, console: Console
 ) -> Choice:
     """Find out how much of what was learned may be used.
 
     All of it is asked first, then less and less until enough is kept, then points between the last two.
 
     Args:
-        run: trained.
+        run: its settings and rows.
+        model: as it was trained, whole.
         probe: the parted questions.
         base: the base's weights, where all of them are trained.
         console: where is said what was found.
@@ -144,8 +178,8 @@ def choose_scale(
     points: dict[float, Point] = {}
 
     def ask(scale: float) -> None:
-        with scaled_back(run.model, scale, base), merged_for_scoring(run.model):
-            gain, kept = _gain(run), _still_right(run, probe.select)
+        with scaled_back(model, scale, base), merged_for_scoring(model):
+            gain, kept = _gain(run, model), _still_right(run, model, probe.select)
         points[scale] = Point(scale=scale, gain=0.0 if gain is None else gain, kept=kept)
         console.print(
             f"at {scale:g} of what was learned: {kept} of {len(probe.select)} select questions kept"
@@ -197,10 +231,27 @@ def _known(run: PreparedRun[RunConfig], probe: Probe) -> dict[str, Any]:
     }
 
 
-def _gain(run: PreparedRun[RunConfig]) -> float | None:
+@contextmanager
+def _as_it_is(run: PreparedRun[RunConfig], trained: dict[str, Tensor] | None) -> Iterator[Model]:
+    """The model in the midst of its training, whole: a divided one is written and loaded by the main process.
+
+    `trained` is what all processes have gathered of it; see `whole_state`.
+    """
+    if trained is None:
+        yield run.model
+        return
+    # A new adapter draws its first values, and the training goes on with the draws it would have had.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with TemporaryDirectory() as folder, torch.random.fork_rng(devices):
+        save_result(Path(folder), run.model, run.tokenizer, record=run.base_record, state=trained)
+        with whole_model(run.model, run.config.model, Path(folder)) as whole:
+            yield whole
+
+
+def _gain(run: PreparedRun[RunConfig], model: Model) -> float | None:
     """By how much the held-out rows have become likelier, up to a constant; None where there are none."""
     loss = mean_answer_loss(
-        run.model,
+        model,
         run.tokenizer,
         run.task.test,
         max_tokens=run.max_tokens,
@@ -209,6 +260,6 @@ def _gain(run: PreparedRun[RunConfig]) -> float | None:
     return None if loss is None else -loss
 
 
-def _still_right(run: PreparedRun[RunConfig], questions: Sequence[Question]) -> int:
-    answers = score_questions(run.model, run.tokenizer, questions, batch_size=run.config.scoring.batch_size)
+def _still_right(run: PreparedRun[RunConfig], model: Model, questions: Sequence[Question]) -> int:
+    answers = score_questions(model, run.tokenizer, questions, batch_size=run.config.scoring.batch_size)
     return sum(answer.correct for answer in answers)

@@ -124,7 +124,7 @@ def learn_task(
             f"go on with: {resume_command(run.folder, run.config)}"
         )
     if not all(gather_from_everyone(trainable_weights_are_finite(model))):
-        raise non_finite("a trained weight is NaN or infinite", task.steps, folder)
+        raise non_finite("a trained weight is NaN or infinite", task.steps, folder, model)
     return time.monotonic() - began
 
 

@@ -36,6 +36,7 @@ from secura.experiments.run.rows import (
     longest_row,
     read_rows,
     refuse_long_questions,
+    replayed_examples,
     retention_of,
     that_fit_whole,
 )
@@ -46,6 +47,7 @@ from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.everyday.prompts import PROMPTS
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
+from secura.training.examples import Example
 from secura.training.library_output import silence_libraries
 from secura.training.processes import divides_weights, from_main_process, wait_for_everyone
 
@@ -77,6 +79,8 @@ class PreparedRun(Generic[Config]):
     anchors: Path | None
     """The anchor bank that the strategy own_text holds the model to; None for other strategies, and where nothing is
     to be trained."""
+    replayed: list[Example]
+    """Real rows that the strategy replay begins with; none for other strategies."""
     resumes: bool
     """Whether it goes on with what is in the folder."""
     resume_from: Path | None
@@ -169,7 +173,10 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         refuse_long_questions(retention, tokenizer, context or max_tokens, source=config.retention.path)
     if config.retention.keep is not None:
         check_keep_can_be_shown(config.retention.keep, retention)
-    largest = (max(example.tokens) for task in tasks for example in task.examples)
+    replayed = replayed_examples(config, tokenizer, max_tokens)
+    largest = (
+        max(example.tokens) for examples in (replayed, *(task.examples for task in tasks)) for example in examples
+    )
     check_tokens_are_known(model, largest, model_source(config.model))
     fingerprint = base_fingerprint(model)
     config = _filled_in(config, folder, tasks)
@@ -200,6 +207,7 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         started=None if is_sequence else adapted,
         corda_start=adapter_state(adapted) if is_corda and isinstance(adapted, PeftModel) else None,
         anchors=anchors,
+        replayed=replayed,
         resumes=resume,
         resume_from=resume_from,
         notes=notes,

@@ -31,9 +31,10 @@ def check_processes(config: LearningConfig) -> None:
             f"strategy.name is {config.strategy.name}, which several processes cannot share; start one process, "
             "leave it out, or use own_text without sharding or under FSDP2."
         )
-    if config.retention.keep is not None:
+    if config.retention.keep is not None and sharding() not in ("none", "fsdp2"):
         raise ConfigError(
-            f"retention.keep is {config.retention.keep:g}, which {count} processes cannot see to together; start one."
+            f"retention.keep is {config.retention.keep:g}, which has not been tried under DeepSpeed; use plain data "
+            "parallelism or FSDP2, or start one process."
         )
     if config.training.learning_rate == "auto":
         raise ConfigError(

@@ -4,6 +4,7 @@
 the rest. A run that is interrupted resumes from its last checkpoint, to the bit on a CPU.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,27 +12,29 @@ from typing import Any
 
 from peft import PeftModel
 from rich.console import Console
+from torch import Tensor
 from transformers import TrainerCallback
 
 from secura.adapters.dial import layers_without_closed_form
 from secura.adapters.dividing import whole_state
 from secura.continual.own_text import OwnText
+from secura.continual.replay import Replay
 from secura.errors import ConfigError
 from secura.evaluation.certificate import Certificate, Point, certificate_as_json
 from secura.evaluation.open_answers import ChangedAnswer, most_changed
 from secura.evaluation.provenance import provenance
 from secura.evaluation.retention import BeforeAndAfter, before_and_after_as_json
-from secura.evaluation.scoring import SCORING_VERSION
+from secura.evaluation.scoring import SCORING_VERSION, Model
 from secura.experiments.files import MODEL_FOLDER, REPORT_FILE
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.run.choose_rate import with_chosen_rate
 from secura.experiments.run.divided import whole_model
 from secura.experiments.run.folder import begun
-from secura.experiments.run.keep import SteerBudget, certificate_of, choose_scale, part_probe
+from secura.experiments.run.keep import Choice, Probe, SteerBudget, certificate_of, choose_scale, part_probe
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import Answers, ask
-from secura.experiments.run.saving import result_folder, save_merged, save_result
+from secura.experiments.run.saving import result_folder, save_result, write_merged
 from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.question import Question
@@ -97,15 +100,11 @@ def train_and_report(
 def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[TrainerCallback]) -> RunResult:
     if run.resumes and from_main_process(lambda: last_good_checkpoint(run.folder)) != run.resume_from:
         raise ConfigError(f"another process has gone on with the run in {run.folder} meanwhile; start again.")
-    before = from_main_process(lambda: _asked(run, console, None))
+    before = from_main_process(lambda: _ask_base(run, console))
     probe = None if run.config.retention.keep is None else part_probe(before.retention, seed=run.config.training.seed)
     seconds = learn(run, console, callbacks, steer=() if probe is None else probe.steer)
-    base = None if probe is None else base_weights(run.model, run.config.model)
-    choice = None if probe is None else choose_scale(run, probe, base, console)
-    scale = 1.0 if choice is None else choice.scale
-    with scaled_back(run.model, scale, base):
-        saved = _save(run, scale)
-        after = from_main_process(lambda: _asked(run, console, saved))
+    trained = whole_state(run.model)
+    saved, choice, after = from_main_process(lambda: _save_what_is_kept(run, probe, trained, console))
     certificate = None
     if probe is not None and choice is not None:
         certificate = certificate_of(run, probe, choice, after.retention)
@@ -116,7 +115,7 @@ def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: 
         retention=BeforeAndAfter(before=before.retention, after=after.retention),
         retention_loss=Losses(before=before.retention_loss, after=after.retention_loss),
         changed=most_changed(run.prompts, before.said, after.said),
-        scale=scale,
+        scale=1.0 if choice is None else choice.scale,
         points=() if choice is None else choice.points,
         certificate=certificate,
         training_seconds=seconds,
@@ -141,6 +140,8 @@ def learn(
     """
     chosen, training = run.config.strategy, run.config.training
     strategy = make_strategy(chosen.name, chosen.settings, seed=training.seed)
+    if isinstance(strategy, Replay):
+        strategy.offer(run.replayed)
     if steer and isinstance(strategy, OwnText) and strategy.fixed_strength is None:
         callbacks = [*callbacks, SteerBudget(run, strategy, steer, console)]
     seconds = learn_task(
@@ -167,31 +168,49 @@ def learn(
     return seconds
 
 
-def _asked(run: PreparedRun[RunConfig], console: Console, saved: Path | None) -> Answers:
-    with whole_model(run.model, run.config.model, saved) as whole:
-        return ask(run, whole, console, trained=saved is not None)
+def _ask_base(run: PreparedRun[RunConfig], console: Console) -> Answers:
+    with whole_model(run.model, run.config.model, None) as whole:
+        return ask(run, whole, console, trained=False)
 
 
-def _save(run: PreparedRun[RunConfig], scale: float) -> Path:
+def _save_what_is_kept(
+    run: PreparedRun[RunConfig], probe: Probe | None, trained: dict[str, Tensor] | None, console: Console
+) -> tuple[Path, Choice | None, Answers]:
+    """Choose how much of what was learned is used, save that much, and ask it; by the main process alone.
+
+    A model that is divided is saved first, and loaded again whole.
+
+    Args:
+        run: trained.
+        probe: by what is chosen; None where all is used.
+        trained: what all processes have gathered of a divided model; see `whole_state`.
+        console: where is said what was found.
+    """
+    whole_change = None if trained is None else _save(run, run.model, 1.0, trained)
+    with whole_model(run.model, run.config.model, whole_change) as model:
+        base = None if probe is None else base_weights(model, run.config.model)
+        choice = None if probe is None else choose_scale(run, model, probe, base, console)
+        scale = 1.0 if choice is None else choice.scale
+        with scaled_back(model, scale, base):
+            saved = whole_change if whole_change is not None and scale == 1 else _save(run, model, scale, None)
+            after = ask(run, model, console, trained=True)
+    if whole_change is not None and whole_change != saved:
+        shutil.rmtree(whole_change)
+    return saved, choice, after
+
+
+def _save(run: PreparedRun[RunConfig], model: Model, scale: float, state: dict[str, Tensor] | None) -> Path:
     """Save the adapter, or the whole model, as it stands at a scale."""
-    if scale != 1 and isinstance(run.model, PeftModel) and layers_without_closed_form(run.model):
+    if scale != 1 and isinstance(model, PeftModel) and layers_without_closed_form(model):
         saved = run.folder / MODEL_FOLDER
-        save_merged(saved, run.model, run.tokenizer)
+        write_merged(saved, model, run.tokenizer)
         return saved
-    saved = result_folder(run.folder, run.model)
-    state = whole_state(run.model)
+    saved = result_folder(run.folder, model)
 
     def fill(path: Path) -> None:
-        save_result(
-            path,
-            run.model,
-            run.tokenizer,
-            record=run.base_record,
-            state=state,
-            corda_start=run.corda_start,
-        )
+        save_result(path, model, run.tokenizer, record=run.base_record, state=state, corda_start=run.corda_start)
 
-    from_main_process(lambda: write_folder(saved, fill))
+    write_folder(saved, fill)
     return saved
 
 

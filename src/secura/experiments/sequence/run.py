@@ -16,9 +16,12 @@ from peft import PeftModel
 from rich.console import Console
 
 from secura.adapters import fold
+from secura.continual.own_text import OwnText
 from secura.errors import ConfigError
+from secura.evaluation.answer_match import fits
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.provenance import provenance
+from secura.experiments.anchors import bank_of_task
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
 from secura.experiments.run.folder import begun
 from secura.experiments.run.learn import learn_task
@@ -28,16 +31,20 @@ from secura.experiments.run.saving import result_folder, save_result
 from secura.experiments.sequence.matrix import SequenceScores, read_matrix, write_matrix
 from secura.experiments.sequence.scores import questions_by_group, score_group
 from secura.experiments.sequence.stages import (
+    BANK_FOLDER,
     STRATEGY_FOLDER,
+    Stage,
     last_whole_stage,
     load_served,
     load_stage,
     stage_folder,
     task_folder,
     write_stage,
+    writes_texts,
 )
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.tasks.prompting import pad_token_of
+from secura.tasks.question import Match, Question
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.examples import PadToLongest
 from secura.whole_files import write_folder, write_json
@@ -148,9 +155,12 @@ def _learn(run: PreparedRun[SequenceConfig], stage: int, console: Console) -> No
     strategy.end_task(model, stage - 1, task.examples, collate)
     if boundary == "fold":
         fold(model, task.name)
+    bank = _bank_of(run, start, stage, console)
 
     def fill(path: Path) -> None:
         write_json(path / RUN_RECORD, run.record)
+        if bank is not None:
+            shutil.copytree(bank, path / BANK_FOLDER)
         (path / STRATEGY_FOLDER).mkdir()
         strategy.save(path / STRATEGY_FOLDER)
         if isinstance(model, PeftModel) and boundary != "anew":
@@ -161,8 +171,36 @@ def _learn(run: PreparedRun[SequenceConfig], stage: int, console: Console) -> No
         start.tokenizer.save_pretrained(str(path / MODEL_FOLDER))
 
     write_stage(stage_folder(run.folder, stage, task.name), fill)
-    for stale in folder.glob("checkpoint-*"):
+    for stale in (*folder.glob("checkpoint-*"), *folder.glob(f"{BANK_FOLDER}*")):
         shutil.rmtree(stale, ignore_errors=True)
+
+
+def _bank_of(run: PreparedRun[SequenceConfig], learned: Stage, stage: int, console: Console) -> Path | None:
+    """For own_text, the bank that the model has written of the task it has just learned; None where there is none."""
+    strategy, task = learned.strategy, run.tasks[stage - 1]
+    if not isinstance(strategy, OwnText) or not writes_texts(strategy, run.config, stage):
+        return None
+    folder = task_folder(run.folder, stage, task.name) / BANK_FOLDER
+    rule: Match = next((item.match for item in task.test if isinstance(item, Question)), "exact")
+    written = bank_of_task(
+        folder,
+        learned.model,
+        learned.tokenizer,
+        rows=task.examples,
+        is_right=lambda given, right: fits(rule, given, right),
+        texts=strategy.task_texts,
+        seed=run.config.training.seed + 1000 * stage,
+        base=run.base_record,
+        precision=run.config.training.precision,
+        console=console,
+    )
+    if not written:
+        console.print(
+            f"note: {task.name}: of what the model wrote of it nothing can be kept, so later tasks are not held to it",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return folder if written else None
 
 
 def _score(run: PreparedRun[SequenceConfig], stage: int, matrix: SequenceScores) -> bool:

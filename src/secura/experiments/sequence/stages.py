@@ -3,6 +3,7 @@
 after-03-own_things/
 ├── adapter/ or model/   what the next task starts from
 ├── strategy/            what the strategy remembers
+├── bank/                for own_text, the model's own texts of the task, and what it thought of them
 └── seal.json            checksums of all of it, written before the folder gets its name
 """
 
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from secura.continual.own_text import OwnText
 from secura.continual.strategy import Strategy
 from secura.errors import ConfigError
 from secura.evaluation.scoring import Model, context_length
@@ -27,6 +29,7 @@ from secura.training.checkpoint_seal import seal, seal_holds
 from secura.whole_files import write_folder
 
 STRATEGY_FOLDER = "strategy"
+BANK_FOLDER = "bank"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +66,10 @@ def load_stage(config: SequenceConfig, out: Path, stage: int) -> Stage:
         if not seal_holds(folder):
             raise ConfigError(f"{folder} is damaged or was changed, so nothing of it is used; put it back as it was.")
         strategy.load(folder / STRATEGY_FOLDER)
+    if isinstance(strategy, OwnText):
+        stages = (stage_folder(out, number, config.tasks[number - 1]) for number in range(1, stage + 1))
+        banks = [each / BANK_FOLDER for each in stages if (each / BANK_FOLDER).is_dir()]
+        strategy.hold_to_tasks(banks, learns_prompts=writes_texts(strategy, config, stage + 1))
     merged = whole is not None and whole.is_dir()
     path = str(whole) if merged else config.model.path
     model, tokenizer = load_model(config.model.model_copy(update={"path": path}))
@@ -77,6 +84,12 @@ def load_stage(config: SequenceConfig, out: Path, stage: int) -> Stage:
         set_seed(seed + stage)
         adapted = attach_adapter(model, method.name, method.adapter, calibration_texts(config, tokenizer, max_tokens))
     return Stage(model=adapted, tokenizer=tokenizer, strategy=strategy, max_tokens=max_tokens)
+
+
+def writes_texts(strategy: OwnText, config: SequenceConfig, stage: int) -> bool:
+    """Whether the model writes texts of the task of a stage: of the last one none, since nothing follows it."""
+    assert config.tasks is not None
+    return strategy.task_texts != 0 and stage < len(config.tasks)
 
 
 def load_served(config: SequenceConfig, out: Path, stage: int) -> Stage:

@@ -31,6 +31,19 @@ def _file(folder: Path, name: str = "grid.yaml", **changes: Any) -> Path:
     return path
 
 
+REAL = sorted((Path(__file__).parents[4] / "grids" / "real").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", REAL, ids=lambda file: file.stem)
+def test_every_grid_of_the_real_study_can_be_carried_out(file: Path) -> None:
+    runs = runs_of_grid(load_grid(file))
+    assert len({run.label for run in runs}) >= 3
+    for run in runs:
+        if run.kind == "train" and run.settings["strategy"]["name"] == "replay":
+            named = run.settings["strategy"]["settings"]["rows"].split(",")
+            assert all(any(version.startswith(name) for version in run.versions["tasks"]) for name in named)
+
+
 def test_a_grid_is_every_method_on_every_task_with_every_seed(tmp_path: Path) -> None:
     runs = runs_of_grid(load_grid(_file(tmp_path)))
     found = [(run.task, run.label, run.seed, run.settings["training"]["steps"]) for run in runs]

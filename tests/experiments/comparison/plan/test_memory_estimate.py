@@ -78,6 +78,8 @@ def test_mixed_precision_keeps_a_copy_of_each_frozen_matrix_for_the_backward_pas
         ("secura", {"r": 8, "norm": "row_bounded"}),
         ("secura", {"r": 8, "norm": "row_bounded", "reference": "fixed"}),
         ("secura", {"r": 8, "norm": "row_bounded", "change": "low_rank"}),
+        ("secura-paper", {"r": 8, "change": "low_rank", "norm": "released"}),
+        ("secura", {"r": 8, "change": "low_rank", "norm": "none"}),
     ],
 )
 def test_what_folds_leave_behind_is_exactly_what_a_real_model_holds(

@@ -187,9 +187,11 @@ def _check(config: LearningConfig) -> None:
 
 
 def _tasks(config: LearningConfig) -> list[str]:
-    """What a configuration names to learn: tasks, files, data sets of the hub."""
+    """What a configuration names to learn or to replay: tasks, files, data sets of the hub."""
     if isinstance(config, RunConfig):
-        return [] if config.data.path is None else [config.data.path]
+        replayed = config.strategy.settings.get("rows") if config.strategy.name == "replay" else None
+        named = [config.data.path, *(map(str.strip, replayed.split(",")) if replayed else ())]
+        return [name for name in named if name is not None]
     return config.tasks or []
 
 

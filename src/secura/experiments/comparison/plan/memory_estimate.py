@@ -30,7 +30,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from secura.adapters.secura.factors import ChangeFactors
+from secura.adapters.secura.factors import ChangeFactors, LowRankFactors
 from secura.adapters.secura.layer import SecuraLayer
 from secura.numerics.constrained_linear import temporary_bytes
 from secura.training.meta_layers import all_weights, decoder_layers, whole
@@ -140,19 +140,19 @@ def _copies(model: PreTrainedModel | PeftModel, computed_in: torch.dtype, *, che
 
 
 def _reference_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
-    """W_ref of a layer, or its rows' limits in float64; without a norm in force the layer never builds either."""
-    settings = layer.secura_settings[adapter_name]
-    moved = settings.folds_move_the_reference and folding.folds > 0
-    if settings.row_bound is None:
-        return _wide_bytes(layer) if moved and settings.weight_norm is not None else 0
-    limits = _FLOAT64_BYTES * layer.out_features
-    if not moved:
-        return limits
-    factors = layer.secura_change[adapter_name]
+    """W_ref of a layer, its rows' limits in float64, or the folds of `low_rank` multiplied out."""
+    settings, factors = layer.secura_settings[adapter_name], layer.secura_change[adapter_name]
     assert isinstance(factors, ChangeFactors)
-    products = 1 if factors.shared_right else folding.folds
-    rank = factors.starting_factors()[1].shape[1]
-    return limits + _FLOAT32_BYTES * products * rank * (layer.out_features + layer.in_features)
+    moved = settings.folds_move_the_reference and folding.folds > 0
+    if settings.row_bound is not None:
+        limits = _FLOAT64_BYTES * layer.out_features
+        products = int(moved) if factors.shared_right else int(moved) * folding.folds
+        rank = factors.starting_factors()[1].shape[1]
+        return limits + _FLOAT32_BYTES * products * rank * (layer.out_features + layer.in_features)
+    if settings.weight_norm is None:
+        multiplied_out = isinstance(factors, LowRankFactors) and settings.moving and folding.folds > 0
+        return _FLOAT32_BYTES * _weight(layer).numel() if multiplied_out else 0
+    return _wide_bytes(layer) if moved else 0
 
 
 def _fold_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
