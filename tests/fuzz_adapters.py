@@ -140,7 +140,7 @@ NUMBERS = [0, -1, 1, 2, 0.5, 1e-3, 2e8, 200_000_000, 1e308, float("inf"), float(
 ANYTHING: list[Any] = [*NUMBERS, None, "", "x", "0.2", [], {}, [1], {"a": 1}, [[]], {"q_proj": "x"}, "(a+)+$" * 3]
 SETTINGS: dict[str, list[Any]] = {
     "change": ["cabr", "cur", "low_rank"],
-    "norm": ["none", "paper", "released", "bounded"],
+    "norm": ["none", "paper", "released", "bounded", "row_bounded"],
     "reference": ["fixed", "moving"],
     "fold": ["keep", "undamped"],
     "scale": ["natural", "plain"],

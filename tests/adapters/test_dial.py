@@ -21,6 +21,7 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
+from references import formulas
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -65,7 +66,9 @@ BY_WEIGHTS: dict[str, Callable[[], PeftConfig]] = {
 }
 LINEAR = CLOSED | BY_WEIGHTS
 OURS: dict[str, Callable[[], PeftConfig]] = {
-    f"{change} {norm}": secura(change, norm) for change in ("cabr", "cur", "low_rank") for norm in ("none", "bounded")
+    f"{change} {norm}": secura(change, norm)
+    for change in ("cabr", "cur", "low_rank")
+    for norm in ("none", "bounded", "row_bounded")
 }
 
 
@@ -130,10 +133,16 @@ def test_our_own_change_is_scaled_inside_its_norm(name: str) -> None:
     weight = layer._pretrained_weight()
     factors = layer._thin_factors("default")
     change = factors.left @ factors.right
-    norm = layer.secura_settings["default"].weight_norm
+    settings = layer.secura_settings["default"]
+    expected = weight + 0.5 * change
+    if settings.weight_norm is not None:
+        expected = settings.weight_norm.constrain(weight, 0.5 * change)
+    elif settings.row_bound is not None:
+        moved = formulas.row_bounded(weight.tolist(), (0.5 * change).tolist(), settings.row_bound.tau)
+        expected = torch.tensor(moved)
     with scaled(model, 0.5):
         found = layer.effective_weight("default")
-    assert_close(found, weight + 0.5 * change if norm is None else norm.constrain(weight, 0.5 * change))
+    assert_close(found, expected)
 
 
 def test_folds_and_a_moved_reference_are_scaled_with_the_change() -> None:

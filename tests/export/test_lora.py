@@ -23,6 +23,8 @@ LOW_RANK = {
     "cabr": {"change": "cabr", "norm": "none"},
     "cur": {"change": "cur", "norm": "none"},
     "low_rank": {"change": "low_rank", "norm": "none", "alpha": 8.0},
+    "cabr, rows bounded": {"change": "cabr", "norm": "row_bounded", "tau": 0.05},
+    "low_rank, rows bounded": {"change": "low_rank", "norm": "row_bounded", "tau": 0.05},
 }
 
 
@@ -39,7 +41,7 @@ def under_lora(lora: Lora, model: PeftModel, base: torch.nn.Module, folder: Path
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("change", LOW_RANK)
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "gpt2"])
-def test_a_change_without_a_norm_is_the_same_to_the_bit(
+def test_a_change_of_low_rank_is_the_same_to_the_bit(
     architecture: str, change: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     model = tuned(architecture, dtype, **LOW_RANK[change])

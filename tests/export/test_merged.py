@@ -17,7 +17,7 @@ from secura.export.merged import merged_model, save_merged
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "gpt2"])
 def test_a_merged_model_is_what_was_scored_to_the_bit(
     architecture: str, norm: str, dtype: torch.dtype, tmp_path: Path

@@ -187,14 +187,14 @@ def _is_task(name: str) -> bool:
 
 
 def calibration_items(path: str | None, *, bundled_model: bool, seed: int) -> list[Item]:
-    """What `corda` reads: a file's or a task's rows, or knowledge of the bundled model.
+    """What is read before an adapter starts: a file's or a task's rows, or knowledge of the bundled model.
 
     Raises:
         ConfigError: if a model of the user's own comes without such a file.
         DataError: if the file cannot be used.
     """
     if path is None and not bundled_model:
-        raise ConfigError("method corda needs texts of what must be kept; name a file with method.calibration.")
+        raise ConfigError("the adapter needs texts of what must be kept; name a file with method.calibration.")
     if path is None:
         return list(knowledge_questions(seed=seed + 1))  # another draw than the questions that are asked
     named = _named_task(path)

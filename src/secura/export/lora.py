@@ -1,9 +1,9 @@
 """An adapter as a LoRA that stock PEFT loads: exact where the change is of low rank, measured where it is not.
 
-Without a norm, and after undamped folds, the change is C (U R) or B A itself, so lora_B and
-lora_A are those factors and nothing is lost but their rounding. A norm acts on each weight by
-itself and makes the change of full rank; then the best factors of a rank are taken, from its
-singular values, and what they lose is known before anything is written.
+Without a norm, under a bound on rows, and after undamped folds, the change is a product of thin
+factors itself, so lora_B and lora_A are those factors and nothing is lost but their rounding. A
+norm on each weight makes the change of full rank; then the best factors of a rank are taken, from
+its singular values, and what they lose is known before anything is written.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """CUR selection: which columns and rows of a pretrained weight become the frozen C and R."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 _SMALLEST_SQUARED = 1e-100
@@ -82,6 +82,46 @@ def sampled_columns(
 def sampled_rows(weight: Float[Tensor, "out in"], count: int, generator: torch.Generator) -> Int64[Tensor, " {count}"]:
     """Draw rows with probability proportional to 1/importance: `sampled_columns` of the transpose."""
     return sampled_columns(weight.T, count, generator)
+
+
+def least_active_columns(
+    weight: Float[Tensor, "out in"], input_squares: Float64[Tensor, " in"], count: int
+) -> Int64[Tensor, " {count}"]:
+    """Find the columns that add least to the layer's output on the inputs it really gets.
+
+    Column j adds W_:j x_j to the output, so its share is ‖W_:j‖ √(E x_j²): a column of small norm that is fed by a
+    large input may matter more than one of large norm that is hardly ever fed.
+
+    Args:
+        weight: pretrained weight W, shape (out, in), any floating dtype.
+        input_squares: E x_j² of each input, shape (in,).
+        count: how many columns to return; a number of columns, not a fraction.
+
+    Returns:
+        Column indices, shape (count,), on the device of `weight`, the least first; of equal ones in the order of W.
+
+    Raises:
+        ValueError: as `least_important_columns`.
+
+    Source:
+        secura's own; the score is Wanda's, arXiv:2306.11695, for columns as a whole.
+    """
+    shares = _column_norms(weight, count).double() * input_squares.to(weight.device).sqrt()
+    return shares.argsort(stable=True)[:count]
+
+
+def least_active_rows(output_squares: Float64[Tensor, " out"], count: int) -> Int64[Tensor, " {count}"]:
+    """Find the rows whose output is smallest, by its mean square E y_i², shape (out,); the least first.
+
+    R = W[I, :] is then what the model reads out least, so that a change of C core R is driven by inputs in
+    directions in which the base's own outputs are small.
+
+    Raises:
+        ValueError: if `count` is outside 1..out.
+    """
+    if not 1 <= count <= len(output_squares):
+        raise ValueError(f"count is {count}, but W has rows 1..{len(output_squares)} to choose from.")
+    return output_squares.argsort(stable=True)[:count]
 
 
 def _column_norms(weight: Float[Tensor, "out in"], count: int) -> Float[Tensor, " in"]:

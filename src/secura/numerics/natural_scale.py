@@ -8,9 +8,9 @@ down. Seen as random signs S, such a step moves D by
     low_rank  η · scale · S A          rms  η · scale · ‖A‖_F / √in
 
 The natural scale makes that η times the natural size of D: at a rate of 1e-2 a step moves D by
-one hundredth of it. The natural size is the rms of the bound under `bounded`, and a tenth of the
-rms of W otherwise. A begins at an rms of 1, so that a weight ten times as large learns as before,
-ten times as large.
+one hundredth of it. The natural size is the rms of the bound under `bounded` and, spread over each
+row, under `row_bounded`, and a tenth of the rms of W otherwise. A begins at an rms of 1, so that a
+weight ten times as large learns as before, ten times as large.
 
 Source:
     secura's own. Steps whose signs agree move D by more, by up to √(r k).
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secura.numerics.row_bound import RowBounded
 from secura.numerics.s_magnorm import Bounded, WeightNorm
 
 LARGEST_SCALE = 1e30
@@ -29,8 +30,10 @@ UNBOUNDED_SHARE = 0.1
 """Natural size of a change that no bound restrains, as a share of the weight's rms."""
 
 
-def natural_size(weight: Float[Tensor, "out in"], norm: WeightNorm | None) -> float:
+def natural_size(weight: Float[Tensor, "out in"], norm: WeightNorm | RowBounded | None) -> float:
     """The natural size of D, as an rms over the entries of W: of its bound, or a tenth of W's own."""
+    if isinstance(norm, RowBounded):
+        return norm.tau * _rms(weight)  # the rms of tau ‖W_i‖ / √in
     if isinstance(norm, Bounded):
         return _rms(norm.bound(weight.to(torch.promote_types(weight.dtype, torch.float32))))
     return UNBOUNDED_SHARE * _rms(weight)

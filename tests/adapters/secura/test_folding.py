@@ -21,6 +21,7 @@ from adapted_models import (
     small_config,
     two_linears,
 )
+from references import formulas
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -47,13 +48,14 @@ def trained_change(layer: Any) -> Tensor:
 def composed(layer: Any, changes: list[Tensor]) -> Tensor:
     """The weight that folded changes leave behind, by the formula of each fold and reference."""
     settings, weight = layer.secura_settings["default"], layer._pretrained_weight()
-    norm = settings.weight_norm
-    if norm is None or settings.undamped:
+    bound, norm = settings.row_bound, settings.weight_norm
+    if (bound is None and norm is None) or settings.undamped:
         return weight + sum(changes)
-    if not settings.moving:
-        return norm.constrain(weight, sum(changes))
-    for change in changes:
-        weight = norm.constrain(weight, change)
+    for change in changes if settings.moving else [sum(changes)]:
+        if bound is None:
+            weight = norm.constrain(weight, change)
+        else:
+            weight = torch.tensor(formulas.row_bounded(weight.tolist(), change.tolist(), bound.tau))
     return weight
 
 
@@ -288,7 +290,7 @@ def test_the_base_weight_is_never_written_by_a_fold(choice: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("change", ["cabr", "low_rank"])
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_folding_before_every_step_leaves_the_other_factor_without_a_gradient(change: str, norm: str) -> None:
     model = adapted(two_linears(), small_config(change=change, norm=norm))
     fold(model, "one")

@@ -64,7 +64,7 @@ def test_merging_keeps_the_outputs_and_unmerging_restores_the_weight_to_the_bit(
 
 
 @pytest.mark.parametrize("base", [llama, gpt2])
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 def test_merged_unmerged_and_unloaded_language_models_agree(base: Any, norm: str) -> None:
     model = adapted(base(), llama_config(norm=norm))
     before = logits(model)
@@ -185,7 +185,7 @@ def test_a_safe_merge_refuses_nan_with_pefts_own_words_and_keeps_the_base(change
     assert all(torch.equal(one, other) for one, other in zip(base_weights(model), weights, strict=True))
 
 
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 def test_nan_in_any_trained_factor_reaches_the_merged_weight(norm: str) -> None:
     for name in ("inner", "outer"):
         model = adapted(two_linears(), small_config(norm=norm))

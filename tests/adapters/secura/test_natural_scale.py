@@ -29,9 +29,11 @@ from secura.numerics.natural_scale import natural_size
 CHANGES = [
     {"change": "cabr", "norm": "none"},
     {"change": "cabr", "norm": "bounded"},
+    {"change": "cabr", "norm": "row_bounded"},
     {"change": "cabr", "norm": "paper"},
     {"change": "cur", "norm": "none"},
     {"change": "low_rank", "norm": "bounded"},
+    {"change": "low_rank", "norm": "row_bounded"},
 ]
 RATE = 1e-2
 
@@ -48,8 +50,8 @@ def relative_moves(base: Any, choice: dict[str, Any], steps: int = 1) -> list[fl
         optimizer.step()
     moves = []
     for layer in secura_layers(model):
-        change = weight_change(layer._thin_factors("default"))
-        size = natural_size(layer._pretrained_weight(), layer.secura_settings["default"].weight_norm)
+        change, settings = weight_change(layer._thin_factors("default")), layer.secura_settings["default"]
+        size = natural_size(layer._pretrained_weight(), settings.weight_norm or settings.row_bound)
         moves.append(change.square().mean().sqrt().item() / size / RATE)
     return moves
 

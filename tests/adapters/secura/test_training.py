@@ -94,7 +94,7 @@ def test_an_inactive_adapter_does_not_train() -> None:
 
 @pytest.mark.parametrize("base", [llama, gpt2])
 @pytest.mark.parametrize("use_reentrant", [True, False])
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_gradient_checkpointing_gives_the_same_gradients(base: Any, use_reentrant: bool, norm: str) -> None:
     def gradients(checkpointing: bool) -> list[torch.Tensor]:
         model = adapted(base(), llama_config(norm=norm)).train()
@@ -136,7 +136,7 @@ from adapted_models import adapted, first_layer, inputs, moved, small_config, tw
 from secura import fold
 
 for norm, change, reference, folded in itertools.product(
-    ["none", "paper", "bounded"], ["cabr", "cur", "low_rank"], ["fixed", "moving"], [False, True]
+    ["none", "paper", "bounded", "row_bounded"], ["cabr", "cur", "low_rank"], ["fixed", "moving"], [False, True]
 ):
     torch._dynamo.reset()
     model = adapted(two_linears(), small_config(norm=norm, change=change, reference=reference, output_bias=True))

@@ -56,7 +56,7 @@ def test_every_default_passes(kind: type[RunConfig] | type[SequenceConfig]) -> N
         (["method.name=lora", "method.fold_every=2"], "method lora is PEFT's own and cannot fold"),
         (["method.name=full", "method.fold_every=2"], "method full has nothing to fold"),
         (["method.fold_every=0"], "method.fold_every is 0; it counts steps, from 1"),
-        (["method.calibration=rows.jsonl"], "method.calibration is for corda, and method.name is secura"),
+        (["method.calibration=rows.jsonl"], "method.calibration is for corda, .* and method.name is secura"),
         (["method.name=full", "method.adapter.r=4"], "method full has no adapter"),
         (["method.adapter.tua=1"], "the nearest is method.adapter.tau"),
         (["method.name=lora", "strategy.name=lwf", "training.precision=fp16"], "set training.precision to bf16"),

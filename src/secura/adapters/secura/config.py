@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
@@ -24,10 +25,10 @@ _LARGEST = 1e30
 """Beyond this a setting overflows float32, in which D is computed."""
 
 Change = Literal["cabr", "cur", "low_rank"]
-Norm = Literal["none", "paper", "released", "bounded"]
+Norm = Literal["none", "paper", "released", "bounded", "row_bounded"]
 Reference = Literal["fixed", "moving"]
 Fold = Literal["keep", "undamped"]
-Selection = Literal["least", "sample"]
+Selection = Literal["least", "sample", "activation"]
 Start = Literal["leading_block", "principal", "gaussian"]
 Scale = Literal["natural", "plain"]
 
@@ -53,6 +54,9 @@ class SecuraConfig(PeftConfig):
     published methods.
     """
 
+    activity = cast("Mapping[str, Any] | None", None)  # no field: what is not annotated is not saved
+    """A `LayerActivity` by name of the layer, which `measure_activity` leaves here for `selection="activation"`."""
+
     change: Change = field(
         default="cabr",
         metadata={"help": "How D is made: `cabr` C A B R, `cur` C U R, `low_rank` B A."},
@@ -60,7 +64,8 @@ class SecuraConfig(PeftConfig):
     norm: Norm = field(
         default="bounded",
         metadata={
-            "help": "How D is restrained: `bounded` by a smooth bound on every weight, `paper` by S-MagNorm as "
+            "help": "How D is restrained: `bounded` by a smooth bound on every weight, `row_bounded` by one on the "
+            "length by which each row moves (at LoRA's cost, and a LoRA of rank r afterwards), `paper` by S-MagNorm as "
             "published, `released` by the released code's norm on activations (cannot be merged), `none` not at all."
         },
     )
@@ -85,7 +90,10 @@ class SecuraConfig(PeftConfig):
     )
     selection: Selection = field(
         default="least",
-        metadata={"help": "Which columns and rows: those of smallest norm, or a draw that favours them."},
+        metadata={
+            "help": "Which columns and rows: `least`, those of smallest norm; `sample`, a draw that favours them; or "
+            "`activation`, those that the base leans on least on texts that it reads first (`measure_activity`)."
+        },
     )
     selection_seed: int = field(default=0, metadata={"help": "Seed of the draw of `selection='sample'`."})
     start: Start | None = field(
@@ -102,13 +110,17 @@ class SecuraConfig(PeftConfig):
     tau: float = field(
         default=0.3,
         metadata={
-            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude. The more "
-            "layers are adapted, the smaller it may be: 0.15 where all are, as in the preset `secura`."
+            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude; of "
+            "`row_bounded`: of a row, as a share of its own length. The more layers are adapted, the smaller it may "
+            "be: 0.15 where all are, as in the preset `secura`."
         },
     )
     floor: float = field(
         default=0.05,
-        metadata={"help": "Added to every magnitude in `bounded`, as a share of the weight's rms, so zeros can learn."},
+        metadata={
+            "help": "Added to every magnitude in `bounded`, as a share of the weight's rms, so zeros can learn; "
+            "`row_bounded` needs none."
+        },
     )
     scale: Scale = field(
         default="natural",

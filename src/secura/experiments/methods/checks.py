@@ -9,7 +9,7 @@ from typing import Any
 
 from secura.errors import ConfigError
 from secura.experiments.data import NO_RETENTION
-from secura.experiments.methods.adapters import adapter_config
+from secura.experiments.methods.adapters import adapter_config, reads_texts_first
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.settings.names import CANNOT_FOLD, Boundary, MethodName, StrategyName
 from secura.experiments.settings.run import MethodConfig, RunConfig
@@ -99,8 +99,11 @@ def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:
         raise ConfigError("method full has no adapter, so method.adapter must be empty.")
     if method.name != "full":
         adapter_config(method.name, method.adapter)
-    if method.calibration is not None and method.name != "corda":
-        raise ConfigError(f"method.calibration is for corda, and method.name is {method.name}; leave it out.")
+    if method.calibration is not None and not reads_texts_first(method.name, method.adapter):
+        raise ConfigError(
+            f"method.calibration is for corda, and for an adapter with selection=activation, and method.name is "
+            f"{method.name}; leave it out."
+        )
     every = method.fold_every
     if every is None:
         return

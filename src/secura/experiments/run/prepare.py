@@ -15,11 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from secura.adapters.corda import adapter_state
 from secura.adapters.dividing import get_ready_to_divide
 from secura.adapters.sharding import whole_shape
+from secura.anchors.bank import read_bank
 from secura.errors import BaseMismatchError, InputError
 from secura.evaluation.scoring import Model, context_length
 from secura.experiments.anchors import bank_for_run
 from secura.experiments.data import NO_RETENTION
-from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
+from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter, reads_texts_first
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import default_rate, with_method_defaults
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
@@ -196,7 +197,8 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
     # In a dry run, a bank that is there is looked at, and none is written.
     if config.strategy.name == "own_text" and not (dry_run and config.strategy.settings.get("bank") is None):
         anchors = _anchors(config, model, tokenizer, fingerprint, tasks)
-    adapted = start_model(config, model, tokenizer, fingerprint, max_tokens)
+    own_texts = [] if is_sequence else _own_texts(config, anchors, tasks[0])
+    adapted = start_model(config, model, tokenizer, fingerprint, max_tokens, own_texts)
     if config.training.packing or config.training.padding_free:
         refuse_rows_that_see_others(adapted, tasks[0].examples, pad_token=pad_token_of(tokenizer))
     resume_from = None
@@ -263,8 +265,9 @@ def start_model(
     tokenizer: PreTrainedTokenizerBase,
     fingerprint: BaseFingerprint,
     max_tokens: int,
+    own_texts: Sequence[Sequence[int]] = (),
 ) -> Model:
-    """Give a model the adapter that a run starts from, drawn by its seed.
+    """Give a model the adapter that a run starts from, drawn by its seed; `own_texts` are those it is held to.
 
     Raises:
         InputError: if the adapter does not fit the model.
@@ -272,7 +275,7 @@ def start_model(
     method = config.method
     set_seed(config.training.seed)
     if isinstance(config, SequenceConfig) or config.method.start_from is None:
-        texts = calibration_texts(config, tokenizer, max_tokens)
+        texts = calibration_texts(config, tokenizer, max_tokens, own_texts)
         return attach_adapter(model, method.name, method.adapter, texts)
     folder = Path(config.method.start_from)
     if not (folder / "adapter_config.json").is_file():
@@ -281,6 +284,16 @@ def start_model(
     if doubt is not None:
         raise BaseMismatchError(f"{doubt}; give that model with --model.")
     return go_on_with_adapter(model, folder, method.name, method.adapter)
+
+
+def _own_texts(config: LearningConfig, anchors: Path | None, task: PreparedTask) -> Sequence[Sequence[int]]:
+    """The base's own texts that training is held to; a row in place of those that a dry run has not written."""
+    if config.strategy.name != "own_text" or not reads_texts_first(config.method.name, config.method.adapter):
+        return []
+    if anchors is None:
+        return [example.tokens for example in task.examples[:1]]
+    bank = read_bank(anchors)
+    return [bank.texts[index].tokens for index in bank.trained_on]
 
 
 def _filled_in(config: Any, folder: Path, tasks: list[PreparedTask]) -> Any:

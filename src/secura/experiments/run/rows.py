@@ -21,6 +21,7 @@ from secura.experiments.data import (
     read_task,
     replayed_items,
 )
+from secura.experiments.methods.adapters import reads_texts_first
 from secura.experiments.settings.run import TrainingConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
@@ -351,10 +352,25 @@ def _rows_a_step(training: TrainingConfig) -> int:
     return training.batch_size * training.gradient_accumulation
 
 
-def calibration_texts(config: LearningConfig, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[list[int]]:
-    """What `corda` reads before it starts, in tokens; nothing for other methods."""
-    if config.method.name != "corda":
+def calibration_texts(
+    config: LearningConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    own_texts: Sequence[Sequence[int]] = (),
+) -> Sequence[Sequence[int]]:
+    """What the base reads before an adapter starts, in tokens; nothing for most of them.
+
+    Args:
+        config: of the run.
+        tokenizer: the base's.
+        max_tokens: that a row may have.
+        own_texts: the base's own, where the run is held to them; a selection by activation reads them if no others
+            are named.
+    """
+    if not reads_texts_first(config.method.name, config.method.adapter):
         return []
+    if own_texts and config.method.calibration is None and config.method.name != "corda":
+        return own_texts
     bundled = config.model.path is None
     items = calibration_items(config.method.calibration, bundled_model=bundled, seed=config.training.seed)
     return [example_from_item(tokenizer, item).tokens[:max_tokens] for item in items[:CALIBRATION_TEXTS]]

@@ -82,7 +82,8 @@ class MethodConfig(Section):
     adapter: dict[str, Any] = {}
     """Settings of the adapter that differ from the method's own, such as r, tau or target_modules."""
     calibration: str | None = None
-    """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
+    """File or task of what must be kept, for corda and for an adapter with selection=activation, which read it first;
+    null is the bundled model's own knowledge."""
     fold_every: int | Literal["task", "method"] | None = "method"
     """Steps between folds, task for one at the end, null for none; method is what the method does by itself."""
     start_from: str | None = None
