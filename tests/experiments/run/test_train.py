@@ -527,3 +527,19 @@ def test_real_rows_are_replayed_in_a_run_of_one_task_which_resumes_to_the_bit(
     assert not all(torch.equal(first[name], without[name]) for name in first)
     with pytest.raises(DataError, match=r"nowhere\.jsonl"):
         prepare_run(_config(llama_folder, rows_file, tmp_path / "no", *replay, "strategy.settings.rows=nowhere.jsonl"))
+
+
+@pytest.mark.parametrize(("has_bfloat16", "resolved"), [(True, "bf16"), (False, "as-stored")])
+def test_precision_auto_is_what_the_processor_computes_fast_and_bf16_where_it_is_slow_is_said(
+    llama_folder: Path,
+    rows_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_bfloat16: bool,
+    resolved: str,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
+    auto = prepare_run(_config(llama_folder, rows_file, tmp_path / "auto", "training.precision=auto"), dry_run=True)
+    assert auto.config.training.precision == resolved
+    told = prepare_run(_config(llama_folder, rows_file, tmp_path / "told", "training.precision=bf16"), dry_run=True)
+    assert any("no instructions for bfloat16" in note for note in told.notes) is not has_bfloat16

@@ -56,6 +56,7 @@ from secura.tasks.prompting import pad_token_of
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.examples import Example
+from secura.training.fast_precision import fast_precision
 from secura.training.library_output import silence_libraries
 from secura.training.packing import refuse_rows_that_see_others
 from secura.training.processes import divides_weights, from_main_process, wait_for_everyone
@@ -190,7 +191,7 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
     )
     check_tokens_are_known(model, largest, model_source(config.model))
     fingerprint = _fingerprint(config, model)
-    config = _filled_in(config, folder, tasks)
+    config = _filled_in(config, folder, tasks, model.device)
     if resume:
         check_same_run(folder, config, tasks, fingerprint)
     anchors = None
@@ -296,13 +297,17 @@ def _own_texts(config: LearningConfig, anchors: Path | None, task: PreparedTask)
     return [bank.texts[index].tokens for index in bank.trained_on]
 
 
-def _filled_in(config: Any, folder: Path, tasks: list[PreparedTask]) -> Any:
+def _filled_in(config: Any, folder: Path, tasks: list[PreparedTask], device: torch.device) -> Any:
     """The configuration with nothing left open, so that what is stored of it stays true."""
+    filled: dict[str, Any] = {}
+    if config.training.precision == "auto":
+        filled["precision"] = fast_precision(device)
+    if not isinstance(config, SequenceConfig):
+        filled |= {"steps": tasks[0].steps, "gradient_accumulation": tasks[0].gradient_accumulation}
+    config = config.model_copy(update={"training": config.training.model_copy(update=filled), "out": str(folder)})
     if isinstance(config, SequenceConfig):
-        return config.model_copy(update={"tasks": ordered_tasks(config), "order_seed": None, "out": str(folder)})
-    filled: dict[str, Any] = {"steps": tasks[0].steps, "gradient_accumulation": tasks[0].gradient_accumulation}
-    training = config.training.model_copy(update=filled)
-    return config.model_copy(update={"training": training, "out": str(folder)})
+        return config.model_copy(update={"tasks": ordered_tasks(config), "order_seed": None})
+    return config
 
 
 def _notes_on_one_task(
@@ -322,6 +327,11 @@ def _notes_on_one_task(
         notes.append("no retention questions: leave out --retain none, or name a file, to see what the model forgets")
     if not task.test:
         notes.append("no held-out rows: the gain on the new task is not measured")
+    if config.training.precision == "bf16" and fast_precision(model.device) != "bf16":
+        notes.append(
+            f"{model.device.type} here has no instructions for bfloat16, so training.precision=bf16 is slower than "
+            "float32; auto takes what is fast"
+        )
     if config.method.name == "full" and model.dtype in (torch.bfloat16, torch.float16):
         notes.append(f"{model.dtype} weights round small updates away; set model.dtype to float32")
     return notes

@@ -139,8 +139,9 @@ class TrainingConfig(Section):
     """Computes activations twice to hold fewer of them."""
     stop_at_divergence: bool = True
     """Ends a run whose loss climbs 2 nats above where it began, and half as high again."""
-    precision: Literal["as-stored", "bf16", "fp16"] = "as-stored"
-    """Type of the arithmetic; bf16 and fp16 are mixed precision."""
+    precision: Literal["as-stored", "bf16", "fp16", "auto"] = "as-stored"
+    """Type of the arithmetic; bf16 and fp16 are mixed precision. auto is bf16 where the device has instructions for it,
+    else as-stored."""
 
 
 class RetentionConfig(Section):

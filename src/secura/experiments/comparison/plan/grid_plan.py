@@ -215,7 +215,7 @@ def _counted(
 ) -> RunCost:
     config, adapter = config_of_model(source), json.loads(adapter_json)
     held_in = _held_in(config, dtype)
-    computed_in = {"as-stored": held_in, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    computed_in = {"as-stored": held_in, "fp16": torch.float16}.get(precision, torch.bfloat16)
     held = model_on_meta(config, method, adapter, held_in)
     computed = held if computed_in == held_in else model_on_meta(config, method, adapter, computed_in)
     context = getattr(config, "max_position_embeddings", None)
