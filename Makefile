@@ -45,7 +45,7 @@ $(REAL): $(READY)
 	@touch $(REAL)
 
 real: $(REAL) ## the same on a real language model of 135 million weights (about 12 minutes)
-	@$(BIN)/secura train examples/real.yaml
+	@$(BIN)/secura train examples/real.yaml --open
 
 real-study: $(REAL) ## the methods compared on the real model (hours on two cores; goes on where it was stopped)
 	@$(BIN)/secura compare run grids/real/*.yaml --out runs/real-study --workers 1

@@ -14,7 +14,7 @@ With `--by-text` forgetting is shown text by text, at the end of each run, and w
 import argparse
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from scipy.stats import t
@@ -25,22 +25,33 @@ from secura.experiments.comparison.runs.record_files import read_records
 
 SHARES = (0.98, 0.9)
 Place = tuple[float, float]
-"""Gain and forgetting, in nats a token."""
+"""Gain in nats a token, and what it costs: nats a token forgotten, or a share of the answers lost."""
 
 
-def dial_of(record: RunRecord) -> list[Place]:
-    """The points at the end of a run, from the base on, in order of the dial."""
+def dial_of(record: RunRecord, cost: Callable[[CurvePoint, CurvePoint], float]) -> list[Place]:
+    """The points at the end of a run, from the base on, in order of the dial; each with its gain and its cost."""
     base, last = record.curve[0], max(point.step for point in record.curve)
     end = sorted((point for point in record.curve if point.step == last), key=lambda point: point.dial)
-    return [(0.0, 0.0), *(place(base, point) for point in end)]
+    return [(gained(base, point), cost(base, point)) for point in (base, *end)]
 
 
-def place(base: CurvePoint, point: CurvePoint) -> Place:
-    """Gain and forgetting of a point."""
+def gained(base: CurvePoint, point: CurvePoint) -> float:
+    """Gain of a point, in nats an answer token."""
     assert base.task_nats is not None
     assert point.task_nats is not None
-    risen = [point.text_nats[name] - before for name, before in base.text_nats.items()]
-    return base.task_nats - point.task_nats, statistics.fmean(risen)
+    return base.task_nats - point.task_nats
+
+
+def risen(base: CurvePoint, point: CurvePoint) -> float:
+    """What a point has forgotten, in nats a token."""
+    return statistics.fmean(point.text_nats[name] - before for name, before in base.text_nats.items())
+
+
+def lost(base: CurvePoint, point: CurvePoint) -> float:
+    """Share of the base's right answers that a point has lost."""
+    assert base.right is not None
+    assert point.right is not None
+    return 1 - len(point.right) / len(base.right)
 
 
 def forgotten_at(places: Sequence[Place], gain: float) -> float | None:
@@ -52,39 +63,50 @@ def forgotten_at(places: Sequence[Place], gain: float) -> float | None:
     return min(found, default=None)
 
 
-def shown(values: Sequence[float | None]) -> str:
+def shown(values: Sequence[float | None], digits: int = 3) -> str:
     """Mean and 95 % interval over the seeds."""
     if not values or None in values:
         return f"in {sum(value is not None for value in values)} of {len(values)}"
     known = [value for value in values if value is not None]
     mean = statistics.fmean(known)
     if len(known) < 2:
-        return f"{mean:.3f}"
+        return f"{mean:.{digits}f}"
     half = t.ppf(0.975, len(known) - 1) * statistics.stdev(known) / len(known) ** 0.5
-    return f"{mean:.3f} ± {half:.3f}"
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def table(records: Sequence[RunRecord], reference: str) -> str:
     """One task's table."""
     runs = {(record.label, record.learning_rate, record.seed): record for record in records}
-    ends = {seed: dial_of(record)[-1][0] for (label, _, seed), record in runs.items() if label == reference}
-    lines = [
-        "| method | rate | seeds | gain | forgotten | "
-        + " | ".join(f"at {share:.0%} of gain" for share in SHARES)
-        + " | s |",
-        "|---|---|---|---|---|" + "---|" * (len(SHARES) + 1),
-    ]
+    ends = {seed: dial_of(record, risen)[-1][0] for (label, _, seed), record in runs.items() if label == reference}
+    asked = all(record.curve[0].right for record in records)
+    heads = ["method", "rate", "seeds", "gain", "forgotten", *(f"at {share:.0%} of gain" for share in SHARES)]
+    if asked:
+        heads += ["kept, %", *(f"kept at {share:.0%}" for share in SHARES)]
+    lines = [" | ".join(["", *heads, "s", ""]).strip(), "|" + "---|" * (len(heads) + 1)]
     for label, rate in dict.fromkeys((label, rate) for label, rate, _ in runs):
         own = {seed: record for (name, other, seed), record in runs.items() if (name, other) == (label, rate)}
-        places = {seed: dial_of(record) for seed, record in own.items() if seed in ends}
-        cells = [shown([forgotten_at(each, share * ends[seed]) for seed, each in places.items()]) for share in SHARES]
-        seconds = [record.cost.training_seconds or 0.0 for record in own.values()]
-        gain, cost = ([each[-1][index] for each in places.values()] for index in (0, 1))
-        lines.append(
-            f"| {label} | {rate:g} | {len(own)} | {shown(gain)} | {shown(cost)} | {' | '.join(cells)} | "
-            f"{statistics.fmean(seconds):.0f} |"
-        )
+        matched = {seed: record for seed, record in own.items() if seed in ends}
+        cells = [shown([dial_of(record, risen)[-1][0] for record in matched.values()]), *_costs(matched, ends, risen)]
+        if asked:
+            cells += _costs(matched, ends, lost)
+        seconds = statistics.fmean(record.cost.training_seconds or 0.0 for record in own.values())
+        lines.append(" | ".join(["", label, f"{rate:g}", str(len(own)), *cells, f"{seconds:.0f}", ""]).strip())
     return "\n".join(lines)
+
+
+def _costs(
+    runs: Mapping[int, RunRecord], ends: Mapping[int, float], cost: Callable[[CurvePoint, CurvePoint], float]
+) -> list[str]:
+    """What all of the change costs, and what it costs scaled back to each share of the reference's gain."""
+    places = {seed: dial_of(record, cost) for seed, record in runs.items()}
+    found = [
+        [each[-1][1] for each in places.values()],
+        *([forgotten_at(each, share * ends[seed]) for seed, each in places.items()] for share in SHARES),
+    ]
+    if cost is risen:
+        return [shown(each) for each in found]
+    return [shown([None if value is None else 100 - 100 * value for value in each], digits=1) for each in found]
 
 
 def table_by_text(records: Sequence[RunRecord], reference: str) -> str:

@@ -150,7 +150,7 @@ def combinations() -> list[dict[str, str]]:
     accepted = []
     for change, norm, reference, fold in itertools.product(
         ["cabr", "cur", "low_rank"],
-        ["none", "paper", "released", "bounded"],
+        ["none", "paper", "released", "bounded", "row_bounded"],
         ["fixed", "moving"],
         ["keep", "undamped"],
     ):

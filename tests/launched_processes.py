@@ -1,6 +1,7 @@
 """Several processes that share a run, as torchrun would start them: over gloo, one thread each."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",
@@ -35,6 +38,11 @@ ZERO3 = {**_ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
 _LAUNCHERS = ("ACCELERATE_", "FSDP_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_")
 
 
+_COMPILED = Path(sys.prefix) / "torch_extensions"
+"""What DeepSpeed compiles when it is first used, by itself: a process that was killed meanwhile leaves a lock behind in
+torch's own folder, at which every later one waits for ever."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How one process ended."""
@@ -48,6 +56,8 @@ def start(
     arguments: Sequence[str], *, count: int = 2, launcher: dict[str, str] | None = None
 ) -> list[subprocess.Popen]:
     """Start `python ARGUMENTS` `count` times, each with its own rank."""
+    if "ACCELERATE_USE_DEEPSPEED" in (launcher or {}):
+        _compile_deepspeed()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -62,6 +72,7 @@ def start(
         "OMP_WAIT_POLICY": "PASSIVE",
         "TOKENIZERS_PARALLELISM": "false",
         "ACCELERATE_USE_CPU": "true",
+        "TORCH_EXTENSIONS_DIR": str(_COMPILED),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         **(launcher or {}),
     }
@@ -76,6 +87,23 @@ def start(
         )
         for rank in range(count)
     ]
+
+
+def _compile_deepspeed() -> None:
+    """Have DeepSpeed compile what its processes share memory with, which takes longer than a test may."""
+    built = _COMPILED / "built"
+    with FileLock(f"{_COMPILED}.lock"):
+        if built.exists():
+            return
+        shutil.rmtree(_COMPILED, ignore_errors=True)
+        _COMPILED.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()"],
+            env={**os.environ, "TORCH_EXTENSIONS_DIR": str(_COMPILED), "DS_ACCELERATOR": "cpu"},
+            check=True,
+            timeout=900,
+        )
+        built.touch()
 
 
 def wait(processes: Sequence[subprocess.Popen], *, seconds: float = 120) -> list[Ended]:

@@ -68,7 +68,9 @@ def test_every_setting_in_the_readme_can_be_set() -> None:
             load_config(assignments=[assignment])
 
 
-@pytest.mark.parametrize(("path", "least"), [(README, 4), (ROOT / "docs" / "evaluation.md", 3)])
+@pytest.mark.parametrize(
+    ("path", "least"), [(README, 4), (ROOT / "docs" / "data.md", 6), (ROOT / "docs" / "evaluation.md", 3)]
+)
 def test_every_row_in_a_document_is_read(path: Path, least: int) -> None:
     import json
 

@@ -23,6 +23,7 @@ from secura.errors import (
 )
 
 if TYPE_CHECKING:
+    __version__: str
     from secura.adapters import SecuraConfig, SecuraModel, fold, folded_tasks, undo
     from secura.training.fold_schedule import FoldCallback
 
@@ -39,6 +40,7 @@ __all__ = [
     "SecuraModel",
     "StoppedError",
     "TrainingError",
+    "__version__",
     "fold",
     "folded_tasks",
     "undo",
@@ -55,6 +57,11 @@ _IMPORTED_WHEN_ASKED_FOR = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        globals()[name] = version("secura")
+        return globals()[name]
     if name not in _IMPORTED_WHEN_ASKED_FOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     value = globals()[name] = getattr(import_module(_IMPORTED_WHEN_ASKED_FOR[name]), name)
@@ -65,4 +72,9 @@ def __dir__() -> list[str]:
     return list(__all__)
 
 
-after_import("peft", lambda: import_module("secura.adapters"))
+def _join_peft() -> None:
+    import_module("secura.adapters")
+    import_module("secura.export.save_pretrained").teach_save_pretrained()
+
+
+after_import("peft", _join_peft)

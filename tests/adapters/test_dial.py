@@ -21,6 +21,7 @@ from peft import (
     VeraConfig,
     get_peft_model,
 )
+from references import formulas
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -28,6 +29,7 @@ from secura.adapters.dial import (
     draw_back_,
     layers_without_closed_form,
     merged_state,
+    scale_,
     scaled,
     values_to_be_trained,
 )
@@ -64,7 +66,9 @@ BY_WEIGHTS: dict[str, Callable[[], PeftConfig]] = {
 }
 LINEAR = CLOSED | BY_WEIGHTS
 OURS: dict[str, Callable[[], PeftConfig]] = {
-    f"{change} {norm}": secura(change, norm) for change in ("cabr", "cur", "low_rank") for norm in ("none", "bounded")
+    f"{change} {norm}": secura(change, norm)
+    for change in ("cabr", "cur", "low_rank")
+    for norm in ("none", "bounded", "row_bounded")
 }
 
 
@@ -129,10 +133,16 @@ def test_our_own_change_is_scaled_inside_its_norm(name: str) -> None:
     weight = layer._pretrained_weight()
     factors = layer._thin_factors("default")
     change = factors.left @ factors.right
-    norm = layer.secura_settings["default"].weight_norm
+    settings = layer.secura_settings["default"]
+    expected = weight + 0.5 * change
+    if settings.weight_norm is not None:
+        expected = settings.weight_norm.constrain(weight, 0.5 * change)
+    elif settings.row_bound is not None:
+        moved = formulas.row_bounded(weight.tolist(), (0.5 * change).tolist(), settings.row_bound.tau)
+        expected = torch.tensor(moved)
     with scaled(model, 0.5):
         found = layer.effective_weight("default")
-    assert_close(found, weight + 0.5 * change if norm is None else norm.constrain(weight, 0.5 * change))
+    assert_close(found, expected)
 
 
 def test_folds_and_a_moved_reference_are_scaled_with_the_change() -> None:
@@ -271,3 +281,32 @@ def test_what_cannot_be_scaled_is_refused_by_name() -> None:
 
 def test_tokens_make_a_difference_to_these_models() -> None:
     assert not torch.equal(logits(llama()), logits(llama(), tokens(seed=2)))
+
+
+@pytest.mark.parametrize("kind", CLOSED | OURS)
+def test_scaled_for_good_it_is_the_point_that_was_scored(kind: str) -> None:
+    build = (CLOSED | OURS)[kind]
+    reference = trained(build())
+    with scaled(reference, 0.4):
+        expected = logits(reference)
+    model = trained(build())
+    assert scale_(model, 0.4) == {}
+    assert torch.equal(logits(model), expected)
+    assert not torch.equal(expected, logits(reference))
+
+
+def test_scaled_for_good_layers_without_a_value_of_their_own_are_left_to_whoever_writes_them() -> None:
+    model = trained(BY_WEIGHTS["oft"]())
+    before = logits(model)
+    left = scale_(model, 0.4)
+    assert set(left) == {name for name, _ in model.get_base_model().named_modules() if name.endswith(tuple(TARGETS))}
+    assert set(left.values()) == {0.4}
+    assert torch.equal(logits(model), before)
+
+
+def test_what_cannot_be_scaled_is_left_as_it_was() -> None:
+    model = trained(CLOSED["lora"]())
+    before = logits(model)
+    with pytest.raises(ConfigError, match=r"the dial is -1"):
+        scale_(model, -1.0)
+    assert torch.equal(logits(model), before)

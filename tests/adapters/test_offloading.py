@@ -34,7 +34,7 @@ from torch.testing import assert_close
 from secura import BaseMismatchError, ConfigError, FoldError, MergeError, fold, undo
 from secura.adapters.offloading import brought_in, is_offloaded
 
-NORMS = ["none", "paper", "bounded"]
+NORMS = ["none", "paper", "bounded", "row_bounded"]
 
 
 def offloaded(model: Any) -> Any:

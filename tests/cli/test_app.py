@@ -1,11 +1,13 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
 import typer
 
+import secura
 from secura.cli import app as cli
 from secura.errors import ConfigError, SecuraError, TrainingError
 
@@ -60,6 +62,55 @@ def test_libraries_that_miss_a_gpu_do_not_say_so_in_the_command() -> None:
         "app.main([])\n"
     )
     assert _as_command(code).stderr == "something else\n"
+
+
+def test_the_version_is_told_without_importing_torch() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['secura', '--version']\n"
+        "from secura.__main__ import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n"
+        "    sys.exit(end.code or 'torch' in sys.modules)\n"
+    )
+    done = _as_command(code)
+    assert (done.returncode, done.stdout) == (0, f"secura {version('secura')}\n"), done.stderr
+    assert secura.__version__ == version("secura")
+
+
+def test_h_is_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["-h"], ["train", "-h"], ["data", "show", "-h"], ["sequence", "run", "-h"]):
+        assert cli.run(arguments) == 0
+        assert "--help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_can_be_shown(shell: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "secura"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"_SECURA_COMPLETE": f"source_{shell}", "_TYPER_COMPLETE_ARGS": ""},
+    )
+    assert "secura" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--lr", "1e-4"], "No such option: --lr. It is a setting: --set training.learning_rate=VALUE."),
+        (["train", "--bf16"], "--set training.precision=bf16."),
+        (["train", "--max-seq-length", "512"], "--set data.max_length=VALUE."),
+        (["train", "--per_device_train_batch_size=4"], "--set training.batch_size=VALUE."),
+        (["train", "--colour", "red"], "See secura --help."),
+    ],
+)
+def test_an_option_that_is_a_setting_leads_to_it(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(arguments) == 3
+    assert says in capsys.readouterr().err
 
 
 def test_importing_secura_leaves_the_environment_alone() -> None:

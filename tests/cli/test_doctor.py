@@ -7,7 +7,8 @@ import torch
 from exported_models import tuned
 from safetensors.torch import load_file, save_file
 
-from secura.cli.app import DONE, FAILED, run
+from secura.cli.app import DONE, FAILED, USAGE, run
+from secura.training.checkpoint_seal import seal, seal_holds
 
 
 def test_it_says_what_is_installed_and_what_extras_would_enable(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,6 +17,8 @@ def test_it_says_what_is_installed_and_what_extras_would_enable(capsys: pytest.C
     assert f"torch: {torch.__version__}" in shown
     for extra in ("trl", "lm-eval", "llama-cpp", "quantized"):
         assert f"secura[{extra}]: " in shown
+    assert "vllm: " in shown
+    assert "llama-quantize: " in shown
 
 
 def test_a_whole_adapter_is_told_by_its_kind_and_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,3 +86,50 @@ def test_what_is_wrong_is_said_in_one_line(
     shown = capsys.readouterr().out
     assert says in shown
     assert shown.count("\n") == 1
+
+
+def without_a_seal(folder: Path) -> None:
+    file, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    tensors = load_file(str(file))
+    save_file({name: each for name, each in tensors.items() if not name.endswith(("_seal", "_base"))}, str(file))
+    content = json.loads(config.read_text())
+    del content["saved"]["seal"], content["saved"]["base"]
+    config.write_text(json.dumps(content))
+
+
+def test_an_older_adapter_is_sealed_once_nothing_is_wrong_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "adapter"
+    tuned("llama").save_pretrained(str(folder))
+    without_a_seal(folder)
+    for arguments, says in (
+        ([], "it has no seal, and `secura doctor --seal` gives it one"),
+        (["--seal"], "its files agree, and it is sealed now"),
+        ([], "as it was sealed"),
+        (["--seal"], "as it was sealed"),
+    ):
+        assert run(["doctor", str(tmp_path), *arguments]) == DONE
+        assert says in capsys.readouterr().out
+
+
+def test_an_adapter_that_is_not_what_was_sealed_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "adapter"
+    tuned("llama").save_pretrained(str(folder))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["tau"] = 0.9
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    assert run(["doctor", str(folder)]) == FAILED
+    assert "says tau is 0.9" in capsys.readouterr().out
+
+
+def test_an_adapter_in_a_folder_with_checksums_is_not_sealed_in_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned("llama").save_pretrained(str(tmp_path / "adapter"))
+    without_a_seal(tmp_path / "adapter")
+    seal(tmp_path)
+    assert run(["doctor", "--seal", str(tmp_path / "adapter")]) == FAILED
+    assert "has checksums of its own" in capsys.readouterr().out
+    assert seal_holds(tmp_path)
+    assert run(["doctor", "--seal"]) == USAGE

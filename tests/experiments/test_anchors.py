@@ -8,8 +8,10 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 from tiny_models import save_tiny_model
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
+from secura import SecuraConfig
+from secura.adapters import measure_activity
 from secura.anchors.bank import read_bank
 from secura.errors import BaseMismatchError, ConfigError, TrainingError
 from secura.experiments import anchors
@@ -61,6 +63,24 @@ def test_a_run_is_held_to_a_bank_that_its_base_wrote(
     assert "training left aside the model moved" in console.file.getvalue()  # type: ignore[attr-defined]
     assert run.anchors is not None
     assert {text.kind for text in read_bank(run.anchors).texts} == {"plain"}
+
+
+def test_a_selection_by_activation_reads_what_the_base_wrote(
+    llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    by_activation = "method.adapter.selection=activation"
+    # A dry run writes no bank, and looks at one row in its place.
+    assert prepared(llama_folder, rows_file, tmp_path / "dry", by_activation, method="secura", dry_run=True)
+    run = prepared(llama_folder, rows_file, tmp_path / "out", by_activation, method="secura")
+    assert run.anchors is not None
+    bank = read_bank(run.anchors)
+    config = run.model.peft_config["default"]
+    base = AutoModelForCausalLM.from_pretrained(llama_folder)
+    again = SecuraConfig(selection="activation")
+    measure_activity(base, again, [bank.texts[index].tokens for index in bank.trained_on])
+    assert config.activity.keys() == again.activity.keys()
+    for name, found in again.activity.items():
+        assert torch.equal(found.outputs, config.activity[name].outputs)
 
 
 def test_with_own_answers_the_base_answers_prompts_that_are_trained_on_and_none_that_is_held_out(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from secura.errors import ConfigError
-from secura.experiments.data import hold_out, read_retention, read_task
+from secura.experiments.data import hold_out, read_mixed, read_retention, read_task
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import PlainText, Question
 from secura.tasks.task_items import task_items
@@ -98,3 +98,20 @@ def test_a_file_of_several_tasks_is_refused(tmp_path: Path) -> None:
     path.write_text("from secura.tasks.catalogue import CATALOGUE\nTASKS = [CATALOGUE['piqa'], CATALOGUE['boolq']]\n")
     with pytest.raises(ConfigError, match=r"mine\.py holds 2 tasks, and a run learns one"):
         read_task(str(path), bundled_model=False, seed=0, test_rows=200)
+
+
+def test_retention_mixes_tasks_groups_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _rows(tmp_path, "gsm8k.test.jsonl", 9)
+    _rows(tmp_path, "own.jsonl", 5)
+    monkeypatch.setenv("SECURA_DATA", str(tmp_path))
+    items = read_retention(f"gsm8k, {tmp_path / 'own.jsonl'},homes", bundled_model=False, per_family=2, seed=0)
+    assert [item.family for item in items] == ["gsm8k"] * 2 + ["homes"] * 2 + ["questions"] * 2
+
+
+def test_rows_mixed_in_are_all_there_are_of_files_and_tasks(tmp_path: Path) -> None:
+    _rows(tmp_path, "general.jsonl", 5)
+    general = str(tmp_path / "general.jsonl")
+    (mixed,) = read_mixed({general: 0.2}, bundled_model=False, seed=0)
+    assert (mixed.name, mixed.share, len(mixed.rows)) == (general, 0.2, 5)
+    with pytest.raises(ConfigError, match=r"data\.mix come to 1, which leaves nothing for data\.path"):
+        read_mixed({general: 0.5, "other": 0.5}, bundled_model=False, seed=0)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from secura.errors import BaseMismatchError, ConfigError, DataError, SecuraError
 from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
+from secura.experiments import asking
 from secura.experiments import evaluate as eval_run
 from secura.experiments.evaluate import SCORES_FILE, EvalSettings, evaluate, export
 from secura.tasks.catalogue import CATALOGUE
@@ -145,7 +146,7 @@ def _interrupted_at(task: str, score: Callable[..., Any]) -> Callable[..., Any]:
 def test_ctrl_c_keeps_the_tasks_that_were_finished(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eval_run, "score_task", _interrupted_at("homes", score_task))
+    monkeypatch.setattr(asking, "score_task", _interrupted_at("homes", score_task))
     settings = EvalSettings(model=str(llama_folder), tasks=TASKS, count=3, out=tmp_path)
     with pytest.raises(SecuraError, match=r"stopped by Ctrl-C at task 2 of 2; 1 finished, their scores are in"):
         evaluate(settings, CONSOLE)
@@ -155,9 +156,9 @@ def test_ctrl_c_keeps_the_tasks_that_were_finished(
     assert not list(tmp_path.glob("*.partial"))
     with pytest.raises(ConfigError, match="holds scores of another run"):
         evaluate(replace(settings, count=2), CONSOLE)
-    monkeypatch.setattr(eval_run, "score_task", _interrupted_at("kinds", score_task))  # which is not asked again
+    monkeypatch.setattr(asking, "score_task", _interrupted_at("kinds", score_task))  # which is not asked again
     evaluate(settings, CONSOLE)
-    monkeypatch.setattr(eval_run, "score_task", score_task)
+    monkeypatch.setattr(asking, "score_task", score_task)
     whole = _stored(tmp_path)
     evaluate(replace(settings, out=tmp_path / "fresh"), CONSOLE)
     assert whole["complete"]

@@ -28,7 +28,7 @@ KL_OF_FLOAT32 = 2e-5
 """llama.cpp reads GELU from a table in 16 bits, and multiplies in another order."""
 
 
-def parity(model: torch.nn.Module, file: Path, lora: Path | None = None, *, count: int = 12) -> Parity:
+def parity(model: torch.nn.Module, file: Path, lora: Path | None = None, *, count: int = 50) -> Parity:
     asked = prompts(count)
     ask = ask_model(model, ends=[0], max_tokens=8)  # type: ignore[arg-type]
     reference = [ask(prompt, None) for prompt in asked]
@@ -63,7 +63,7 @@ def test_llama_cpp_gives_the_same_tokens_merged_and_by_a_lora(
         found = parity(merged, tmp_path / file, lora)
         assert found.largest_kl < KL_OF_FLOAT32
         assert found.same + found.ties == len(found.prompts)
-        assert found.ties <= 1
+        assert found.ties <= 2
     assert parity(merged, tmp_path / "base.gguf", count=4).largest_kl > 100 * KL_OF_FLOAT32
 
 

@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from secura import ConfigError, MergeError, SecuraConfig, fold
+from secura.adapters.dial import scale_, scaled
 from secura.export.lora import Lora, as_lora, save_lora
 
 LOW_RANK = {
     "cabr": {"change": "cabr", "norm": "none"},
     "cur": {"change": "cur", "norm": "none"},
     "low_rank": {"change": "low_rank", "norm": "none", "alpha": 8.0},
+    "cabr, rows bounded": {"change": "cabr", "norm": "row_bounded", "tau": 0.05},
+    "low_rank, rows bounded": {"change": "low_rank", "norm": "row_bounded", "tau": 0.05},
 }
 
 
@@ -38,7 +41,7 @@ def under_lora(lora: Lora, model: PeftModel, base: torch.nn.Module, folder: Path
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("change", LOW_RANK)
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "gpt2"])
-def test_a_change_without_a_norm_is_the_same_to_the_bit(
+def test_a_change_of_low_rank_is_the_same_to_the_bit(
     architecture: str, change: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     model = tuned(architecture, dtype, **LOW_RANK[change])
@@ -94,12 +97,15 @@ def test_without_a_rank_the_lowest_is_taken_that_keeps_to_the_limit() -> None:
             assert next(each for each in lower.layers if each.name == layer.name).lost > 0.02
 
 
-def test_a_scale_multiplies_the_change(tmp_path: Path) -> None:
+def test_a_point_of_the_dial_is_written_as_it_was_scored(tmp_path: Path) -> None:
     model = tuned("gpt2", norm="none")
-    half = under_lora(as_lora(model, scale=0.5), model, base_of("gpt2"), tmp_path)
-    name = as_lora(model).layers[0].name
-    change = model.get_base_model().get_submodule(name).get_delta_weight("default")  # type: ignore[operator]
-    assert_close(half.get_base_model().get_submodule(name).get_delta_weight("default"), 0.5 * change)  # type: ignore[operator]
+    ids = torch.tensor(prompts(1))
+    with scaled(model, 0.5):
+        half = logits(model, ids)
+    assert scale_(model, 0.5) == {}
+    lora = as_lora(model)
+    assert lora.exact
+    assert_close(logits(under_lora(lora, model, base_of("gpt2"), tmp_path), ids), half)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

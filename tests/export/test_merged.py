@@ -5,18 +5,19 @@ import torch
 from adapted_models import adapted as under_adapter
 from adapted_models import llama, llama_config, logits
 from exported_models import DTYPES, base_of, prompts, targets_of, tuned
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, OFTConfig, PeftModel, PromptTuningConfig, get_peft_model
 from tiny_models import tiny_tokenizer
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from secura import ConfigError, MergeError
+from secura import MergeError
+from secura.adapters.dial import scale_, scaled
 from secura.evaluation.merged import merged_for_scoring
 from secura.export.merged import merged_model, save_merged
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "gpt2"])
 def test_a_merged_model_is_what_was_scored_to_the_bit(
     architecture: str, norm: str, dtype: torch.dtype, tmp_path: Path
@@ -52,18 +53,32 @@ def test_an_adapter_of_peft_is_merged_as_peft_does_it(use_dora: bool) -> None:
     assert_close(logits(merged_model(model, adapted_dtype=None), ids), before, rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.5])
-def test_a_scale_multiplies_what_was_learned_whole_modules_too(scale: float) -> None:
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.5])
+def test_a_point_of_the_dial_is_written_as_it_was_scored_whole_modules_too(scale: float) -> None:
     model = under_adapter(llama(), llama_config(norm="bounded", modules_to_save=["lm_head"]))
     head = model.get_base_model().lm_head  # type: ignore[union-attr]
     with torch.no_grad():
         head.modules_to_save["default"].weight.mul_(1.5)  # type: ignore[index, union-attr]
-    name = "model.layers.1.self_attn.v_proj"
-    layer = model.get_base_model().get_submodule(name)
-    expected = (1 - scale) * llama().get_submodule(name).weight + scale * layer.effective_weight("default")  # type: ignore[operator]
-    merged = merged_model(model, adapted_dtype=None, scale=scale)
-    assert_close(merged.get_submodule(name).weight, expected)
+    with scaled(model, scale, merged=True):
+        scored = logits(model)
+    merged = merged_model(model, adapted_dtype=None, drawn_back=scale_(model, scale))
+    assert torch.equal(logits(merged), scored)
     assert_close(merged.lm_head.weight, (1 + 0.5 * scale) * llama().lm_head.weight)  # type: ignore[union-attr]
+
+
+def test_a_layer_without_a_value_that_the_dial_scales_is_drawn_back_to_its_base() -> None:
+    def turned() -> PeftModel:
+        config = OFTConfig(oft_block_size=4, target_modules=["q_proj"], init_weights=False, task_type="CAUSAL_LM")
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return get_peft_model(llama(), config).eval()  # type: ignore[return-value]
+
+    with scaled(turned_ := turned(), 0.5):
+        scored = logits(turned_)
+    model = turned()
+    merged = merged_model(model, adapted_dtype=None, drawn_back=scale_(model, 0.5))
+    assert_close(logits(merged), scored, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(scored, logits(turned()), atol=1e-2)
 
 
 def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
@@ -87,8 +102,6 @@ def test_what_cannot_be_merged_is_refused() -> None:
     virtual = get_peft_model(base_of("llama"), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
     with pytest.raises(MergeError, match="virtual tokens"):
         merged_model(virtual, adapted_dtype=None)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"scale is 0\.5"):
-        merged_model(base_of("llama"), adapted_dtype=None, scale=0.5)
 
 
 def test_a_broken_adapter_is_refused() -> None:

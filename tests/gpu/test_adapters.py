@@ -33,7 +33,7 @@ from secura import FoldError, MergeError, fold, undo
 from secura.evaluation.merged import merged_for_scoring
 
 pytestmark = pytest.mark.gpu
-NORMS = ["none", "paper", "released", "bounded"]
+NORMS = ["none", "paper", "released", "bounded", "row_bounded"]
 CHANGES = ["cabr", "cur", "low_rank"]
 
 
@@ -103,7 +103,7 @@ def test_what_was_folded_on_a_device_is_undone_there(choice: dict[str, str], dev
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 def test_a_model_merged_for_scoring_answers_alike_and_is_itself_again(
     norm: str, dtype: torch.dtype, device: torch.device
 ) -> None:

@@ -6,8 +6,9 @@ from torch.autograd import grad, gradcheck
 from torch.nn.functional import linear
 from torch.testing import assert_close
 
+from secura.numerics import constrained_linear as constrained_linear_module
 from secura.numerics.change import ThinFactors, weight_change
-from secura.numerics.constrained_linear import constrained_linear
+from secura.numerics.constrained_linear import constrained_linear, constrained_weight
 from secura.numerics.s_magnorm import Bounded, Paper, WeightNorm
 
 NORMS: list[WeightNorm] = [Bounded(tau=0.5, floor=0.05), Paper()]
@@ -18,18 +19,45 @@ def draw_tensors(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
     return [draw(*shape) for shape in shapes]
 
 
-@pytest.mark.parametrize("subtracts", [False, True])
+@pytest.fixture(params=[2**18, 100], ids=["all rows at once", "three rows at a time"])
+def _rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(constrained_linear_module._WEIGHTS_AT_ONCE, "cpu", request.param)
+
+
+@pytest.mark.usefixtures("_rows_at_once")
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("base_of", ["none", "the reference", "another"])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("batch", [(5,), (2, 5), ()])
-def test_product_and_gradients_equal_the_plain_form(norm: WeightNorm, subtracts: bool, batch: tuple[int, ...]) -> None:
-    inputs, left, right, reference, bias = draw_tensors((*batch, 33), (17, 3), (3, 33), (17, 33), (17,))
+def test_product_and_gradients_equal_the_plain_form(
+    norm: WeightNorm, base_of: str, residual: bool, batch: tuple[int, ...]
+) -> None:
+    inputs, left, right, reference, bias, other = draw_tensors(
+        (*batch, 33), (17, 3), (3, 33), (17, 33), (17,), (17, 33)
+    )
     trained = [tensor.requires_grad_() for tensor in (inputs, left, right, bias)]
-    subtract = reference if subtracts else None
-    fast = constrained_linear(inputs, ThinFactors(left, right), reference, norm, bias=bias, subtract=subtract)
+    base = {"none": None, "the reference": reference, "another": other}[base_of]
+    fast = constrained_linear(
+        inputs, ThinFactors(left, right), reference, norm, bias=bias, base=base, residual=residual
+    )
     weight = norm.constrain(reference, weight_change(ThinFactors(left, right)))
-    plain = linear(inputs, weight - reference if subtracts else weight, bias)
+    plain = linear(inputs, weight - base if residual and base is not None else weight, bias)
     assert_close(fast, plain)
     assert_close(grad(fast.square().sum(), trained), grad(plain.square().sum(), trained))
+
+
+@pytest.mark.usefixtures("_rows_at_once")
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_weight_by_itself_is_what_is_multiplied_by_to_the_bit(norm: WeightNorm, transposed: bool) -> None:
+    inputs, left, right, reference = (each.float() for each in draw_tensors((5, 33), (17, 3), (3, 33), (33, 17)))
+    reference = reference.T if transposed else reference.reshape(17, 33)
+    factors = ThinFactors(left, right)
+    weight = constrained_weight(factors, reference, norm)
+    assert_close(weight, norm.constrain(reference, weight_change(factors)))
+    assert weight.stride() == reference.stride()
+    assert torch.equal(constrained_linear(inputs, factors, reference, norm), linear(inputs, weight))
+    assert constrained_weight(factors, reference, norm, dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_gradients_pass_gradcheck() -> None:
@@ -47,7 +75,8 @@ def test_only_the_inputs_the_factors_and_the_reference_are_kept_for_the_backward
     kept: list[torch.Size] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda x: x):
         constrained_linear(inputs, ThinFactors(left.requires_grad_(), right), reference, NORMS[0])
-    assert sorted(kept) == sorted([inputs.shape, left.shape, right.shape, reference.shape])
+    measured = torch.Size([])
+    assert sorted(kept) == sorted([inputs.shape, left.shape, right.shape, reference.shape, measured])
 
 
 def test_in_bfloat16_the_difference_form_keeps_what_a_rounded_weight_would_lose() -> None:
@@ -57,7 +86,7 @@ def test_in_bfloat16_the_difference_form_keeps_what_a_rounded_weight_would_lose(
     exact = (
         inputs.double() @ (norm.constrain(reference.double(), weight_change(factors).double()) - reference.double()).T
     )
-    difference = constrained_linear(inputs, factors, reference, norm, subtract=reference)
+    difference = constrained_linear(inputs, factors, reference, norm, base=reference, residual=True)
     rounded = constrained_linear(inputs, factors, reference, norm) - linear(inputs, reference)
     assert_close(difference.double(), exact, rtol=2e-2, atol=1e-4)  # bfloat16 keeps 8 bits
     assert (rounded.double() - exact).norm() > 0.5 * exact.norm()

@@ -4,6 +4,8 @@ from references import formulas
 from torch.testing import assert_close
 
 from secura.numerics.cur_selection import (
+    least_active_columns,
+    least_active_rows,
     least_important_columns,
     least_important_rows,
     sampled_columns,
@@ -76,3 +78,32 @@ def test_a_weight_that_cannot_be_ranked_is_refused(value: float) -> None:
         least_important_columns(weight, 2)
     with pytest.raises(ValueError, match="NaN or infinity"):
         sampled_rows(weight, 2, torch.Generator().manual_seed(0))
+
+
+def test_least_active_columns_and_rows_are_ranked_by_what_they_add_and_answer() -> None:
+    weight = torch.tensor([[3.0, 0.0, 1.0], [4.0, 0.5, 0.0]])  # norms 5, 0.5, 1
+    squares = torch.tensor([0.01, 100.0, 4.0], dtype=torch.float64)  # roots 0.1, 10, 2: shares 0.5, 5, 2
+    assert least_active_columns(weight, squares, 2).tolist() == [0, 2]
+    assert least_active_rows(torch.tensor([4.0, 1.0, 1.0, 9.0], dtype=torch.float64), 3).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_a_count_of_active_columns_or_rows_that_cannot_be_is_refused(count: int) -> None:
+    squares = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=f"count is {count}, but W has columns 1..3"):
+        least_active_columns(torch.ones(2, 3), squares, count)
+    with pytest.raises(ValueError, match=f"count is {count}, but W has rows 1..3"):
+        least_active_rows(squares, count)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-39, 1e-30])
+def test_a_weight_of_zeros_or_of_the_smallest_numbers_can_be_drawn_from(size: float) -> None:
+    weight = torch.full((6, 9), size)
+    drawn = sampled_columns(weight, 9, torch.Generator().manual_seed(0))
+    assert sorted(drawn.tolist()) == list(range(9))
+
+
+def test_small_numbers_are_drawn_by_their_shares_as_large_ones_are() -> None:
+    weight = gaussian_weight(6, 9).double()
+    small, large = (sampled_columns(each, 4, torch.Generator().manual_seed(0)) for each in (weight * 1e-120, weight))
+    assert torch.equal(small, large)

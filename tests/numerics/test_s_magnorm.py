@@ -67,7 +67,26 @@ def test_in_place_form_equals_the_plain_one_and_its_gradient(norm: WeightNorm) -
     (expected_slope,) = grad(plain.sum(), change)
     constrained, slope = norm.constrain_with_slope_(reference, change.detach().clone())
     assert_close(constrained, plain.detach())
-    assert_close(slope, expected_slope)
+    assert_close(norm.times_slope_(torch.ones_like(slope), slope), expected_slope)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_what_is_taken_from_a_weight_leaves_its_move(norm: WeightNorm) -> None:
+    reference, change, other = matrices((17, 33), (17, 33), (17, 33))
+    expected = norm.constrain(reference, change)
+    for less in (reference, other):
+        move, _ = norm.constrain_with_slope_(reference, change.clone(), norm.measure(reference), less)
+        assert_close(move, expected - less)
+
+
+def test_rows_are_bounded_apart_from_each_other_by_what_was_measured_in_all_of_them() -> None:
+    reference, change = matrices((17, 33), (17, 33))
+    norm = Bounded(tau=0.3, floor=0.05)
+    parts = [
+        norm.constrain_with_slope_(reference[rows], change[rows].clone(), norm.measure(reference))[0]
+        for rows in (slice(0, 5), slice(5, 17))
+    ]
+    assert torch.equal(torch.cat(parts), norm.constrain_with_slope_(reference, change.clone())[0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -33,6 +33,7 @@ FILES = (
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "no norm": {"norm": "none"},
+    "rows bounded": {"norm": "row_bounded"},
     "paper's norm": {"norm": "paper"},
     "CUR": {"change": "cur"},
     "low rank": {"change": "low_rank"},

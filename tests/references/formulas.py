@@ -70,6 +70,22 @@ def bounded(reference: Matrix, change: Matrix, tau: float, floor: float) -> Matr
     ]
 
 
+def length(row: list[float]) -> float:
+    return math.sqrt(sum(value * value for value in row))
+
+
+def row_bounded(reference: Matrix, change: Matrix, tau: float) -> Matrix:
+    moved = []
+    for row_w, row_d in zip(reference, change, strict=True):
+        limit, rho = tau * length(row_w), length(row_d)
+        if rho == 0 or limit == 0:
+            moved.append(list(row_w))
+            continue
+        gain = limit / rho * math.tanh(rho / limit)
+        moved.append([w + gain * d for w, d in zip(row_w, row_d, strict=True)])
+    return moved
+
+
 def paper_restraint(reference: Matrix, change: Matrix) -> Matrix:
     ratios = [
         [abs(d) / (abs(w) + 1e-8) for w, d in zip(row_w, row_d, strict=True)]

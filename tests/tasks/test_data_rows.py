@@ -1,8 +1,8 @@
 import pytest
 
 from secura.errors import DataError
-from secura.tasks.data_rows import item_from_row
-from secura.tasks.question import PlainText, Question
+from secura.tasks.data_rows import item_from_row, renamed, unused_columns
+from secura.tasks.question import Chat, PlainText, Question
 
 WHERE = "data.jsonl, line 3"
 
@@ -14,6 +14,20 @@ WHERE = "data.jsonl, line 3"
         {"prompt": "1 + 1?", "target": "2"},
         {"question": "1 + 1?", "answer": "2"},
         {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]},
+        {"prompt": "1 + 1?", "response": "2"},
+        {"instruction": "1 + 1?", "input": "", "output": "2"},
+        {"instruction": "1 + 1?", "response": "2"},
+        {"conversations": [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": "2"}]},
+        {"conversations": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]},
+        {"prompt": [{"role": "user", "content": "1 + 1?"}], "completion": [{"role": "assistant", "content": "2"}]},
+        {"prompt": [{"role": "user", "content": "1 + 1?"}], "completion": "2"},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "1 + 1?"}]},
+                {"role": "gpt", "content": "2"},
+            ]
+        },
+        {"messages": '[{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]'},
     ],
 )
 def test_every_way_to_write_a_free_answer_gives_the_same_question(row: dict) -> None:
@@ -53,10 +67,144 @@ def test_a_row_with_text_alone_is_plain_text() -> None:
     assert item_from_row({"text": "Once."}, where=WHERE) == PlainText(text="Once.")
 
 
+ASKED = [{"role": "user", "content": "a"}]
+ANSWERED = {"role": "assistant", "content": "b"}
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"place": "Oslo"}'}}
+
+
+def test_tools_and_calls_reach_the_question_as_chat_templates_take_them() -> None:
+    turns = [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+    question = item_from_row({"messages": turns, "tools": [WEATHER]}, where=WHERE)
+    assert isinstance(question, Question)
+    assert question.asked == Chat(turns=({"role": "user", "content": "Rain?"},), tools=(WEATHER,))
+    called = {"name": "weather", "arguments": {"place": "Oslo"}}
+    assert question.answered == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "call_1", "type": "function", "function": called}],
+    }
+    assert question.answer == '{"name": "weather", "arguments": {"place": "Oslo"}}'
+
+
+def test_what_arrow_adds_to_tools_and_calls_is_left_out() -> None:
+    padded = {**CALL, "function": {"name": "weather", "arguments": {"place": "Oslo", "day": None}}}
+    schema = {"type": "function", "function": {"name": "weather", "parameters": {"properties": {"day": None}}}}
+    messages = [
+        {"role": "user", "content": "Rain?", "tool_calls": None},
+        {"role": "assistant", "content": None, "tool_calls": [padded]},
+        {"role": "tool", "content": "no", "tool_calls": None},
+        {"role": "assistant", "content": "No rain.", "tool_calls": None},
+    ]
+    question = item_from_row({"messages": messages, "tools": [schema]}, where=WHERE)
+    assert isinstance(question, Question)
+    assert question.turns[0] == {"role": "user", "content": "Rain?"}
+    assert question.turns[1]["tool_calls"][0]["function"]["arguments"] == {"place": "Oslo"}
+    assert question.tools == ({"type": "function", "function": {"name": "weather", "parameters": {"properties": {}}}},)
+    assert question.answered == "No rain."
+
+
+def test_a_call_as_sharegpt_writes_it_is_a_tool_call() -> None:
+    row = {
+        "conversations": [
+            {"from": "human", "value": "Rain?"},
+            {"from": "function_call", "value": '{"name": "weather", "arguments": {"place": "Oslo"}}'},
+            {"from": "observation", "value": "no"},
+            {"from": "gpt", "value": "No rain."},
+        ],
+        "tools": '[{"name": "weather"}]',
+    }
+    question = item_from_row(row, where=WHERE)
+    assert isinstance(question, Question)
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"place": "Oslo"}}}
+    assert question.turns[1:] == (
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "no"},
+    )
+    assert question.tools == ({"name": "weather"},)
+
+
+def test_an_input_follows_its_instruction_and_system_and_history_come_before() -> None:
+    row = {"instruction": "Add.", "input": "1 and 1", "output": "2", "system": "Be short.", "history": [["Hi", "Yes?"]]}
+    question = item_from_row(row, where=WHERE)
+    assert isinstance(question, Question)
+    assert question.turns == (
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": "Add.\n\n1 and 1"},
+    )
+    assert question.answer == "2"
+
+
+def test_a_system_column_opens_a_chat_that_has_no_system_turn() -> None:
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Yes?"}]
+    plain = item_from_row({"conversations": turns, "system": "Be short."}, where=WHERE)
+    own = item_from_row(
+        {"conversations": [{"from": "system", "value": "Be long."}, *turns], "system": "x"}, where=WHERE
+    )
+    assert isinstance(plain, Question)
+    assert isinstance(own, Question)
+    assert [turn["content"] for turn in (plain.turns[0], own.turns[0])] == ["Be short.", "Be long."]
+
+
+def test_of_two_lists_of_messages_the_completion_alone_is_learned() -> None:
+    row = {
+        "prompt": [*ASKED, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
+        "completion": [{"role": "assistant", "content": "d"}],
+    }
+    question = item_from_row(row, where=WHERE)
+    assert isinstance(question, Question)
+    assert [turn.get("weight", 1) for turn in question.turns] == [1, 0, 1]
+    assert question.answer == "d"
+
+
+def test_columns_that_nothing_is_read_from_are_named_and_renamed_ones_are_read() -> None:
+    row = {"vraag": "1 + 1?", "antwoord": "2", "id": 7, "source": None}
+    read = renamed(row, {"prompt": "vraag", "completion": "antwoord"})
+    assert item_from_row(read, where=WHERE) == Question(prompt="1 + 1?", answer="2")
+    assert unused_columns(read) == ("id",)
+    assert unused_columns({"instruction": "a", "input": "b", "output": "c", "text": "d"}) == ("text",)
+    assert unused_columns({"question": "a", "choices": ["a", "b"], "answer": 0, "accept": ["c"]}) == ("accept",)
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"prompt": "a"}, "lacks 'completion' or 'target'"),
+        ({"prompt": "a"}, "lacks 'completion', 'target' or 'response'"),
+        ({"instruction": "a"}, "has 'instruction' but lacks 'output' or 'response'"),
+        ({"output": "a"}, "has 'output' but lacks 'instruction'"),
+        ({"instruction": "a", "input": 3, "output": "b"}, "'input' is 3, not a text"),
+        ({"prompt": "a", "completion": "b", "system": 3}, "'system' is 3, not a text"),
+        ({"prompt": "a", "completion": "b", "history": "c"}, "'history' is a text that is not JSON"),
+        ({"prompt": "a", "completion": "b", "history": [["c"]]}, "not a list of pairs of texts"),
+        (
+            {"prompt": "a", "chosen": "b", "rejected": "c"},
+            "a preference pair ('chosen' and 'rejected'), which is for DPO",
+        ),
+        ({"prompt": "a", "completion": "b", "label": False}, "an answer marked as bad"),
+        ({"conversations": "a"}, "'conversations' is a text that is not JSON"),
+        ({"conversations": [{"from": "human", "value": "a"}]}, "no assistant turn to learn from, only ['user']"),
+        ({"conversations": [{"from": "narrator", "value": "a"}]}, "turn 1 of 'conversations' has role 'narrator'"),
+        ({"prompt": [{"role": "user"}], "completion": "b"}, "turn 1 of 'prompt' lacks 'content'"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "has a part of type 'image_url'"),
+        ({"messages": [{"role": "user", "content": 3}]}, "turn 1 of 'messages' holds 3, not a text"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "lacks 'content' and calls nothing"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "a tool call that names no function"),
+        (
+            {"messages": [*ASKED, {"role": "assistant", "content": "b", "weight": 2}]},
+            "turn 2 of 'messages' has weight 2",
+        ),
+        ({"messages": [*ASKED, {"role": "assistant", "function_call": {}}]}, "lacks 'content' and calls nothing"),
+        (
+            {"messages": [*ASKED, {**ANSWERED, "function_call": {}}]},
+            "has replaced; write it as 'tool_calls'",
+        ),
+        (
+            {"messages": [*ASKED, {"role": "assistant", "content": "b"}], "tools": "f"},
+            "'tools' is a text that is not JSON",
+        ),
+        ({"messages": [*ASKED, {"role": "assistant", "content": "b"}], "tools": ["f"]}, "not a list of JSON schemas"),
         ({"question": "a"}, "lacks 'answer'"),
         ({"answer": "a"}, "lacks 'question'"),
         ({"foo": "a"}, "has none of the needed keys"),

@@ -95,26 +95,47 @@ def scaled(
         MergeError: if a layer is merged already, or cannot be.
     """
     name = _adapter(model, adapter_name)
-    layers = _layers(model, name)
-    scale_of = _scale_of(scale, [layer_name for layer_name, _ in layers])
-    _refuse(model, name, layers, base_values)
+    layers, scale_of = _to_scale(model, name, scale, base_values)
     by_weights = merged or any(_new_values(layer, name, 0.5) is None for _, layer in layers)
     with ExitStack() as undo, torch.no_grad():
         for layer_name, layer in layers:
-            factor = scale_of(layer_name)
-            values = _new_values(layer, name, factor)
-            if isinstance(layer, SecuraLayer):
-                _scale_secura(layer, name, factor, undo)
-            if factor != 1:  # at 1 not even rounding may change anything
-                for old, new in values or []:
-                    _write(old, new, undo)
+            left = _scale_values(layer, name, scale_of(layer_name), undo)
             if by_weights and not isinstance(layer, ModulesToSaveWrapper):
-                _merge(layer_name, layer, name, factor if values is None else 1.0, undo)
-        for parameter_name, parameter in _biases(model, base_values or {}):
-            assert base_values is not None
-            before = base_values[parameter_name]
-            _write(parameter, _between(before, parameter, scale_of(parameter_name.rpartition(".")[0])), undo)
+                _merge(layer_name, layer, name, left, undo)
+        _scale_biases(model, base_values or {}, scale_of, undo)
         yield by_weights
+
+
+def scale_(
+    model: PeftModel,
+    scale: Scale,
+    *,
+    adapter_name: str | None = None,
+    base_values: Mapping[str, Tensor] | None = None,
+) -> dict[str, float]:
+    """Scale an adapter's own values for good, so that whatever is written of it afterwards is that point.
+
+    Args:
+        model: with its adapter, not merged.
+        scale: s, as for `scaled`.
+        adapter_name: which adapter; the active one if left out.
+        base_values: as for `scaled`.
+
+    Returns:
+        What is left to whoever writes the weights: the layers that no value of the adapter scales, by name, each with
+        the s of W0 + s (W' - W0).
+
+    Raises:
+        ConfigError: for a scale below 0 or of no layer, or an adapter that cannot be scaled.
+        MergeError: if a layer is merged already.
+    """
+    name = _adapter(model, adapter_name)
+    layers, scale_of = _to_scale(model, name, scale, base_values)
+    with ExitStack() as undo, torch.no_grad():
+        left = {layer_name: _scale_values(layer, name, scale_of(layer_name), undo) for layer_name, layer in layers}
+        _scale_biases(model, base_values or {}, scale_of, undo)
+        undo.pop_all()  # only what goes wrong half-way is put back
+    return {layer_name: factor for layer_name, factor in left.items() if factor != 1}
 
 
 def layers_without_closed_form(model: PeftModel, adapter_name: str | None = None) -> list[str]:
@@ -184,6 +205,16 @@ def merged_state(model: PeftModel, adapter_name: str | None = None) -> dict[str,
 
 
 # ---------------------------------------------------------------------- what there is to scale
+
+
+def _to_scale(
+    model: PeftModel, name: str, scale: Scale, base_values: Mapping[str, Tensor] | None
+) -> tuple[list[tuple[str, Any]], Callable[[str], float]]:
+    """The layers with their names, and each one's scale; refuses what cannot be scaled."""
+    layers = _layers(model, name)
+    scale_of = _scale_of(scale, [layer_name for layer_name, _ in layers])
+    _refuse(model, name, layers, base_values)
+    return layers, scale_of
 
 
 def _adapter(model: PeftModel, adapter_name: str | None) -> str:
@@ -261,14 +292,29 @@ def _refuse(
             raise MergeError(f"layer {layer_name} is merged; call unmerge_adapter() before its change is scaled.")
 
 
-def _biases(model: PeftModel, base_values: Mapping[str, Tensor]) -> Iterator[tuple[str, nn.Parameter]]:
+def _scale_biases(
+    model: PeftModel, base_values: Mapping[str, Tensor], scale_of: Callable[[str], float], undo: ExitStack
+) -> None:
+    """Scale the biases that an adapter has trained in place of the base's own."""
     for name, parameter in model.get_base_model().named_parameters():
         plain = _plain(name)
         if plain in base_values and ".modules_to_save." not in name:
-            yield plain, parameter
+            factor = scale_of(plain.rpartition(".")[0])
+            _write(parameter, _between(base_values[plain], parameter, factor), undo)
 
 
 # ---------------------------------------------------------------------- by values of the adapter
+
+
+def _scale_values(layer: Any, adapter_name: str, factor: float, undo: ExitStack) -> float:
+    """Scale a layer by values of the adapter; what its weight is still to be drawn back by."""
+    values = _new_values(layer, adapter_name, factor)
+    if isinstance(layer, SecuraLayer):
+        _scale_secura(layer, adapter_name, factor, undo)
+    if factor != 1:  # at 1 not even rounding may change anything
+        for old, new in values or []:
+            _write(old, new, undo)
+    return factor if values is None else 1.0
 
 
 def _new_values(layer: Any, adapter_name: str, factor: float) -> NewValues | None:

@@ -70,6 +70,12 @@ class WeightDigests:
             self._digests[place] = _digest(weight.to(_ROUNDED[place]))
 
 
+def fingerprints_agree(one: Tensor, other: Tensor) -> bool:
+    """Whether two fingerprints are of the same weight, exactly or up to the dtype it was loaded in."""
+    places = (_OWN,) if one[0] == other[0] else tuple(_ROUNDED)
+    return any(bool(one[place] == other[place]) for place in places)
+
+
 def fingerprint_text(fingerprint: Tensor) -> str:
     """The fingerprint as text, for a JSON file."""
     return " ".join(str(int(part)) for part in fingerprint)

@@ -6,9 +6,10 @@ member, and transformers asks that member for `.value`, so a plain string is not
 
 from typing import Any, cast
 
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import PeftType, register_peft_method
 
-from secura.adapters.secura.config import PEFT_TYPE_NAME, SecuraConfig
+from secura.adapters.secura.config import PEFT_TYPE_IN_FILES, PEFT_TYPE_NAME, SecuraConfig
 from secura.adapters.secura.model import SecuraModel
 
 
@@ -28,3 +29,4 @@ def register_secura() -> None:
     enum_tables._member_map_[PEFT_TYPE_NAME] = member
     enum_tables._value2member_map_[PEFT_TYPE_NAME] = member
     register_peft_method(name=PEFT_TYPE_NAME.lower(), config_cls=SecuraConfig, model_cls=SecuraModel)
+    cast(Any, PEFT_TYPE_TO_CONFIG_MAPPING)[PEFT_TYPE_IN_FILES] = SecuraConfig

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from secura.cli.anchors import anchors
 from secura.cli.card import card
 from secura.cli.chat import chat, generate
 from secura.cli.compare import app as compare
+from secura.cli.data import app as data
 from secura.cli.dial import dial
 from secura.cli.doctor import doctor
 from secura.cli.evaluate import evaluate
@@ -25,6 +26,7 @@ from secura.cli.exit_codes import DONE, FAILED, USAGE
 from secura.cli.export import export
 from secura.cli.forget import forget
 from secura.cli.helpful_group import HelpfulGroup
+from secura.cli.push import push
 from secura.cli.report import report
 from secura.cli.sequence import app as sequence
 from secura.cli.train import train
@@ -35,16 +37,38 @@ from secura.stop_signals import exit_code_of_stop, treat_like_ctrl_c, what_stopp
 _CTRL_C = 130
 """What typer makes of a KeyboardInterrupt: the code of a shell, not one of ours."""
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from secura import __version__
+
+        print(f"secura {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="secura",
     cls=HelpfulGroup,
     help="Fine-tune a language model without breaking what it already knows.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def secura(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Fine-tune a language model without breaking what it already knows."""
+    del version
+
+
 app.command()(train)
+app.add_typer(data, name="data")
 app.command()(forget)
 app.command()(anchors)
 app.command()(dial)
@@ -55,6 +79,7 @@ app.command()(report)
 app.command()(card)
 app.command()(export)
 app.command("verify-export")(verify_export)
+app.command()(push)
 app.command()(chat)
 app.command()(generate)
 app.command()(doctor)
@@ -97,7 +122,7 @@ def run(arguments: list[str]) -> int:
         # The usage errors of click and of the copy inside typer share no class but this method.
         usage = getattr(problem, "format_message", None)
         if usage is not None:
-            processes.say_error(f"{usage()} See secura --help.")
+            processes.say_error(_with_way_out(problem, usage()))
             return USAGE
         if debug:
             raise
@@ -109,6 +134,18 @@ def run(arguments: list[str]) -> int:
         return exit_code_of_stop(FAILED)
     processes.part()
     return code if isinstance(code, int) else DONE
+
+
+def _with_way_out(problem: Any, said: str) -> str:
+    """A usage error with the way out: for an option that is a setting, how that is given."""
+    option = getattr(problem, "option_name", None)
+    if isinstance(option, str):
+        from secura.experiments.settings.layers import setting_called
+
+        meant = setting_called(option.lstrip("-"))
+        if meant is not None:
+            return f"No such option: {option}. It is a setting: --set {meant if '=' in meant else meant + '=VALUE'}."
+    return f"{said} See secura --help."
 
 
 def _out_of_memory(problem: Exception) -> str | None:

@@ -11,6 +11,9 @@ Option = typer.Option
 def card(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished secura train or sequence.")],
     force: Annotated[bool, Option("--force", help="Replace a card that somebody has written or edited.")] = False,
+    show_question: Annotated[
+        bool, Option("--show-question", help="Let its snippet ask a held-out question of your data.")
+    ] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """Write a model card in the Hub's format beside the adapter or model of a run.
@@ -23,7 +26,7 @@ def card(
     from secura.report.card.finished_run import read_run
     from secura.report.card.model_card import write_card
 
-    path = write_card(read_run(folder), force=force)
+    path = write_card(read_run(folder), force=force, show_question=show_question)
     console = Console()
     console.print(f"card: {path}", highlight=False, markup=False, soft_wrap=True)
     console.print("license and language are left to you; see the top of the file", highlight=False)

@@ -12,19 +12,27 @@ def doctor(
     folders: Annotated[
         list[Path] | None, typer.Argument(metavar="[ADAPTER]...", help="Folders of adapters or runs to examine.")
     ] = None,
+    seal: Annotated[
+        bool, Option("--seal", help="Seal adapters that were saved without a seal, once nothing is wrong with them.")
+    ] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """Say what is installed and what it runs on; or what is wrong with an adapter's folder, in one line.
+
+    A sealed adapter is held against its seal.
 
     Exit codes: 0 nothing is wrong, 1 something is, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
     from rich.console import Console
 
+    from secura.errors import ConfigError
     from secura.experiments.doctor import examine_adapter, examine_installation
 
+    if seal and not folders:
+        raise ConfigError("--seal needs the folder of an adapter: secura doctor ADAPTER --seal.")
     console = Console()
-    found = [examine_adapter(folder) for folder in folders] if folders else examine_installation()
+    found = [examine_adapter(folder, seal=seal) for folder in folders] if folders else examine_installation()
     for each in found:
         mark = "wrong: " if each.wrong else ""
         console.print(f"{each.name}: {mark}{each.said}", highlight=False, markup=False, soft_wrap=True)

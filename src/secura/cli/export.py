@@ -20,8 +20,8 @@ def export(
     to: Annotated[str, Option(metavar="FORM", help="lora, merged, gguf, gguf-lora or ollama.")],
     base: Annotated[str | None, Option(help="The base of an adapter; the one it names, if left out.")] = None,
     dtype: Annotated[str | None, Option(help="float32, bfloat16 or float16; that of the base, if left out.")] = None,
-    quantize: Annotated[str | None, Option(metavar="KIND", help="Of a GGUF: q8_0, q5_1 or q4_0.")] = None,
-    scale: Annotated[float, Option(help="Multiplies what was learned.")] = 1.0,
+    quantize: Annotated[str | None, Option(metavar="KIND", help="Of a GGUF: q8_0, q5_1, q4_0, q4_k_m, ...")] = None,
+    scale: Annotated[float, Option(help="The point of the dial: 0 is the base, 1 all that was learned.")] = 1.0,
     tasks: Annotated[list[str] | None, Option(metavar="A,B", help="Folded tasks to keep; all if left out.")] = None,
     rank: Annotated[int | None, Option(help="Of a LoRA that cannot be exact; the lowest within --max-lost.")] = None,
     max_lost: Annotated[float, Option(help="Share of a layer's change that a LoRA may lose, as energy.")] = 0.01,
@@ -30,6 +30,9 @@ def export(
         list[str] | None, Option(metavar="A,B", help="Tasks to ask where a LoRA is not exact.")
     ] = None,
     count: Annotated[int, Option(help="Questions of each of these tasks, at most.")] = 50,
+    dequantize: Annotated[
+        bool, Option("--dequantize", help="Write a quantized base out plainly, larger and no better.")
+    ] = False,
     out: Annotated[Path | None, Option(help="Folder to write; one beside the source, if left out.")] = None,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
@@ -54,6 +57,7 @@ def export(
             accept_loss=accept_loss,
             questions=names_in(questions),
             count=count,
+            dequantize=dequantize,
             out=out,
         )
     )

@@ -23,7 +23,9 @@ def forget(
         list[str] | None,
         Option(metavar="A,B", help="Tasks, groups or task files; the bundled model's knowledge if left out."),
     ] = None,
-    retain: Annotated[str | None, Option(metavar="FILE", help="Rows of your own to ask, as of secura train.")] = None,
+    retain: Annotated[
+        str | None, Option(metavar="FILE,TASK", help="Files of rows and names of tasks, as of secura train.")
+    ] = None,
     data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; the hub if left out.")] = None,
     count: Annotated[int, Option(help="Questions of each task, at most.")] = 200,
     out: Annotated[Path | None, Option(help="Folder for forget.json and forget.html.")] = None,

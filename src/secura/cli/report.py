@@ -1,4 +1,4 @@
-"""`secura report`: a folder of results as one page and figure files."""
+"""`secura report`: a run, or a folder of results, as one page."""
 
 import webbrowser
 from pathlib import Path
@@ -12,13 +12,21 @@ Option = typer.Option
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of results, as of secura compare run.")],
-    out: Annotated[Path | None, Option(help="The page; DIR/report.html if left out.")] = None,
-    figures: Annotated[Path | None, Option(help="Folder for PNG and SVG files; DIR/figures if left out.")] = None,
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of a run of secura train, or of results of secura compare run."),
+    ],
+    out: Annotated[Path | None, Option(help="The page; DIR/run.html or DIR/report.html if left out.")] = None,
+    figures: Annotated[
+        Path | None, Option(help="Folder for PNG and SVG files of a comparison; DIR/figures if left out.")
+    ] = None,
     show: Annotated[bool, Option("--open", help="Open the page in the browser, where there is one.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Show a comparison: one self-contained HTML page, and every figure as PNG and SVG.
+    """Show a run, or a comparison of many: one self-contained HTML page.
+
+    A run's page has what was learned and kept, answers before and after, loss and budget over the steps, and the cost.
+    A comparison's has every figure, also as PNG and SVG.
 
     Exit codes: 0 done, 1 failed, 3 wrong usage.
     """
@@ -27,6 +35,30 @@ def report(
         raise ConfigError(f"--out {out} is a folder; name a file, such as {out / 'report.html'}.")
     if figures is not None and figures.exists() and not figures.is_dir():
         raise ConfigError(f"--figures {figures} is a file; name a folder.")
+    from secura.report.run_page import is_train_run
+
+    page = _run(folder, out, figures) if is_train_run(folder) else _comparison(folder, out, figures)
+    if show:
+        webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _run(folder: Path, out: Path | None, figures: Path | None) -> Path:
+    from rich.console import Console
+
+    from secura.one_writer import one_writer
+    from secura.report.run_page import PAGE_FILE, write_run_page
+
+    if figures is not None:
+        raise ConfigError("--figures is for a comparison; the page of a run holds its figures. Leave it out.")
+    page = out or folder / PAGE_FILE
+    with one_writer(page.parent):
+        write_run_page(folder, page)
+    Console().print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
+    return page
+
+
+def _comparison(folder: Path, out: Path | None, figures: Path | None) -> Path:
     from rich.console import Console
 
     from secura.one_writer import one_writer
@@ -45,6 +77,4 @@ def report(
         console.print(f"note: {note}", highlight=False, markup=False)
     console.print(f"page: {written[0]}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"figures: {len(written) - 1} files", highlight=False, markup=False)
-    if show:
-        webbrowser.open(written[0].resolve().as_uri())
-    return 0
+    return written[0]

@@ -1,11 +1,14 @@
 """`secura train`: one run from the command line."""
 
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from secura.experiments.settings.run import RunConfig
 
 Option = typer.Option
@@ -14,7 +17,7 @@ Option = typer.Option
 def train(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Settings; see --print-config.")] = None,
     model: Annotated[str | None, Option(help="Folder or hub id; the bundled model if left out.")] = None,
-    data: Annotated[str | None, Option(help="JSONL file, hub data set or task; a bundled task if left out.")] = None,
+    data: Annotated[str | None, Option(help="File, folder, hub data set or task; a bundled task if left out.")] = None,
     method: Annotated[
         str | None,
         Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf or full."),
@@ -27,7 +30,9 @@ def train(
         list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
     ] = None,
     out: Annotated[str | None, Option(help="Folder for the adapter, the checkpoints and the report.")] = None,
-    retain: Annotated[str | None, Option(help="File of questions, or names of tasks, asked before and after.")] = None,
+    retain: Annotated[
+        str | None, Option(help="Files of questions and names of tasks, by commas, asked before and after.")
+    ] = None,
     keep: Annotated[
         float | None,
         Option(help="Share of what the base answers right to keep, such as 0.98; exit code 2 unless that is shown."),
@@ -40,6 +45,7 @@ def train(
         bool, Option("--trust-tasks", help="Run the Python files that the folder's config.yaml names as tasks.")
     ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Check everything, train nothing.")] = False,
+    show: Annotated[bool, Option("--open", help="At the end, make the run's page and open it in the browser.")] = False,
     print_config: Annotated[bool, Option("--print-config", help="Print the settings as YAML.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
@@ -74,7 +80,7 @@ def train(
         print(config_as_yaml(config), end="")
     if print_config:
         return 0
-    return _train(config, resume=resume, dry_run=dry_run)
+    return _train(config, resume=resume, dry_run=dry_run, show=show)
 
 
 def _rate(rate: float | str | None) -> str:
@@ -95,7 +101,7 @@ def _saved_config(out: str | None) -> str | None:
     return str(Path(out) / CONFIG_FILE)
 
 
-def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
+def _train(config: "RunConfig", *, resume: bool, dry_run: bool, show: bool) -> int:
     from rich.console import Console
 
     from secura.cli.batch_view import show_batch
@@ -127,6 +133,13 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
         return 0
     result = train_and_report(prepared, console)
     show_result(console, result)
+    if prepared.config.push_to_hub is not None and is_main_process():
+        from secura.report.card.push import push_run
+
+        address = push_run(prepared.folder, prepared.config.push_to_hub)
+        console.print(f"uploaded to {address}", highlight=False, markup=False, soft_wrap=True)
+    if is_main_process() and show:
+        _open_page(console, prepared.folder)
     if result.certificate is not None and not result.certificate.certified:
         return 2
     limit = config.retention.min_retention
@@ -135,3 +148,13 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool) -> int:
     verdict = judge(result.retention.families, limit, ask_more=ASK_MORE_KNOWLEDGE)
     console.print(verdict.sentence, highlight=False, markup=False, soft_wrap=True)
     return 0 if verdict.passed else 2
+
+
+def _open_page(console: "Console", folder: Path) -> None:
+    from secura.one_writer import one_writer
+    from secura.report.run_page import write_run_page
+
+    with one_writer(folder):
+        page = write_run_page(folder)
+    console.print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
+    webbrowser.open(page.resolve().as_uri())

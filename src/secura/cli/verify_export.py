@@ -21,6 +21,9 @@ def verify_export(
     ] = None,
     count: Annotated[int, Option(help="Questions of each task that are scored; 0 for none.")] = 20,
     max_kl: Annotated[float | None, Option(help="Mean divergence let pass, in nats per token.")] = None,
+    vllm: Annotated[
+        bool | None, Option("--vllm/--no-vllm", help="Ask a LoRA or a merged model through vLLM too; if installed.")
+    ] = None,
     max_lost: Annotated[float | None, Option(help="Share of a layer's change that a LoRA may lose.")] = None,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
@@ -46,6 +49,7 @@ def verify_export(
             questions=names_in(questions),
             count=count,
             max_kl=max_kl,
+            vllm=vllm,
             max_lost=max_lost,
         ),
         console,

@@ -27,6 +27,11 @@ def show_verification(console: Console, found: Verification) -> None:
         f"divergence: {parity.mean_kl:.2g} nats per token on average, {parity.largest_kl:.2g} at most; "
         f"nats per token {parity.nats[0]:.4f} tested, {parity.nats[1]:.4f} exported"
     )
+    if found.vllm is not None:
+        lines.append(
+            f"through vLLM: {found.vllm.same} of {len(found.vllm.prompts)} prompts in the same tokens, "
+            f"{found.vllm.mean_kl:.2g} nats per token on average"
+        )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if found.scores:
@@ -46,10 +51,17 @@ def show_verification(console: Console, found: Verification) -> None:
 def _table(scores: Sequence[TaskScores]) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False)
     table.add_column("task", overflow="fold")
-    for heading in ("base", "tested", "export", "kept, tested", "kept, export"):
+    for heading in ("base", "tested", "export", "tested", "export"):
         table.add_column(heading, justify="right")
     for each in scores:
         values = (each.base, each.tuned, each.export)
-        kept = ("–" if value is None else f"{value:.1%}" for value in (each.kept_tuned, each.kept_export))
-        table.add_row(each.task, *(f"{value:.3f}" for value in values), *kept)
+        table.add_row(each.task, *(f"{value:.3f}" for value in values), *_gain_or_kept(each))
     return table
+
+
+def _gain_or_kept(each: TaskScores) -> tuple[str, str]:
+    """What was gained in a task that was learned, what was kept in any other."""
+    if each.gain_tuned is not None and each.gain_export is not None:
+        return tuple(f"gain {value:+.3f}".replace("-", "−") for value in (each.gain_tuned, each.gain_export))  # type: ignore[return-value]
+    kept = ("–" if value is None else f"kept {value:.1%}" for value in (each.kept_tuned, each.kept_export))
+    return tuple(kept)  # type: ignore[return-value]

@@ -38,7 +38,7 @@ def mean_answer_loss(
             pairs.append((tokens[:1], tokens[1:]))
         else:
             prompt = prompt_tokens(tokenizer, item.asked)
-            pairs.append((prompt, answer_tokens(tokenizer, item.asked, item.answer, end=True)))
+            pairs.append((prompt, answer_tokens(tokenizer, item.asked, item.answered, end=True)))
     pairs = [(context, tokens) for context, tokens in pairs if tokens]
     count = sum(len(tokens) for _, tokens in pairs)
     if not count:

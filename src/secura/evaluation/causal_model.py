@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Model = PreTrainedModel | PeftModel
 
@@ -34,15 +34,21 @@ def accepted_inputs(model: Model) -> frozenset[str]:
 def context_length(model: Model, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """Tokens that the model can read at once, or None where neither it nor its tokenizer says."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    config = inner.config.get_text_config()
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length")]
+    known = stated_context(inner.config, tokenizer)
+    if known is None:
+        return None
+    virtual: Any = model.active_peft_config.num_virtual_tokens if has_virtual_tokens(model) else 0  # type: ignore[union-attr]
+    return known - int(virtual or 0)
+
+
+def stated_context(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Tokens that a model of this config reads at once, or None where neither it nor its tokenizer says."""
+    inner: Any = config.get_text_config()
+    limits = [getattr(inner, name, None) for name in ("max_position_embeddings", "n_positions", "seq_length")]
     limits.append(tokenizer.model_max_length)
     # A tokenizer that knows no limit says 10³⁰.
     known = [limit for limit in limits if isinstance(limit, int) and 0 < limit < 10**9]
-    if not known:
-        return None
-    virtual: Any = model.active_peft_config.num_virtual_tokens if has_virtual_tokens(model) else 0  # type: ignore[union-attr]
-    return min(known) - int(virtual or 0)
+    return min(known) if known else None
 
 
 def start_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:

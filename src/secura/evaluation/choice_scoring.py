@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
+from secura.adapters.broken_weight import first_broken_weight
 from secura.errors import DataError, SecuraError
 from secura.evaluation.batch_size import BatchSize, Wanted, in_batches, longest_first, row_cost
 from secura.evaluation.causal_model import (
@@ -96,6 +97,14 @@ def choose_answers(
         sums = _after_shared_prompts(model, tokenizer, asked, size, on_progress)
     else:
         sums = _after_whole_prompts(model, tokenizer, asked, size, on_progress)
+    if any(math.isnan(value) for own in sums for value in own):
+        broken = first_broken_weight(model)
+        why = (
+            "its weights are finite, but their type may be too narrow"
+            if broken is None
+            else f"its {broken} holds NaN or infinity"
+        )
+        raise SecuraError(f"the model answers NaN, so it cannot be scored; {why}.")
     return [_chosen(question, each, own) for question, each, own in zip(questions, asked, sums, strict=True)]
 
 
@@ -124,8 +133,6 @@ def can_copy_cache(model: Model) -> bool:
 
 
 def _highest(values: Sequence[float]) -> int:
-    if any(math.isnan(value) for value in values):
-        raise SecuraError("the model answers NaN, so it cannot be scored; its weights, or their type, are broken.")
     return max(range(len(values)), key=values.__getitem__)
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from secura.adapters.offloading import is_offloaded
 from secura.adapters.secura.layer import SecuraLayer
 from secura.errors import SecuraError
+from secura.export.dequantized import is_quantized
 
 
 @contextmanager
@@ -26,7 +27,8 @@ def merged_for_scoring(model: PreTrainedModel | PeftModel) -> Iterator[bool]:
 
     Yields:
         Whether the model is merged; a method that cannot be merged is scored as it is, and
-        so is an adapter of another kind than SECURA's while accelerate offloads its base.
+        so is an adapter of another kind than SECURA's while accelerate offloads its base, or on a
+        base in fewer bits: merged there, what was learned would be rounded to those bits.
     """
     layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
     if any(layer.merged for layer in layers):  # at a point of the dial that stands in the weights
@@ -34,7 +36,8 @@ def merged_for_scoring(model: PreTrainedModel | PeftModel) -> Iterator[bool]:
         return
     # A SECURA layer keeps the original tensor itself and puts it back.
     forgetful = [layer.get_base_layer() for layer in layers if not isinstance(layer, SecuraLayer)]
-    if not layers or not isinstance(model, PeftModel) or any(is_offloaded(base) for base in forgetful):
+    apart = any(is_offloaded(base) for base in forgetful) or (forgetful and is_quantized(model))
+    if not layers or not isinstance(model, PeftModel) or apart:
         yield False
         return
     saved = [(weight, weight.detach().clone()) for base in forgetful for weight in base.parameters()]

@@ -71,7 +71,7 @@ def score_key(
 
 def _asked(item: Item) -> dict[str, Any]:
     """All that an item is; a rule that is not set leaves it as it was before there were rules, and so its key."""
-    unset = {"match": "exact", "accept": ()}
+    unset = {"match": "exact", "accept": (), "tools": (), "answer_turn": None}
     return {name: value for name, value in asdict(item).items() if name not in unset or value != unset[name]}
 
 

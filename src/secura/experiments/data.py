@@ -2,12 +2,12 @@
 
 import os
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from secura.errors import ConfigError
 from secura.tasks.catalogue import CATALOGUE
-from secura.tasks.data_files import read_items
+from secura.tasks.data_files import check_columns, read_items, read_source
 from secura.tasks.finding import GROUPS, find_tasks, is_user_task
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
@@ -40,6 +40,22 @@ class TaskRows:
     """What the gain is measured on; None for a share of `train` still to be held out."""
     suggested_steps: int | None
     """Steps that suit the rows, where they come with such a number."""
+    unused: tuple[str, ...] = ()
+    """Columns that hold something and that nothing is read from."""
+    mixed: tuple["MixedRows", ...] = ()
+    """What is learned beside it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixedRows:
+    """Rows that are learned beside a task, such as those that are replayed."""
+
+    name: str
+    """Where they come from."""
+    share: float
+    """Their share of all rows that are learned."""
+    rows: list[Item]
+    """All there are."""
 
 
 def read_task(
@@ -51,25 +67,28 @@ def read_task(
     split: str = "train",
     test_path: str | None = None,
     bundled_rows: int = BUNDLED_ROWS,
+    columns: Mapping[str, str] | None = None,
 ) -> TaskRows:
     """Read or draw the rows of a task.
 
     Args:
-        path: file, hub data set or name of a task; None is the bundled task.
+        path: file, folder, hub data set or name of a task; None is the bundled task.
         bundled_model: whether the model is the bundled one, which alone has bundled tasks.
         seed: fixes what is drawn.
         test_rows: at most this many questions are asked of a task that has its own.
-        split: of a hub data set whose name ends in none.
+        split: of a folder, or of a hub data set whose name ends in none.
         test_path: where questions come from instead.
         bundled_rows: training questions drawn for a bundled task.
+        columns: by the names that rows are read by, what a file calls them.
 
     Raises:
         ConfigError: if a file of tasks holds more than one.
         DataError: if a file cannot be used.
     """
     test = None
+    check_columns(columns or {})
     if test_path is not None:
-        test = read_items(test_path, split="test")
+        test = read_items(test_path, split="test", columns=columns)
         test = random.Random(seed).sample(test, min(len(test), test_rows))
     bundled = _bundled_task(path) if bundled_model else None
     if bundled is not None:
@@ -81,11 +100,39 @@ def read_task(
     assert path is not None  # `check_settings` has refused a model of the user's own without data
     named = _named_task(path)
     if named is None:
-        return TaskRows(name=path, train=read_items(path, split=split), test=test, suggested_steps=None)
+        read = read_source(path, split=split, columns=columns)
+        return TaskRows(name=path, train=read.items, test=test, suggested_steps=None, unused=read.unused)
     if test is None:
         test = task_items(named, split="test", count=test_rows, seed=seed)
     train = task_items(named, split="train", seed=seed)
     return TaskRows(name=named.name, train=train, test=test, suggested_steps=None)
+
+
+def read_mixed(mix: Mapping[str, float], *, bundled_model: bool, seed: int) -> tuple[MixedRows, ...]:
+    """The rows that are learned beside a task.
+
+    Args:
+        mix: shares of all rows, by file, folder, data set or task.
+        bundled_model: whether the model is the bundled one.
+        seed: fixes what is drawn.
+
+    Raises:
+        ConfigError: if the shares leave nothing for the task itself.
+        DataError: if a file cannot be used.
+    """
+    total = sum(mix.values())
+    if total >= 1:
+        raise ConfigError(
+            f"the shares of data.mix come to {total:g}, which leaves nothing for data.path; make them less than 1."
+        )
+    return tuple(
+        MixedRows(
+            name=name,
+            share=share,
+            rows=read_task(name, bundled_model=bundled_model, seed=seed, test_rows=0).train,
+        )
+        for name, share in mix.items()
+    )
 
 
 def _bundled_task(path: str | None) -> tuple[str, NewTask] | None:
@@ -107,8 +154,8 @@ def read_retention(path: str | None, *, bundled_model: bool, per_family: int, se
     """The questions about what must not be lost.
 
     Args:
-        path: file of questions, or names of tasks parted by commas; None is the bundled model's own questions, or the
-            everyday ones for any other model, and the word none asks nothing.
+        path: files of questions and names of tasks, parted by commas; None is the bundled model's own questions, or
+            the everyday ones for any other model, and the word none asks nothing.
         bundled_model: whether the model is the bundled one.
         per_family: at most this many questions of each field of knowledge.
         seed: fixes what is drawn.
@@ -120,29 +167,34 @@ def read_retention(path: str | None, *, bundled_model: bool, per_family: int, se
         return []
     if path is None and not bundled_model:
         path = EVERYDAY
-    if path is not None and _names_tasks(path):
-        return [item for task in find_tasks(path.split(",")) for item in task_items(task, count=per_family, seed=seed)]
-    if path is not None:
-        return _at_most_per_family(read_items(path), per_family, seed)
-    return list(knowledge_questions(per_family, seed))
+    if path is None:
+        return list(knowledge_questions(per_family, seed))
+    files, tasks = parted(path)
+    items = [item for task in find_tasks(tasks) for item in task_items(task, count=per_family, seed=seed)]
+    rows = [item for file in files for item in read_items(file)]
+    return items + _at_most_per_family(rows, per_family, seed)
 
 
-def _names_tasks(path: str) -> bool:
-    """Whether every part is a task or a group of tasks, and not a file of rows."""
-    if os.path.exists(path) and not is_user_task(path):
-        return False
-    return all(name in CATALOGUE or name in GROUPS or is_user_task(name) for name in map(str.strip, path.split(",")))
+def parted(path: str) -> tuple[list[str], list[str]]:
+    """Files of rows, and names of tasks, that `--retain` names, parted by commas."""
+    names = [path] if os.path.exists(path) else [name for part in path.split(",") if (name := part.strip())]
+    tasks = [name for name in names if is_user_task(name) or (_is_task(name) and not os.path.exists(name))]
+    return [name for name in names if name not in tasks], tasks
+
+
+def _is_task(name: str) -> bool:
+    return name in CATALOGUE or name in GROUPS
 
 
 def calibration_items(path: str | None, *, bundled_model: bool, seed: int) -> list[Item]:
-    """What `corda` reads: a file's or a task's rows, or knowledge of the bundled model.
+    """What is read before an adapter starts: a file's or a task's rows, or knowledge of the bundled model.
 
     Raises:
         ConfigError: if a model of the user's own comes without such a file.
         DataError: if the file cannot be used.
     """
     if path is None and not bundled_model:
-        raise ConfigError("method corda needs texts of what must be kept; name a file with method.calibration.")
+        raise ConfigError("the adapter needs texts of what must be kept; name a file with method.calibration.")
     if path is None:
         return list(knowledge_questions(seed=seed + 1))  # another draw than the questions that are asked
     named = _named_task(path)

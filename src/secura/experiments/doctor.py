@@ -12,8 +12,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from secura.adapters.secura.config import PEFT_TYPE_NAME, plain_peft_type
+from secura.adapters.secura.sealed_folder import check_seal, is_sealed, seal_folder
+from secura.errors import ConfigError, SecuraError
 from secura.evaluation.score_cache import cache_folder
 from secura.experiments.models.base_record import BASE_RECORD
+from secura.export.llama_quantize import PROGRAM as QUANTIZER
+from secura.training.checkpoint_seal import SEAL_FILE
 
 _VERSIONS = ("secura", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf")
 _EXTRAS = {
@@ -64,13 +69,24 @@ def examine_installation() -> list[Finding]:
             found.append(Finding(name=f"secura[{extra}]", said=f"not installed; it would enable {enables}"))
         else:
             found.append(Finding(name=f"secura[{extra}]", said=f"{module} is installed"))
+    for program, (is_there, enables) in {
+        "vllm": (find_spec("vllm") is not None, "asking LoRAs and merged models as vLLM serves them"),
+        QUANTIZER: (shutil.which(QUANTIZER) is not None, "GGUF files in Q4_K_M and kin"),
+    }.items():
+        found.append(
+            Finding(name=program, said="installed" if is_there else f"not installed; it would enable {enables}")
+        )
     return found
 
 
-def examine_adapter(folder: Path) -> Finding:
+def examine_adapter(folder: Path, *, seal: bool = False) -> Finding:
     """What is wrong with an adapter's folder, in one line; or what it holds, where nothing is.
 
     Only files are read: no base is loaded, and nothing of the folder is carried out.
+
+    Args:
+        folder: of an adapter, or of a run.
+        seal: whether an adapter of secura's that has no seal gets one, once nothing is wrong with it.
     """
     name = str(folder)
     inside = folder / "adapter"
@@ -79,12 +95,36 @@ def examine_adapter(folder: Path) -> Finding:
     wrong = _what_is_wrong(folder)
     if wrong is not None:
         return Finding(name=name, said=wrong, wrong=True)
+    try:
+        sealed = _sealed(folder, seal=seal)
+    except SecuraError as problem:
+        return Finding(name=name, said=str(problem), wrong=True)
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     with safe_open(folder / _WEIGHTS, framework="pt") as opened:
         count = sum(_elements(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
     base = config.get("base_model_name_or_path") or "a base that it does not name"
     size = _size((folder / _WEIGHTS).stat().st_size)
-    return Finding(name=name, said=f"whole: {config['peft_type']} on {base}, {count:,} numbers in {size}")
+    return Finding(name=name, said=f"whole: {_method(config)} on {base}, {count:,} numbers in {size}{sealed}")
+
+
+def _sealed(folder: Path, *, seal: bool) -> str:
+    """What is to say of an adapter's seal, after it was checked, or made where that was asked for."""
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    if _method(config) != PEFT_TYPE_NAME:
+        return "; adapters of this kind have no seal" if seal else ""
+    if is_sealed(folder):
+        check_seal(folder)
+        return ", as it was sealed"
+    if not seal:
+        return "; it has no seal, and `secura doctor --seal` gives it one"
+    for above in (folder, folder.parent):
+        if (above / SEAL_FILE).is_file():
+            raise ConfigError(
+                f"{above} has checksums of its own, which a seal would break; seal a copy of the adapter."
+            )
+    seal_folder(folder)
+    check_seal(folder)
+    return "; its files agree, and it is sealed now"
 
 
 def _what_is_wrong(folder: Path) -> str | None:
@@ -120,7 +160,7 @@ def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
             tensor = opened.get_tensor(key)
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 return f"{key} holds NaN or infinity; training diverged, so take an earlier checkpoint"
-        layers = ((config.get("saved") or {}).get("layers") or {}) if config["peft_type"] == "SECURA" else {}
+        layers = ((config.get("saved") or {}).get("layers") or {}) if _method(config) == PEFT_TYPE_NAME else {}
         for layer, record in layers.items():
             own = [key for key in keys if key.startswith(f"base_model.model.{layer}.secura_")]
             if not any(".secura_change." in key for key in own):
@@ -136,6 +176,10 @@ def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
                     if stored != record["fingerprint"]:
                         return f"the fingerprints of {layer} differ between the files; they are of different adapters"
     return None
+
+
+def _method(config: dict[str, Any]) -> str:
+    return plain_peft_type(str(config["peft_type"]))
 
 
 def _elements(shape: list[int]) -> int:

@@ -23,9 +23,9 @@ from secura.evaluation.answer_match import rule_as_json
 from secura.evaluation.batch_size import BatchSize
 from secura.evaluation.lm_eval_bridge import HarnessScore, export_tasks, harness_scores, harness_tasks
 from secura.evaluation.provenance import provenance
-from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.task_score import TaskScore, as_json, from_json
+from secura.experiments.asking import AskedTask, ask
 from secura.experiments.models.pair import BUNDLED, ReadyModel, model_pair
 from secura.file_names import file_name
 from secura.one_writer import one_writer
@@ -116,20 +116,23 @@ def evaluate(settings: EvalSettings, console: Console) -> EvalResult:
                 markup=False,
                 soft_wrap=True,
             )
-        done = 0
+
+        def keep(score: TaskScore) -> None:
+            result.chances.append(chance_level(asked[len(result.scores)].items))
+            result.scores.append(score)
+            result.notes.extend(_remarks(score))
+            _write(result, record, asked, complete=len(result.scores) == len(asked) and not of_harness)
+
         try:
-            for task, items in asked:
-                known = before[done] if done < len(before) else None
-                result.scores.append(known or _ask(ready, task, items, size, console))
-                result.chances.append(chance_level(items))
-                result.notes.extend(_remarks(result.scores[-1]))
-                done += 1
-                _write(result, record, asked, complete=done == len(asked) and not of_harness)
+            for score in before:
+                keep(score)
+            ask(ready, asked[len(before) :], "the model", console, lambda _, score: keep(score), size=size)
             if of_harness:
                 result.harness = _ask_harness(ready, of_harness, settings, console)
                 _write(result, record, asked, complete=True)
         except KeyboardInterrupt:
             go_on = f"the same command with --out {shlex.quote(str(result.file.parent))} goes on"
+            done = len(result.scores)
             kept = f"; {done} finished, their scores are in {result.file}; {go_on}" if done else "; nothing is kept"
             total = len(asked) + len(settings.harness_tasks)
             raise StoppedError(f"stopped by {what_stopped()} at task {done + 1} of {total}{kept}.") from None
@@ -147,10 +150,10 @@ def export(settings: EvalSettings, folder: Path) -> list[str]:
     if folder.is_file():
         raise ConfigError(f"--export-lm-eval {folder} is a file; name a folder.")
     silence_libraries()
-    return export_tasks(asked_items(settings), folder)
+    return export_tasks([(each.task, each.items) for each in asked_items(settings)], folder)
 
 
-def asked_items(settings: EvalSettings) -> list[tuple[Task, list[Item]]]:
+def asked_items(settings: EvalSettings) -> list[AskedTask]:
     """Every task with its items.
 
     Raises:
@@ -166,7 +169,10 @@ def asked_items(settings: EvalSettings) -> list[tuple[Task, list[Item]]]:
             )
         names = (_KNOWLEDGE,)
     tasks = find_tasks(names) if names else []
-    return [(task, task_items(task, data=settings.data, count=settings.count, seed=settings.seed)) for task in tasks]
+    return [
+        AskedTask(task=task, items=task_items(task, data=settings.data, count=settings.count, seed=settings.seed))
+        for task in tasks
+    ]
 
 
 def _scores_file(settings: EvalSettings) -> Path:
@@ -194,7 +200,7 @@ def _stored(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is damaged and cannot be gone on with; name another folder with --out.") from problem
 
 
-def _finished_before(file: Path, record: dict[str, Any], asked: Sequence[tuple[Task, list[Item]]]) -> list[TaskScore]:
+def _finished_before(file: Path, record: dict[str, Any], asked: Sequence[AskedTask]) -> list[TaskScore]:
     """The scores that an interrupted run of the same settings has left, in the order asked.
 
     Raises:
@@ -204,12 +210,12 @@ def _finished_before(file: Path, record: dict[str, Any], asked: Sequence[tuple[T
     scores = []
     try:
         same = all(_deciding(stored[name]) == _deciding(record[name]) for name in _DECIDING) if stored else True
-        for before, (task, items) in zip(stored.get("tasks", []), asked, strict=False):
-            questions = [json.loads(json.dumps(_question(item))) for item in items]
+        for before, each in zip(stored.get("tasks", []), asked, strict=False):
+            questions = [json.loads(json.dumps(_question(item))) for item in each.items]
             stored_items = zip(questions, before["items"], strict=True)
             answers = [{name: answer[name] for name in question} for question, answer in stored_items]
-            same = same and before["key"] == task_version_key(task) and answers == questions
-            scores.append(from_json(before, items))
+            same = same and before["key"] == task_version_key(each.task) and answers == questions
+            scores.append(from_json(before, each.items))
     except (ValueError, KeyError, TypeError, AttributeError):
         same = False
     if not same:
@@ -245,20 +251,6 @@ def _ready_model(settings: EvalSettings, notes: list[str]) -> Iterator[ReadyMode
         if not ready.merged:
             notes.append("the adapter's method cannot be merged into the weights, so it was scored beside them")
         yield ready
-
-
-def _ask(ready: ReadyModel, task: Task, items: Sequence[Item], size: BatchSize, console: Console) -> TaskScore:
-    began, done = time.monotonic(), 0
-    with console.status(f"{task.name}: 0 of {len(items):,}") as status:
-
-        def progress(count: int) -> None:
-            nonlocal done
-            done += count
-            status.update(f"{task.name}: {done:,} of {len(items):,}")
-
-        score = score_task(ready.model, ready.tokenizer, task, items, batch_size=size, on_progress=progress)
-    console.print(f"{task.name}: {len(items):,} items in {time.monotonic() - began:.0f} s", highlight=False)
-    return score
 
 
 def _ask_harness(
@@ -316,12 +308,10 @@ def _harness_version() -> str | None:
         return None
 
 
-def _write(
-    result: EvalResult, record: dict[str, Any], asked: Sequence[tuple[Task, Sequence[Item]]], *, complete: bool
-) -> None:
+def _write(result: EvalResult, record: dict[str, Any], asked: Sequence[AskedTask], *, complete: bool) -> None:
     tasks = [
-        _task_as_json(task, items, score, chance)
-        for (task, items), score, chance in zip(asked, result.scores, result.chances, strict=False)
+        _task_as_json(each.task, each.items, score, chance)
+        for each, score, chance in zip(asked, result.scores, result.chances, strict=False)
     ]
     harness = [{**vars(each), "per_item": dict(each.per_item)} for each in result.harness]
     write_json(

@@ -6,6 +6,7 @@ otherwise than the model does, such as a GGUF of an unknown kind, is refused bef
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,22 +17,24 @@ from peft import PeftModel
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from secura.adapters.dial import scaled
 from secura.adapters.secura.folding import folded_tasks, undo
 from secura.errors import ConfigError, FoldError
-from secura.evaluation.batch_size import BatchSize
 from secura.evaluation.parity import end_ids
 from secura.evaluation.provenance import provenance
-from secura.evaluation.score_task import score_task
-from secura.experiments.forget.tasks import AskedTask, asked_tasks
+from secura.experiments.asking import AskedTask, ask
+from secura.experiments.forget.tasks import asked_tasks
 from secura.experiments.models.base_record import BASE_RECORD, read_base_record, read_json
-from secura.experiments.models.loading import load_tokenizer
+from secura.experiments.models.loading import load_tokenizer, model_source, quantization_of
 from secura.experiments.models.pair import BUNDLED, ModelPair, model_pair
+from secura.experiments.settings.run import ModelConfig
 from secura.export.gguf_lora import write_gguf_lora
 from secura.export.gguf_model import check_kind, write_gguf
 from secura.export.gguf_shapes import shape_of
 from secura.export.lora import DEFAULT_LIMIT, SERVED_RANKS, Lora, as_lora, save_lora
-from secura.export.merged import is_quantized, merged_model, save_merged
+from secura.export.merged import merged_model, save_merged
 from secura.export.ollama import chat_parts, modelfile
+from secura.export.tuned_weights import DrawnBack
 from secura.training.library_output import silence_libraries
 from secura.whole_files import write_folder, write_json
 
@@ -61,7 +64,7 @@ class ExportSettings:
     quantize: str | None = None
     """Kind of a GGUF's matrices, such as q8_0."""
     scale: float = 1.0
-    """Multiplies what was learned."""
+    """The point of the dial: 0 is the base, 1 all that was learned; see `secura.adapters.dial`."""
     tasks: tuple[str, ...] = ()
     """The folded tasks that are kept; empty is all."""
     rank: int | None = None
@@ -74,6 +77,8 @@ class ExportSettings:
     """Tasks that are asked where a LoRA is not exact; empty is the world's knowledge, or everyday ones."""
     count: int = 50
     """Questions of each task."""
+    dequantize: bool = False
+    """Whether a base that is stored quantized is written out plainly."""
     out: Path | None = None
     """Folder to write; None is a new one beside the source."""
 
@@ -90,6 +95,10 @@ class ExportSettings:
             check_kind(self.quantize)
         if self.to == "gguf-lora" and self.dtype == "bfloat16":
             raise ConfigError("--to gguf-lora stores float32 or float16, not bfloat16.")
+        if not 0 <= self.scale < float("inf"):
+            raise ConfigError(f"--scale is {self.scale:g}; 0 is the base, 1 all that was learned, and more is more.")
+        if self.dequantize and self.to in ("lora", "gguf-lora"):
+            raise ConfigError(f"--to {self.to} holds nothing of the base, so --dequantize does nothing; leave it out.")
         if self.count < 1:
             raise ConfigError(f"--count is {self.count}; it counts questions of a task, from 1.")
 
@@ -143,28 +152,42 @@ def export(
     pair.check()
     if settings.to in ("lora", "gguf-lora") and not pair.is_adapter:
         raise ConfigError(f"{settings.source} is a whole model, of which no LoRA is known; use --to merged or gguf.")
+    if settings.scale != 1 and not pair.is_adapter and pair.base_path == pair.tuned_path:
+        raise ConfigError(
+            f"--scale is {settings.scale:g}, but {settings.source} does not say which base it was made of; name it "
+            "with --base."
+        )
+    _refuse_quantized(settings, pair)
+    # A LoRA holds nothing of the base, so what it is made of costs the user nothing.
+    pair.dequantize = settings.dequantize or settings.to in ("lora", "gguf-lora")
     result = ExportResult(folder=folder, form=settings.to, notes=pair.notes)
-    with pair.unmerged() as ready:
+    with pair.to_be_written(settings.scale) as (ready, drawn_back):
         model, tokenizer = ready.model, tokenizer_of(pair, ready.tokenizer)
-        _check_base(model)
         keep_tasks(model, settings.tasks)
         config: Any = model.config
         if settings.to in ("gguf", "gguf-lora", "ollama"):
             shape_of(config)
         record = _record(settings, pair, model, ready.fingerprint)
         if settings.to in ("lora", "gguf-lora"):
-            _write_lora(settings, pair, model, tokenizer, record, result, console, on_measured)
+            _write_lora(settings, pair, model, drawn_back, tokenizer, record, result, console, on_measured)
         else:
-            _write_whole(settings, model, tokenizer, record, result, console)
+            if pair.dequantized is not None:
+                result.notes.append(pair.dequantized.cost)
+            _write_whole(settings, model, drawn_back, tokenizer, record, result, console)
     return result
 
 
 def open_source(source: str, base: str | None) -> ModelPair:
-    """The model to export; with its base, which the record beside an adapter names, where it is an adapter."""
-    pair = model_pair(BUNDLED, source)
-    if not pair.is_adapter:
-        return pair
-    return model_pair(base or base_of(Path(pair.tuned_path)), source)
+    """The model to export, with the base that it names; a whole model that names none is taken as its own."""
+    pair = model_pair(BUNDLED, model_source(ModelConfig()) if source == BUNDLED else source)
+    if pair.is_adapter:
+        return model_pair(base or base_of(Path(pair.tuned_path)), source)
+    recorded = Path(pair.tuned_path).parent / BASE_RECORD  # of a run that has trained all weights
+    if base is None and recorded.is_file():
+        base = str(read_base_record(recorded.parent)["model"])
+    return (
+        ModelPair(base_path=pair.tuned_path, tuned_path=pair.tuned_path) if base is None else model_pair(base, source)
+    )
 
 
 def base_of(adapter: Path) -> str:
@@ -222,6 +245,7 @@ def retention_tasks(
 def _write_whole(
     settings: ExportSettings,
     model: PreTrainedModel | PeftModel,
+    drawn_back: DrawnBack,
     tokenizer: PreTrainedTokenizerBase,
     record: dict[str, Any],
     result: ExportResult,
@@ -233,7 +257,7 @@ def _write_whole(
     with console.status("merging") as status:
         if settings.to == "merged":
             record["dtype"] = dtype
-            merged = merged_model(model, adapted_dtype=_DTYPES[dtype], scale=settings.scale)
+            merged = merged_model(model, adapted_dtype=_DTYPES[dtype], drawn_back=drawn_back)
 
             def fill(folder: Path) -> None:
                 save_merged(merged, tokenizer, folder, dtype=_DTYPES[dtype])
@@ -243,7 +267,7 @@ def _write_whole(
             return
         kind = record["dtype"] = settings.quantize or _GGUF_KINDS[dtype]
         # In float32, so that what llama.cpp's kinds round is the change itself.
-        merged = merged_model(model, adapted_dtype=torch.float32, scale=settings.scale)
+        merged = merged_model(model, adapted_dtype=torch.float32, drawn_back=drawn_back)
         name = Path(settings.source).name
 
         def fill_gguf(folder: Path) -> None:
@@ -261,6 +285,7 @@ def _write_lora(
     settings: ExportSettings,
     pair: ModelPair,
     model: PreTrainedModel | PeftModel,
+    drawn_back: DrawnBack,
     tokenizer: PreTrainedTokenizerBase,
     record: dict[str, Any],
     result: ExportResult,
@@ -269,7 +294,7 @@ def _write_lora(
 ) -> None:
     adapted = cast(PeftModel, model)
     with console.status("measuring") as status:
-        lora = as_lora(adapted, rank=settings.rank, limit=settings.limit, scale=settings.scale, on_layer=status.update)
+        lora = as_lora(adapted, rank=settings.rank, limit=settings.limit, drawn_back=drawn_back, on_layer=status.update)
     result.lora = lora
     base, config = adapted.get_base_model(), adapted.config
     module_names = [name for name, _ in base.named_modules()]
@@ -284,9 +309,10 @@ def _write_lora(
         own_base = adapted.active_peft_config.base_model_name_or_path or pair.base_path or BUNDLED
         save_lora(lora, trial, base=own_base, module_names=module_names, dtype=_DTYPES[dtype])
         tokenizer.save_pretrained(place)
-        if not lora.exact and settings.scale == 1 and not settings.tasks:
-            with console.status("asking the model and its LoRA the same questions"):
-                result.effects = _effects(settings, pair, trial, tokenizer)
+        if not lora.exact:
+            # What the dial could not set on the adapter is set on the weights for as long as they are asked.
+            with scaled(adapted, drawn_back) if drawn_back else nullcontext():
+                result.effects = _effects(settings, pair, trial, tokenizer, console)
             record["scores"] = [asdict(effect) for effect in result.effects]
         if not lora.exact and on_measured is not None:
             on_measured(lora, result.effects)
@@ -312,18 +338,20 @@ def _write_lora(
         write_folder(result.folder, fill)
 
 
-def _effects(settings: ExportSettings, pair: ModelPair, lora: Path, tokenizer: PreTrainedTokenizerBase) -> list[Effect]:
+def _effects(
+    settings: ExportSettings, pair: ModelPair, lora: Path, tokenizer: PreTrainedTokenizerBase, console: Console
+) -> list[Effect]:
     """What the model and its LoRA score; the base is loaded again, since PEFT holds one kind of adapter at a time."""
     asked = retention_tasks(
         settings.questions, bundled=pair.base_path is None, count=settings.count, tokenizer=tokenizer
     )
-    scores = []
-    for each in (pair, ModelPair(base_path=pair.base_path, tuned_path=str(lora))):
+    scores: list[list[float]] = []
+    as_exported = ModelPair(base_path=pair.base_path, tuned_path=str(lora), dequantize=pair.dequantize)
+    for each, which in ((pair, "the model"), (as_exported, "its LoRA")):
+        found: list[float] = []
         with each.tuned() as ready:
-            size = BatchSize("auto", ready.model.device)
-            scores.append(
-                [score_task(ready.model, ready.tokenizer, one.task, one.items, batch_size=size).value for one in asked]
-            )
+            ask(ready, asked, which, console, lambda _, score, found=found: found.append(score.value))
+        scores.append(found)
     return [
         Effect(task=one.task.name, tuned=tuned, export=exported)
         for one, tuned, exported in zip(asked, *scores, strict=True)
@@ -362,11 +390,13 @@ def _folder(settings: ExportSettings) -> Path:
     return folder
 
 
-def _check_base(model: PreTrainedModel | PeftModel) -> None:
-    if is_quantized(model):
+def _refuse_quantized(settings: ExportSettings, pair: ModelPair) -> None:
+    """Refuse to write out a base that is stored quantized, before it is loaded, unless that was asked for."""
+    method = quantization_of(ModelConfig(path=pair.written_from))
+    if method is not None and settings.to not in ("lora", "gguf-lora") and not settings.dequantize:
         raise ConfigError(
-            "the base is stored in fewer bits than it computes in, so an export would carry its rounding; name the "
-            "base in 16 or 32 bits with --base."
+            f"the weights are stored quantized ({method}), and an export would carry their rounding in several times "
+            "the space; name the base in 16 or 32 bits with --base, or add --dequantize to write them out all the same."
         )
 
 
@@ -380,6 +410,7 @@ def _record(
         "base_fingerprint": fingerprint if pair.is_adapter else None,
         "method": _method(model),
         "scale": settings.scale,
+        "dequantized": None if pair.dequantized is None else asdict(pair.dequantized),
         "tasks": list(settings.tasks),
         "provenance": provenance(),
     }

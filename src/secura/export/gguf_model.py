@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from secura.errors import ConfigError
 from secura.export.gguf_shapes import Shape, arch_name, gguf_name, names_of, rope_factors, shape_of
 from secura.export.gguf_tokenizer import add_tokenizer
+from secura.export.llama_quantize import QUANTIZED_KINDS, check_quantizer, quantize_file
 
 KINDS = {
     "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
@@ -32,11 +33,10 @@ def check_kind(kind: str) -> None:
     Raises:
         ConfigError: naming those that can.
     """
-    if kind not in KINDS:
-        raise ConfigError(
-            f"GGUF cannot be written as {kind!r} here; known: {', '.join(KINDS)}. For others, such as Q4_K_M, write "
-            "f32 and run llama.cpp's llama-quantize on it."
-        )
+    if kind in QUANTIZED_KINDS:
+        check_quantizer(kind)
+    elif kind not in KINDS:
+        raise ConfigError(f"GGUF is not written as {kind!r}; known: {', '.join((*KINDS, *QUANTIZED_KINDS))}.")
 
 
 @torch.no_grad()
@@ -55,7 +55,8 @@ def write_gguf(
         path: the file.
         model: without an adapter; its weights in any floating dtype.
         tokenizer: what it is asked with.
-        kind: how matrices are stored, of `KINDS`.
+        kind: how matrices are stored, of `KINDS` or of `QUANTIZED_KINDS`, for which all of it is written in 32 bits
+            first.
         name: what the file calls the model.
         on_tensor: called with the name of each tensor once it is written.
 
@@ -63,6 +64,14 @@ def write_gguf(
         ConfigError: if llama.cpp would compute something else with such a model or tokenizer.
     """
     check_kind(kind)
+    if kind in QUANTIZED_KINDS:
+        whole = path.with_name(f"{path.name}.f32")
+        write_gguf(whole, model, tokenizer, kind="f32", name=name, on_tensor=on_tensor)
+        try:
+            quantize_file(whole, path, kind)
+        finally:
+            whole.unlink()
+        return
     config: Any = model.config
     shape = shape_of(config)
     wanted, file_type = KINDS[kind]

@@ -1,9 +1,9 @@
 """An adapter as a LoRA that stock PEFT loads: exact where the change is of low rank, measured where it is not.
 
-Without a norm, and after undamped folds, the change is C (U R) or B A itself, so lora_B and
-lora_A are those factors and nothing is lost but their rounding. A norm acts on each weight by
-itself and makes the change of full rank; then the best factors of a rank are taken, from its
-singular values, and what they lose is known before anything is written.
+Without a norm, under a bound on rows, and after undamped folds, the change is a product of thin
+factors itself, so lora_B and lora_A are those factors and nothing is lost but their rounding. A
+norm on each weight makes the change of full rank; then the best factors of a rank are taken, from
+its singular values, and what they lose is known before anything is written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,14 @@ from torch import Tensor
 
 from secura.adapters.secura.layer import SecuraLayer
 from secura.errors import ConfigError, InputError
-from secura.export.tuned_weights import TunedLayer, active_adapter, changes_more_than_weights, tuned_layers
+from secura.export.tuned_weights import (
+    NOTHING_DRAWN_BACK,
+    DrawnBack,
+    TunedLayer,
+    active_adapter,
+    changes_more_than_weights,
+    tuned_layers,
+)
 from secura.numerics.change import ThinFactors
 
 SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -102,7 +109,7 @@ def as_lora(
     *,
     rank: int | None = None,
     limit: float = DEFAULT_LIMIT,
-    scale: float = 1.0,
+    drawn_back: DrawnBack = NOTHING_DRAWN_BACK,
     on_layer: Callable[[str], None] | None = None,
 ) -> Lora:
     """Write an adapter's change as low-rank factors, layer by layer.
@@ -112,7 +119,7 @@ def as_lora(
         rank: of the factors where a change is not of low rank; None is, for each layer, the
             lowest that loses no more than `limit`.
         limit: the share of a layer's squared Frobenius norm that may be lost.
-        scale: multiplies what was learned.
+        drawn_back: what the dial has left over.
         on_layer: called with the name of each layer once it is done.
 
     Raises:
@@ -125,8 +132,8 @@ def as_lora(
     if not 0 <= limit < 1:
         raise ConfigError(f"the limit of what may be lost is {limit}; it is a share from 0 and below 1, such as 0.01.")
     layers = []
-    for layer in tuned_layers(model, scale):
-        layers.append(_lora_layer(layer, rank, limit, scale))
+    for layer in tuned_layers(model, drawn_back):
+        layers.append(_lora_layer(layer, rank, limit))
         if on_layer is not None:
             on_layer(layer.name)
     if not layers:
@@ -139,7 +146,7 @@ def as_lora(
     )
 
 
-def _lora_layer(layer: TunedLayer, rank: int | None, limit: float, scale: float) -> LoraLayer:
+def _lora_layer(layer: TunedLayer, rank: int | None, limit: float) -> LoraLayer:
     if layer.before.ndim != 2 or type(layer.module.get_base_layer()).__name__ == "Embedding":
         raise InputError(
             f"{layer.name} is a {type(layer.module.get_base_layer()).__name__}, which no LoRA for serving holds; "
@@ -148,7 +155,7 @@ def _lora_layer(layer: TunedLayer, rank: int | None, limit: float, scale: float)
     before, after = (layer.before.T, layer.after.T) if layer.is_transposed else (layer.before, layer.after)
     change = after - before
     noise = _ROUNDING * before.norm().item()
-    found = _trained_factors(layer, scale)
+    found = _trained_factors(layer)
     exact = found is not None and (change - found.left @ found.right).norm().item() <= noise
     if not exact:
         found = _best_factors(change, rank, limit, noise)
@@ -166,7 +173,7 @@ def _lora_layer(layer: TunedLayer, rank: int | None, limit: float, scale: float)
     )
 
 
-def _trained_factors(layer: TunedLayer, scale: float) -> ThinFactors | None:
+def _trained_factors(layer: TunedLayer) -> ThinFactors | None:
     """The factors as they were trained, where the change is their product."""
     found: ThinFactors | None = None
     if isinstance(layer.module, SecuraLayer):
@@ -178,7 +185,7 @@ def _trained_factors(layer: TunedLayer, scale: float) -> ThinFactors | None:
     if found is None:
         return None
     device = layer.before.device
-    return ThinFactors(found.left.detach().to(device).float(), scale * found.right.detach().to(device).float())
+    return ThinFactors(found.left.detach().to(device).float(), found.right.detach().to(device).float())
 
 
 def _best_factors(change: Tensor, rank: int | None, limit: float, noise: float) -> ThinFactors:

@@ -2,11 +2,15 @@
 
 What an adapter of SECURA makes of a weight, it says itself. Any other method of PEFT is merged
 into a copy of its one layer in float32, so that its change is rounded once, and by whoever writes it.
+
+A point of the dial other than all that was learned is set on the adapter itself by `secura.adapters.dial.scale_`; the
+layers that it leaves over are drawn back here.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,6 +25,12 @@ from secura.adapters.secura.layer import SecuraLayer
 from secura.errors import ConfigError, MergeError
 
 _PEFT_PREFIX = "base_model.model."
+
+DrawnBack = Mapping[str, float]
+"""Layers whose weight is W0 + s (W' - W0) instead of W', by name, with s; see `secura.adapters.dial.scale_`."""
+
+NOTHING_DRAWN_BACK: DrawnBack = MappingProxyType({})
+"""Every layer as the adapter says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +71,12 @@ def active_adapter(model: PeftModel) -> str:
 
 
 @torch.no_grad()
-def tuned_layers(model: PeftModel, scale: float = 1.0) -> Iterator[TunedLayer]:
+def tuned_layers(model: PeftModel, drawn_back: DrawnBack = NOTHING_DRAWN_BACK) -> Iterator[TunedLayer]:
     """Every adapted module in the order of the model, computed as it is asked for.
 
     Args:
         model: a base with an adapter that is not merged.
-        scale: multiplies what was learned, W' - W0.
+        drawn_back: what the dial has left over.
 
     Raises:
         MergeError: for a method that no single weight equals, or that changes no weight at all.
@@ -79,7 +89,8 @@ def tuned_layers(model: PeftModel, scale: float = 1.0) -> Iterator[TunedLayer]:
         )
     for name, module in model.named_modules():
         if isinstance(module, BaseTunerLayer) and adapter in _adapters_of(module):
-            yield _tuned_layer(name.removeprefix(_PEFT_PREFIX), module, adapter, scale)
+            plain = name.removeprefix(_PEFT_PREFIX)
+            yield _tuned_layer(plain, module, adapter, drawn_back.get(plain, 1.0))
 
 
 def changes_more_than_weights(model: PeftModel) -> list[str]:
@@ -92,7 +103,9 @@ def changes_more_than_weights(model: PeftModel) -> list[str]:
 
 
 @torch.no_grad()
-def merge_into_(model: PeftModel, dtype: torch.dtype | None, scale: float = 1.0) -> PreTrainedModel:
+def merge_into_(
+    model: PeftModel, dtype: torch.dtype | None, drawn_back: DrawnBack = NOTHING_DRAWN_BACK
+) -> PreTrainedModel:
     """Merge the adapter for good, one layer at a time, and take PEFT's wrapping off.
 
     Each merged weight is computed in float32 and rounded once, to `dtype`. The base is
@@ -101,21 +114,18 @@ def merge_into_(model: PeftModel, dtype: torch.dtype | None, scale: float = 1.0)
     Args:
         model: a base with an adapter that is not merged; of no use afterwards.
         dtype: of the merged weights; None keeps each weight's own. The rest is left as it is.
-        scale: multiplies what was learned.
+        drawn_back: what the dial has left over.
 
     Raises:
         MergeError: if no single weight equals the adapter, or a merged weight is not finite.
     """
-    for layer in tuned_layers(model, scale):
+    for layer in tuned_layers(model, drawn_back):
         base: Any = layer.module.get_base_layer()
         if not torch.isfinite(layer.after).all():
             raise MergeError(f"the merged weight of {layer.name} holds NaN or infinity; the adapter seems broken.")
         _replace(base, "weight", layer.after, dtype)
         if layer.bias is not None:
             _replace(base, "bias", layer.bias, dtype)
-    for module in model.modules():
-        if isinstance(module, ModulesToSaveWrapper) and scale != 1:
-            _scale_(module, active_adapter(model), scale)
     merged: Any = model.unload()
     return merged
 
@@ -124,7 +134,7 @@ def _adapters_of(module: BaseTunerLayer) -> set[str]:
     return {name for attribute in module.adapter_layer_names for name in getattr(module, attribute, {})}
 
 
-def _tuned_layer(name: str, module: BaseTunerLayer, adapter: str, scale: float) -> TunedLayer:
+def _tuned_layer(name: str, module: BaseTunerLayer, adapter: str, share: float) -> TunedLayer:
     before = _wide(module.get_base_weight())
     base_bias: Tensor | None = getattr(module.get_base_layer(), "bias", None)
     bias = None if base_bias is None else _wide(base_bias)
@@ -134,7 +144,7 @@ def _tuned_layer(name: str, module: BaseTunerLayer, adapter: str, scale: float) 
         after = after.T if isinstance(module.get_base_layer(), Conv1D) else after
         trained = module._change(adapter).bias
         if trained is not None:
-            bias_change = scale * _wide(trained)
+            bias_change = share * _wide(trained)
             if bias is None:
                 raise MergeError(
                     f"the adapter trained an output bias for {name}, but the base layer has none to merge it into; "
@@ -144,11 +154,11 @@ def _tuned_layer(name: str, module: BaseTunerLayer, adapter: str, scale: float) 
     else:
         after, merged_bias = _merged_copy(name, module, adapter)
         if bias is not None and merged_bias is not None:
-            bias_change = scale * (merged_bias - bias)
+            bias_change = share * (merged_bias - bias)
             bias = bias + bias_change
             bias_change = bias_change if bias_change.any() else None
-    if scale != 1:
-        after = before + scale * (after - before)
+    if share != 1:
+        after = before + share * (after - before)
     return TunedLayer(
         name=name, module=module, adapter=adapter, before=before, after=after, bias=bias, bias_change=bias_change
     )
@@ -184,10 +194,3 @@ def _replace(base: nn.Module, name: str, value: Tensor, dtype: torch.dtype | Non
         old.data = value  # in place, so that what is tied to it stays tied
     else:
         setattr(base, name, nn.Parameter(value, requires_grad=False))
-
-
-def _scale_(wrapper: ModulesToSaveWrapper, adapter: str, scale: float) -> None:
-    trained = dict(wrapper.modules_to_save[adapter].named_parameters())
-    for name, original in wrapper.original_module.named_parameters():
-        wide = _wide(original)
-        trained[name].data = (wide + scale * (_wide(trained[name]) - wide)).to(trained[name].dtype)

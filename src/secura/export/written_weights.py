@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from secura.export.gguf_shapes import gguf_name, names_of, shape_of
-from secura.export.tuned_weights import active_adapter, tuned_layers
+from secura.export.tuned_weights import NOTHING_DRAWN_BACK, DrawnBack, active_adapter, tuned_layers
 
 _SLACK = 1.05
 """An error may be this multiple of what rounding alone makes."""
@@ -69,7 +69,9 @@ class Expected:
 
 
 @torch.no_grad()
-def expected_weights(model: PreTrainedModel | PeftModel, scale: float = 1.0) -> Iterator[Expected]:
+def expected_weights(
+    model: PreTrainedModel | PeftModel, drawn_back: DrawnBack = NOTHING_DRAWN_BACK
+) -> Iterator[Expected]:
     """Every tensor of a model as an export of it should hold it, one at a time.
 
     Raises:
@@ -80,7 +82,7 @@ def expected_weights(model: PreTrainedModel | PeftModel, scale: float = 1.0) -> 
             yield Expected(name=name, before=None, after=weight.detach().float())
         return
     inside: list[str] = []
-    for layer in tuned_layers(model, scale):
+    for layer in tuned_layers(model, drawn_back):
         inside.append(f"{layer.name}.")
         yield Expected(name=f"{layer.name}.weight", before=layer.before.float(), after=layer.after.float())
         if layer.bias is not None:
@@ -92,20 +94,22 @@ def expected_weights(model: PreTrainedModel | PeftModel, scale: float = 1.0) -> 
             trained = dict(module.modules_to_save[active_adapter(model)].named_parameters())
             for key, original in module.original_module.named_parameters():
                 before, after = original.detach().float(), trained[key].detach().float()
-                yield Expected(name=f"{name}.{key}", before=before, after=before + scale * (after - before))
+                yield Expected(name=f"{name}.{key}", before=before, after=after)
     for name, weight in base.named_parameters():
         if not name.startswith(tuple(inside)):
             yield Expected(name=name, before=None, after=weight.detach().float())
 
 
-def check_merged(folder: Path, model: PreTrainedModel | PeftModel, scale: float = 1.0) -> list[WeightCheck]:
+def check_merged(
+    folder: Path, model: PreTrainedModel | PeftModel, drawn_back: DrawnBack = NOTHING_DRAWN_BACK
+) -> list[WeightCheck]:
     """Compare a folder of safetensors files with the model it was made of."""
     places = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
             places |= dict.fromkeys(opened.keys(), file)
     checks = []
-    for expected in expected_weights(model, scale):
+    for expected in expected_weights(model, drawn_back):
         if expected.name not in places:
             checks.append(_missing(expected))
             continue
@@ -116,14 +120,16 @@ def check_merged(folder: Path, model: PreTrainedModel | PeftModel, scale: float 
     return checks
 
 
-def check_gguf(file: Path, model: PreTrainedModel | PeftModel, scale: float = 1.0) -> list[WeightCheck]:
+def check_gguf(
+    file: Path, model: PreTrainedModel | PeftModel, drawn_back: DrawnBack = NOTHING_DRAWN_BACK
+) -> list[WeightCheck]:
     """Compare a GGUF file with the model it was made of."""
     config: Any = model.config
     shape = shape_of(config)
     names = names_of(shape, config)
     stored = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
     checks = []
-    for expected in expected_weights(model, scale):
+    for expected in expected_weights(model, drawn_back):
         tensor = stored.get(gguf_name(names, expected.name) or "")
         if tensor is None:
             checks.append(_missing(expected))
@@ -140,14 +146,14 @@ def check_gguf(file: Path, model: PreTrainedModel | PeftModel, scale: float = 1.
     return checks
 
 
-def check_lora(folder: Path, model: PeftModel, scale: float, limit: float) -> list[WeightCheck]:
+def check_lora(folder: Path, model: PeftModel, drawn_back: DrawnBack, limit: float) -> list[WeightCheck]:
     """Compare a LoRA in PEFT's format with the change it was made of."""
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     factors: dict[str, Tensor] = {}
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as opened:
         factors = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
     changes = {}
-    for layer in tuned_layers(model, scale):
+    for layer in tuned_layers(model, drawn_back):
         prefix = f"base_model.model.{layer.name}"
         down, up = factors.get(f"{prefix}.lora_A.weight"), factors.get(f"{prefix}.lora_B.weight")
         change = (layer.after - layer.before).float().cpu()
@@ -156,7 +162,7 @@ def check_lora(folder: Path, model: PeftModel, scale: float, limit: float) -> li
     return _lost(changes, limit)
 
 
-def check_gguf_lora(file: Path, model: PeftModel, scale: float, limit: float) -> list[WeightCheck]:
+def check_gguf_lora(file: Path, model: PeftModel, drawn_back: DrawnBack, limit: float) -> list[WeightCheck]:
     """Compare a LoRA in GGUF with the change it was made of."""
     reader = GGUFReader(file)
     config: Any = model.config
@@ -166,7 +172,7 @@ def check_gguf_lora(file: Path, model: PeftModel, scale: float, limit: float) ->
     field = reader.get_field("adapter.lora.alpha")
     alpha = 0.0 if field is None else float(field.contents())
     changes = {}
-    for layer in tuned_layers(model, scale):
+    for layer in tuned_layers(model, drawn_back):
         name = f"{layer.name}.weight"
         theirs = gguf_name(names, name)
         down, up = stored.get(f"{theirs}.lora_a"), stored.get(f"{theirs}.lora_b")

@@ -2,16 +2,20 @@
 
 | change     | D                  | left (out, r)   | right (r, in)          |
 |------------|--------------------|-----------------|------------------------|
-| `cabr`     | C (U_acc + A B) R  | C               | (U_acc + A B) R        |
-| `cur`      | C (U_acc + U) R    | C               | (U_acc + U) R          |
+| `cabr`     | C (U_acc + A B) R  | C (U_acc + A B) | R                      |
+| `cur`      | C (U_acc + U) R    | C (U_acc + U)   | R                      |
 | `low_rank` | B A + Σ B_t A_t    | [B, B_1, ...]   | [A, A_1, ...], stacked |
 
 U_acc, and the pairs (B_t, A_t), are what earlier folds have accumulated. A scale, LoRA's
-alpha / r, multiplies the right factor. Whoever needs D as a matrix calls `weight_change`;
-whoever needs only x Dᵀ calls `output_change` and never forms it.
+alpha / r, multiplies the factor that is trained, or A. Whoever needs D as a matrix calls
+`weight_change`; whoever needs only x Dᵀ calls `output_change` and never forms it.
+
+With the core on the left, what x meets is frozen: the backward pass needs x Rᵀ of r numbers a
+token and not x itself, and all changes of a layer have R in common.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -38,7 +42,7 @@ def cur_factors(
     scale: float = 1.0,
 ) -> ThinFactors:
     """D = scale · C core R, for `cur` and, with the core A B, for `cabr`."""
-    return ThinFactors(columns, (scale * core) @ rows)
+    return ThinFactors(columns @ (scale * core), rows)
 
 
 def low_rank_factors(
@@ -54,7 +58,14 @@ def low_rank_factors(
     return ThinFactors(up, scale * down)
 
 
-def weight_change(factors: ThinFactors, *, like: Float[Tensor, "out in"] | None = None) -> Float[Tensor, "out in"]:
+def sum_of_changes(changes: Sequence[ThinFactors], *, shared_right: bool) -> ThinFactors:
+    """Σ D_t as one product: of their own rank where they have the right factor in common, else of the ranks' sum."""
+    if shared_right:
+        return ThinFactors(reduce(torch.add, [each.left for each in changes]), changes[0].right)
+    return ThinFactors(torch.cat([each.left for each in changes], 1), torch.cat([each.right for each in changes]))
+
+
+def weight_change(factors: ThinFactors, *, like: Float[Tensor, "_ in"] | None = None) -> Float[Tensor, "out in"]:
     """D written out in full, laid out in memory as `like`: row by row, or column by column as in a transpose.
 
     The layout decides how a product with D rounds; a norm keeps it from D to W'.

@@ -3,9 +3,16 @@
 Autograd on the plain formula would keep D, D / t, tanh and W' alive for every layer until
 the backward pass. Here only x, the thin factors and the reference are kept (LoRA keeps x
 too, and the reference is the weight itself); the backward pass computes D and the norm
-again. At most two (out, in) temporaries are alive at any time, one layer at a time.
+again, once for both gradients.
+
+W' is made some rows at a time: D of these rows from the thin factors, the norm on them while they
+are in the processor's cache, and the result into W' in the dtype of the product. The gradient of D
+is made and used up in the same way, so that one (out, in) matrix is alive at a time, W', and beside
+it three of some rows.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +23,11 @@ from torch.nn import functional
 from secura.numerics.change import ThinFactors, weight_change
 from secura.numerics.s_magnorm import WeightNorm
 
+_WEIGHTS_AT_ONCE = {"cpu": 2**18}
+"""How many weights the norm works on at a time: what a core's cache holds, on a CPU."""
+_WEIGHTS_AT_ONCE_ELSEWHERE = 2**24
+"""64 MB in float32; fewer would leave a GPU idle."""
+
 
 def constrained_linear(
     inputs: Float[Tensor, "*batch in"],
@@ -23,36 +35,106 @@ def constrained_linear(
     reference: Float[Tensor, "out in"],
     norm: WeightNorm,
     *,
+    measured: Float[Tensor, ""] | None = None,
     bias: Float[Tensor, " out"] | None = None,
-    subtract: Float[Tensor, "out in"] | None = None,
+    base: Float[Tensor, "out in"] | None = None,
+    residual: bool = False,
 ) -> Float[Tensor, "*batch out"]:
-    """x W'ᵀ + bias with W' = norm(W_ref, left right), or x (W' - W0)ᵀ with `subtract` = W0.
+    """x W'ᵀ + bias with W' = norm(W_ref, left right), as one product or as two.
 
     Args:
         inputs: x, shape (*batch, in). Its dtype is the dtype of the product.
         factors: thin factors of D; gradients flow to them, to `inputs` and to `bias`.
         reference: W_ref, shape (out, in). A constant: no gradient flows to it.
         norm: the weight norm.
+        measured: what `norm.measure` found in the reference; left out, it is measured.
         bias: added to every output, shape (out,).
-        subtract: W0, shape (out, in), when the caller adds x W0ᵀ itself. In a dtype of 16
-            bits that keeps changes which W' would round away.
+        base: W0, shape (out, in), for x W0ᵀ + x (W' - W0)ᵀ. In a dtype of 16 bits that keeps changes
+            which W' would round away. The gradient in x is one product all the same, with W'
+            rounded once.
+        residual: whether the caller adds x W0ᵀ itself, so that x (W' - W0)ᵀ is returned.
 
     Returns:
         The product, shape (*batch, out), in the dtype of `inputs`. D and the norm are
         computed in float32 or wider.
     """
-    product: Tensor = _ConstrainedLinear.apply(inputs, factors.left, factors.right, reference, bias, subtract, norm)  # type: ignore[assignment]  # torch types apply as returning Any
+    if measured is None:
+        measured = norm.measure(reference)
+    product: Tensor = _ConstrainedLinear.apply(  # type: ignore[assignment]  # torch types apply as returning Any
+        inputs, factors.left, factors.right, reference, bias, base, measured, norm, residual
+    )
     return product
 
 
-def constrained_weight_(
-    left: Tensor, right: Tensor, reference: Tensor, subtract: Tensor | None, norm: WeightNorm
-) -> tuple[Tensor, Tensor]:
-    """W' (less W0 where given) and dW'/dD, in float32 or wider and in two new tensors."""
+def constrained_weight(
+    factors: ThinFactors,
+    reference: Float[Tensor, "out in"],
+    norm: WeightNorm,
+    *,
+    measured: Float[Tensor, ""] | None = None,
+    less: Float[Tensor, "out in"] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Float[Tensor, "out in"]:
+    """W', less what is given, in a new tensor of `dtype`; without one in float32 or wider.
+
+    It is laid out in memory as the reference, and is to the bit what `constrained_linear` multiplies by.
+    """
+    if measured is None:
+        measured = norm.measure(reference)
+    made: Tensor | None = None
+    for rows, part, slope in _constrained_rows(factors, reference, norm, measured, less):
+        del slope
+        if len(part) == len(reference):
+            return part if dtype is None else part.to(dtype)
+        if made is None:
+            made = torch.empty_like(reference, dtype=dtype or part.dtype)
+        made[rows] = part
+        del part
+    assert made is not None, "a weight has rows"
+    return made
+
+
+def temporary_bytes(
+    shape: torch.Size, norm: WeightNorm, *, held_in: torch.dtype, computed_in: torch.dtype, device: str
+) -> int:
+    """The most that a product with W' holds at a time, forward or backward, beside what it keeps and returns.
+
+    Args:
+        shape: of W.
+        norm: the weight norm.
+        held_in: type of W.
+        computed_in: type of the product.
+        device: type of the device, such as `cuda`.
+    """
+    wide = torch.promote_types(held_in, torch.float32)
+    numbers = shape.numel()
+    at_once = _WEIGHTS_AT_ONCE.get(device, _WEIGHTS_AT_ONCE_ELSEWHERE)
+    by_rows = norm.by_rows and numbers > at_once
+    bytes_a_number = (2 + (held_in != wide)) * wide.itemsize + (computed_in.itemsize if computed_in != wide else 0)
+    return numbers * computed_in.itemsize + at_once * bytes_a_number if by_rows else numbers * bytes_a_number
+
+
+def _constrained_rows(
+    factors: ThinFactors, reference: Tensor, norm: WeightNorm, measured: Tensor | None, less: Tensor | None
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some rows of W' at a time, less what is given, with their slope, both in float32 or wider."""
     wide = torch.promote_types(reference.dtype, torch.float32)
-    change = weight_change(ThinFactors(left.to(wide), right.to(wide)), like=reference)
-    weight, slope = norm.constrain_with_slope_(reference.to(wide), change)
-    return (weight if subtract is None else weight.sub_(subtract)), slope
+    left, right = factors.left.to(wide), factors.right.to(wide)
+
+    def constrained(rows: slice) -> tuple[slice, Tensor, Tensor]:  # so that nothing of it outlives what it returns
+        of_reference = reference[rows].to(wide)
+        change = weight_change(ThinFactors(left[rows], right), like=reference)
+        of_less = of_reference if less is reference else None if less is None else less[rows]
+        return rows, *norm.constrain_with_slope_(of_reference, change, measured, of_less)
+
+    return map(constrained, _some_rows(reference, norm))
+
+
+def _some_rows(reference: Tensor, norm: WeightNorm) -> Iterator[slice]:
+    count, width = reference.shape
+    at_once = _WEIGHTS_AT_ONCE.get(reference.device.type, _WEIGHTS_AT_ONCE_ELSEWHERE)
+    step = max(1, at_once // max(1, width)) if norm.by_rows else max(1, count)
+    return (slice(first, min(first + step, count)) for first in range(0, count, step))
 
 
 class _ConstrainedLinear(torch.autograd.Function):
@@ -64,31 +146,67 @@ class _ConstrainedLinear(torch.autograd.Function):
         right: Tensor,
         reference: Tensor,
         bias: Tensor | None,
-        subtract: Tensor | None,
+        base: Tensor | None,
+        measured: Tensor | None,
         norm: WeightNorm,
+        residual: bool,
     ) -> Tensor:
-        ctx.save_for_backward(inputs, left, right, reference, subtract)
-        ctx.norm = norm
-        weight, _ = constrained_weight_(left, right, reference, subtract, norm)
-        return functional.linear(inputs, weight.to(inputs.dtype), bias)
+        # Whether they are one tensor can no longer be seen once they have been saved.
+        ctx.base_is_reference = base is reference
+        ctx.save_for_backward(inputs, left, right, reference, None if base is reference else base, measured)
+        ctx.norm, ctx.residual = norm, residual
+        weight = constrained_weight(
+            ThinFactors(left, right), reference, norm, measured=measured, less=base, dtype=inputs.dtype
+        )
+        output = functional.linear(inputs, weight, None if base is not None and not residual else bias)
+        if base is None or residual:
+            return output
+        return functional.linear(inputs, base.to(inputs.dtype), bias).add_(output)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_output,) = grad_outputs
-        inputs, left, right, reference, subtract = ctx.saved_tensors
-        grad_inputs = grad_left = grad_right = grad_bias = None
-        weight, slope = constrained_weight_(left, right, reference, subtract, ctx.norm)
-        if ctx.needs_input_grad[0]:
-            grad_inputs = grad_output @ weight.to(grad_output.dtype)
-        del weight  # before G below takes its place
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            rows_out = grad_output.reshape(-1, grad_output.shape[-1])
-            rows_in = inputs.reshape(-1, inputs.shape[-1])
-            grad_change = (rows_out.mT @ rows_in.to(rows_out.dtype)).to(slope.dtype).mul_(slope)
-            if ctx.needs_input_grad[1]:
-                grad_left = (grad_change @ right.to(slope.dtype).mT).to(left.dtype)
-            if ctx.needs_input_grad[2]:
-                grad_right = (left.to(slope.dtype).mT @ grad_change).to(right.dtype)
-        if ctx.needs_input_grad[4]:
-            grad_bias = grad_output.reshape(-1, grad_output.shape[-1]).sum(0)
-        return grad_inputs, grad_left, grad_right, None, grad_bias, None, None
+        inputs, left, right, reference, base, measured = ctx.saved_tensors
+        base = reference if ctx.base_is_reference else base
+        factors, less = ThinFactors(left, right), base if ctx.residual else None
+        to_inputs, to_left, to_right, _, to_bias, *_ = ctx.needs_input_grad
+        rows_out = grad_output.reshape(-1, grad_output.shape[-1])
+        rows_in = inputs.reshape(-1, inputs.shape[-1]).to(rows_out.dtype)
+        grad_inputs = weight = None
+        grad_left = torch.empty_like(left) if to_left else None
+        grad_right = torch.zeros_like(right, dtype=_wide(right)) if to_right else None
+        with without_autocast(grad_output.device.type):  # some call backward inside of it
+            for rows, part, slope in _constrained_rows(factors, reference, ctx.norm, measured, less):
+                if to_inputs and len(part) == len(reference):
+                    grad_inputs = grad_output @ part.to(grad_output.dtype)
+                elif to_inputs:
+                    weight = torch.empty_like(reference, dtype=grad_output.dtype) if weight is None else weight
+                    weight[rows] = part
+                del part  # before the gradient below takes its place
+                if grad_left is None and grad_right is None:
+                    continue
+                grad_change = ctx.norm.times_slope_((rows_out[:, rows].mT @ rows_in).to(slope.dtype), slope)
+                if grad_left is not None:
+                    grad_left[rows] = (grad_change @ right.to(slope.dtype).mT).to(left.dtype)
+                if grad_right is not None:
+                    grad_right.addmm_(left[rows].to(slope.dtype).mT, grad_change)
+                del slope, grad_change  # before the next rows take their place
+            if weight is not None:
+                grad_inputs = grad_output @ weight
+        return (
+            grad_inputs,
+            grad_left,
+            None if grad_right is None else grad_right.to(right.dtype),
+            None,
+            rows_out.sum(0) if to_bias else None,
+            *[None] * 4,
+        )
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Computing in the types that are there, for as long as the block lasts."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)  # meta has none to ask about
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)

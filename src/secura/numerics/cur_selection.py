@@ -1,8 +1,10 @@
 """CUR selection: which columns and rows of a pretrained weight become the frozen C and R."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
+
+_SMALLEST_SQUARED = 1e-100
 
 
 def least_important_columns(weight: Float[Tensor, "out in"], count: int) -> Int64[Tensor, " {count}"]:
@@ -68,16 +70,58 @@ def sampled_columns(
         CUR-LoRA's inverted importance. Its code draws with replacement and without a
         seed: duplicates waste rank and the adapter cannot be rebuilt. Ours does neither.
     """
-    importance = _column_norms(weight, count).to(device="cpu", dtype=torch.float64).square()
+    norms = _column_norms(weight, count).to(device="cpu", dtype=torch.float64)
+    if norms.max() < _SMALLEST_SQUARED:  # squares would be 0, and so would their floor
+        norms = norms / norms.max() if norms.max() > 0 else torch.ones_like(norms)
+    importance = norms.square()
     # A zero column would have infinite probability; the floor makes it merely certain to come first.
-    floor = torch.finfo(torch.float64).eps * importance.max().clamp_min(torch.finfo(torch.float64).tiny)
-    inverse = 1 / importance.clamp_min(floor)
+    inverse = 1 / importance.clamp_min(torch.finfo(torch.float64).eps * importance.max())
     return torch.multinomial(inverse / inverse.sum(), count, generator=generator).to(weight.device)
 
 
 def sampled_rows(weight: Float[Tensor, "out in"], count: int, generator: torch.Generator) -> Int64[Tensor, " {count}"]:
     """Draw rows with probability proportional to 1/importance: `sampled_columns` of the transpose."""
     return sampled_columns(weight.T, count, generator)
+
+
+def least_active_columns(
+    weight: Float[Tensor, "out in"], input_squares: Float64[Tensor, " in"], count: int
+) -> Int64[Tensor, " {count}"]:
+    """Find the columns that add least to the layer's output on the inputs it really gets.
+
+    Column j adds W_:j x_j to the output, so its share is ‖W_:j‖ √(E x_j²): a column of small norm that is fed by a
+    large input may matter more than one of large norm that is hardly ever fed.
+
+    Args:
+        weight: pretrained weight W, shape (out, in), any floating dtype.
+        input_squares: E x_j² of each input, shape (in,).
+        count: how many columns to return; a number of columns, not a fraction.
+
+    Returns:
+        Column indices, shape (count,), on the device of `weight`, the least first; of equal ones in the order of W.
+
+    Raises:
+        ValueError: as `least_important_columns`.
+
+    Source:
+        secura's own; the score is Wanda's, arXiv:2306.11695, for columns as a whole.
+    """
+    shares = _column_norms(weight, count).double() * input_squares.to(weight.device).sqrt()
+    return shares.argsort(stable=True)[:count]
+
+
+def least_active_rows(output_squares: Float64[Tensor, " out"], count: int) -> Int64[Tensor, " {count}"]:
+    """Find the rows whose output is smallest, by its mean square E y_i², shape (out,); the least first.
+
+    R = W[I, :] is then what the model reads out least, so that a change of C core R is driven by inputs in
+    directions in which the base's own outputs are small.
+
+    Raises:
+        ValueError: if `count` is outside 1..out.
+    """
+    if not 1 <= count <= len(output_squares):
+        raise ValueError(f"count is {count}, but W has rows 1..{len(output_squares)} to choose from.")
+    return output_squares.argsort(stable=True)[:count]
 
 
 def _column_norms(weight: Float[Tensor, "out in"], count: int) -> Float[Tensor, " in"]:

@@ -8,9 +8,9 @@ down. Seen as random signs S, such a step moves D by
     low_rank  η · scale · S A          rms  η · scale · ‖A‖_F / √in
 
 The natural scale makes that η times the natural size of D: at a rate of 1e-2 a step moves D by
-one hundredth of it. The natural size is the rms of the bound under `bounded`, and a tenth of the
-rms of W otherwise. A begins at an rms of 1, so that a weight ten times as large learns as before,
-ten times as large.
+one hundredth of it. The natural size is the rms of the bound under `bounded` and, spread over each
+row, under `row_bounded`, and a tenth of the rms of W otherwise. A begins at an rms of 1, so that a
+weight ten times as large learns as before, ten times as large.
 
 Source:
     secura's own. Steps whose signs agree move D by more, by up to √(r k).
@@ -20,14 +20,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secura.numerics.row_bound import RowBounded
 from secura.numerics.s_magnorm import Bounded, WeightNorm
+
+LARGEST_SCALE = 1e30
+"""Beyond it a multiplier overflows in float32; a weight that asks for more is zero, but for rounding."""
 
 UNBOUNDED_SHARE = 0.1
 """Natural size of a change that no bound restrains, as a share of the weight's rms."""
 
 
-def natural_size(weight: Float[Tensor, "out in"], norm: WeightNorm | None) -> float:
+def natural_size(weight: Float[Tensor, "out in"], norm: WeightNorm | RowBounded | None) -> float:
     """The natural size of D, as an rms over the entries of W: of its bound, or a tenth of W's own."""
+    if isinstance(norm, RowBounded):
+        return norm.tau * _rms(weight)  # the rms of tau ‖W_i‖ / √in
     if isinstance(norm, Bounded):
         return _rms(norm.bound(weight.to(torch.promote_types(weight.dtype, torch.float32))))
     return UNBOUNDED_SHARE * _rms(weight)
@@ -40,9 +46,9 @@ def sign_step_size(left: Float[Tensor, "out k"] | None, right: Float[Tensor, "r 
 
 
 def natural_scale(size: float, step_size: float) -> float:
-    """What D is multiplied by so that a step of signs moves it by `size`; 1 where no step can move it."""
+    """What D is multiplied by so that a step of signs moves it by `size`; 1 where no number in float32 does that."""
     scale = size / step_size if step_size > 0 else 0.0
-    return scale if 0 < scale < float("inf") else 1.0
+    return scale if 0 < scale < LARGEST_SCALE else 1.0
 
 
 def with_unit_rms(factor: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:

@@ -5,7 +5,7 @@ activations, as SECURA's released code does, and cannot be merged. The plain LoR
 W' = W_ref + D, is the absence of a norm.
 
 Each weight norm answers twice. `constrain` is the formula, differentiable by autograd.
-`constrain_with_slope_` overwrites D to save memory and returns W' beside dW'/dD, for
+`constrain_with_slope_` overwrites D to save memory and returns W' beside its slope, for
 `secura.numerics.constrained_linear`; the tests hold the one to the other.
 """
 
@@ -27,14 +27,37 @@ RATIO_EPSILON = 1e-8
 class WeightNorm(Protocol):
     """W' = norm(W_ref, D), element by element, with W' = W_ref wherever D is all zero."""
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether rows can be constrained apart from each other, given what `measure` found in all of W_ref."""
+        ...
+
+    def measure(self, reference: Float[Tensor, "out in"]) -> Float[Tensor, ""] | None:
+        """What the norm needs to know of all of W_ref, to be kept until it moves; None where that is nothing."""
+        ...
+
     def constrain(self, reference: Float[Tensor, "out in"], change: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
         """W', differentiable in `change`."""
         ...
 
     def constrain_with_slope_(
-        self, reference: Float[Tensor, "out in"], change: Float[Tensor, "out in"]
-    ) -> tuple[Float[Tensor, "out in"], Float[Tensor, "out in"]]:
-        """W' and dW'/dD; overwrites `change`, and allocates one (out, in) tensor."""
+        self,
+        reference: Float[Tensor, "rows in"],
+        change: Float[Tensor, "rows in"],
+        measured: Float[Tensor, ""] | None = None,
+        less: Float[Tensor, "rows in"] | None = None,
+    ) -> tuple[Float[Tensor, "rows in"], Float[Tensor, "rows in"]]:
+        """W', less what is given, and the slope in the form that `times_slope_` takes.
+
+        Overwrites `change`, and allocates one tensor of its shape. `measured` is what `measure` found; without it
+        these rows are all of W_ref.
+        """
+        ...
+
+    def times_slope_(
+        self, gradient: Float[Tensor, "rows in"], slope: Float[Tensor, "rows in"]
+    ) -> Float[Tensor, "rows in"]:
+        """The gradient in D from that in W', in its place."""
         ...
 
 
@@ -63,11 +86,21 @@ class Bounded:
         if not self.floor >= 0:
             raise ValueError(f"floor is {self.floor}, but must be at least 0; a share of the rms.")
 
-    def bound(self, reference: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
-        """t, the largest move of each weight; at least the smallest normal number, so D / t exists."""
-        rms = torch.linalg.vector_norm(reference) / reference.numel() ** 0.5
-        smallest = torch.finfo(reference.dtype).tiny
-        return (reference.abs() * self.tau).add_(self.tau * self.floor * rms).clamp_min_(smallest)
+    by_rows = True
+
+    def measure(self, reference: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
+        """The bound of a weight of 0; at least the smallest normal number, so that D / t exists."""
+        wide = torch.promote_types(reference.dtype, torch.float32)
+        rms = torch.linalg.vector_norm(reference, dtype=wide) / reference.numel() ** 0.5
+        return (self.tau * self.floor * rms).clamp_min_(torch.finfo(wide).tiny)
+
+    def bound(
+        self, reference: Float[Tensor, "rows in"], measured: Float[Tensor, ""] | None = None
+    ) -> Float[Tensor, "rows in"]:
+        """t, the largest move of each weight; `measured` is of all of W_ref, where these are some of its rows."""
+        smallest = self.measure(reference) if measured is None else measured
+        size = reference.abs()
+        return torch.add(smallest, size, alpha=self.tau, out=size)
 
     def constrain(self, reference: Float[Tensor, "out in"], change: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
         """W' = W_ref + t tanh(D / t)."""
@@ -75,13 +108,25 @@ class Bounded:
         return reference + bound * torch.tanh(change / bound)
 
     def constrain_with_slope_(
-        self, reference: Float[Tensor, "out in"], change: Float[Tensor, "out in"]
-    ) -> tuple[Float[Tensor, "out in"], Float[Tensor, "out in"]]:
-        """W' and dW'/dD = 1 - tanh²(D / t); overwrites `change`."""
-        bound = self.bound(reference)
+        self,
+        reference: Float[Tensor, "rows in"],
+        change: Float[Tensor, "rows in"],
+        measured: Float[Tensor, ""] | None = None,
+        less: Float[Tensor, "rows in"] | None = None,
+    ) -> tuple[Float[Tensor, "rows in"], Float[Tensor, "rows in"]]:
+        """W', less what is given, and tanh(D / t), of which the slope is 1 - tanh²; overwrites `change`."""
+        bound = self.bound(reference, measured)
         tanh = change.div_(bound).tanh_()
-        constrained = bound.mul_(tanh).add_(reference)
-        return constrained, tanh.square_().neg_().add_(1)
+        if less is reference:
+            return bound.mul_(tanh), tanh
+        constrained = torch.addcmul(reference, bound, tanh, out=bound)
+        return (constrained if less is None else constrained.sub_(less)), tanh
+
+    def times_slope_(
+        self, gradient: Float[Tensor, "rows in"], slope: Float[Tensor, "rows in"]
+    ) -> Float[Tensor, "rows in"]:
+        """gradient · (1 - tanh²), in one pass."""
+        return torch.ops.aten.tanh_backward.grad_input(gradient, slope, grad_input=gradient)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +148,34 @@ class Paper:
         SECURA, arXiv:2502.18168v4, S-MagNorm.
     """
 
+    by_rows = False  # the largest ratio is one of D, over all rows
+
+    def measure(self, reference: Float[Tensor, "out in"]) -> None:
+        """Nothing: what is shared by all rows changes with D."""
+        del reference
+
     def constrain(self, reference: Float[Tensor, "out in"], change: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:
         """W' = (2 W_ref + D) / Res."""
         return (2 * reference + change) / _paper_restraint(reference, change.detach())
 
     def constrain_with_slope_(
-        self, reference: Float[Tensor, "out in"], change: Float[Tensor, "out in"]
-    ) -> tuple[Float[Tensor, "out in"], Float[Tensor, "out in"]]:
-        """W' and dW'/dD = 1 / Res; overwrites `change`."""
+        self,
+        reference: Float[Tensor, "rows in"],
+        change: Float[Tensor, "rows in"],
+        measured: Float[Tensor, ""] | None = None,
+        less: Float[Tensor, "rows in"] | None = None,
+    ) -> tuple[Float[Tensor, "rows in"], Float[Tensor, "rows in"]]:
+        """W', less what is given, and Res, of which the slope is 1 / Res; overwrites `change`."""
+        del measured
         restraint = _paper_restraint(reference, change)
         constrained = change.add_(reference, alpha=2).div_(restraint)
-        return constrained, restraint.reciprocal_()
+        return (constrained if less is None else constrained.sub_(less)), restraint
+
+    def times_slope_(
+        self, gradient: Float[Tensor, "rows in"], slope: Float[Tensor, "rows in"]
+    ) -> Float[Tensor, "rows in"]:
+        """gradient / Res."""
+        return gradient.div_(slope)
 
 
 def _paper_restraint(reference: Float[Tensor, "out in"], change: Float[Tensor, "out in"]) -> Float[Tensor, "out in"]:

@@ -9,6 +9,20 @@ Match = Literal["exact", "normalised", "first_line", "number", "contains", "json
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chat:
+    """What a model reads before it answers, where functions that it may call belong to it."""
+
+    turns: tuple[Mapping[str, Any], ...]
+    """The messages before the answer."""
+    tools: tuple[Mapping[str, Any], ...]
+    """The functions, as JSON schemas."""
+
+
+Asked = str | Sequence[Mapping[str, Any]] | Chat
+"""What a model reads before it answers: a prompt, a chat, or a chat with tools."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Question:
     """One question with its right answer.
 
@@ -35,7 +49,14 @@ class Question:
     accept: tuple[str, ...] = ()
     """Further right answers, each as good as `answer`; for free answers alone."""
     turns: tuple[Mapping[str, Any], ...] = ()
-    """The chat before the answer, where it is more than one user turn; `prompt` then shows it as text."""
+    """The chat before the answer, where it is more than one user turn; `prompt` then shows it as text.
+
+    An assistant's turn of `weight` 0, as OpenAI writes it, is read and not learned.
+    """
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """The functions that the model may call, as JSON schemas; the chat template shows them."""
+    answer_turn: Mapping[str, Any] | None = None
+    """The answer as a message, where it is more than a text, such as a tool call; `answer` then shows it as text."""
 
     def __post_init__(self) -> None:
         if self.choices and self.answer not in self.choices:
@@ -51,9 +72,14 @@ class Question:
         return (self.answer, *self.accept)
 
     @property
-    def asked(self) -> str | Sequence[Mapping[str, Any]]:
+    def asked(self) -> Asked:
         """What `secura.tasks.prompting` turns into tokens: the chat, or the prompt alone."""
-        return self.turns or self.prompt
+        return Chat(turns=self.turns, tools=self.tools) if self.tools else self.turns or self.prompt
+
+    @property
+    def answered(self) -> str | Mapping[str, Any]:
+        """What is to be answered: a text, or a message of the chat."""
+        return self.answer if self.answer_turn is None else self.answer_turn
 
 
 @dataclass(frozen=True, kw_only=True)

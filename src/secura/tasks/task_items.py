@@ -261,7 +261,8 @@ def _as_plain(item: Item) -> list[Any]:
     if isinstance(item, PlainText):
         return [item.text]
     rule = [] if item.match == "exact" else [item.match]
-    return [item.prompt, *item.right_answers, *item.choices, [dict(turn) for turn in item.turns], *rule]
+    called = [dict(tool) for tool in item.tools] + ([] if item.answer_turn is None else [dict(item.answer_turn)])
+    return [item.prompt, *item.right_answers, *item.choices, [dict(turn) for turn in item.turns], *rule, *called]
 
 
 def _checksum(value: Any) -> str:

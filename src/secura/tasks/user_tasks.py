@@ -79,7 +79,7 @@ class TemplatedItem:
             item = item_from_row(row, where="read without a template for the answer")
             if self.prompt is None or isinstance(item, PlainText):
                 return item
-            return replace(item, prompt=_filled(self.prompt, "prompt", row), turns=())
+            return replace(item, prompt=_filled(self.prompt, "prompt", row), turns=(), tools=(), answer_turn=None)
         assert self.prompt is not None
         choices = self._choices(row)
         columns = {**row, "choices": choices} if choices else row

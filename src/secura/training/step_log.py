@@ -47,7 +47,7 @@ class StepLog(TrainerCallback):
             "learning_rate": logs.get("learning_rate"),
             "memory_mb": round(memory_in_use_mb(args.device)),
         }
-        line |= {name: _finite(value) for name, value in logs.items() if name.startswith("anchor_")}
+        line |= {name: _finite(value) for name, value in logs.items() if name.startswith(("anchor_", "steer_"))}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 

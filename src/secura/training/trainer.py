@@ -12,7 +12,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from secura.training.evaluations import Evaluations
 from secura.training.examples import Example, PadToLongest
+from secura.training.packing import packs, rows_apart, without_padding
 from secura.training.processes import let_fsdp_shard_on_cpu, process_count, sharding
 from secura.training.shared_batches import FilledExamples, SharedTrainer
 from secura.training.warm_up import WarmUpTrainer
@@ -40,6 +42,11 @@ def make_trainer(
     cpu: bool,
     pad_token: int,
     callbacks: Sequence[TrainerCallback],
+    optimizer: str | None = None,
+    packed_tokens: int | None = None,
+    padding_free: bool = False,
+    evaluations: Evaluations | None = None,
+    report_to: Sequence[str] = (),
 ) -> Trainer:
     """Build a trainer that logs every step, saves every `save_every` steps and at the end.
 
@@ -51,8 +58,15 @@ def make_trainer(
         steps: optimizer steps of the whole run.
         warmup: steps of warm-up where 1 or more, a share of all steps below 1.
         callbacks: called after Trainer's own, in this order.
+        optimizer: by transformers' name; None is its own choice.
+        packed_tokens: tokens of the rows that examples share; None gives each a row.
+        padding_free: whether the rows of a forward pass follow one another; packed ones always do.
+        evaluations: what is measured every so many steps; None measures nothing.
+        report_to: trackers that the figures go to.
     """
     processes, zero = process_count(), sharding().startswith("zero")
+    chosen: dict[str, Any] = {} if optimizer is None else {"optim": optimizer}
+    chosen |= {"save_steps": save_every} if evaluations is None else evaluations.arguments(save_every)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -66,7 +80,6 @@ def make_trainer(
         seed=seed,
         data_seed=seed,
         save_strategy="steps",
-        save_steps=save_every,
         save_total_limit=2,
         logging_strategy="steps",
         logging_steps=1,
@@ -83,11 +96,20 @@ def make_trainer(
         dataloader_pin_memory=not cpu,
         remove_unused_columns=False,
         disable_tqdm=True,
-        report_to="none",
+        report_to=list(report_to) or "none",
+        run_name=folder.name,
+        project="secura",
         log_level="error",
+        **chosen,
     )
-    kind: type[Trainer] = WarmUpTrainer
+    kind: type[WarmUpTrainer] = WarmUpTrainer
     dataset: Any = list(examples)
+    # What is asked are questions, not rows.
+    not_read: Any = None if evaluations is None else []
+    collator: Any = PadToLongest(pad_token=pad_token)
+    if packed_tokens is not None or padding_free:
+        dataset = rows_apart(examples) if packed_tokens is None else packs(examples, packed_tokens)
+        collator = without_padding(pad_token)
     if processes > 1:
         let_fsdp_shard_on_cpu()
         kind, dataset = SharedTrainer, FilledExamples(dataset, pad_token)
@@ -95,9 +117,11 @@ def make_trainer(
         model=model,
         args=arguments,
         train_dataset=dataset,
-        data_collator=PadToLongest(pad_token=pad_token),  # type: ignore[arg-type]  # examples are no dicts
+        data_collator=collator,
         callbacks=list(callbacks),
+        eval_dataset=not_read,
     )
+    trainer.evaluations = evaluations
     trainer.remove_callback(PrinterCallback)
     return trainer
 

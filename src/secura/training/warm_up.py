@@ -11,10 +11,10 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
-from secura.training.whole_checkpoints import TrainerOfWholeCheckpoints
+from secura.training.evaluations import TrainerThatLooks
 
 
-class WarmUpTrainer(TrainerOfWholeCheckpoints):
+class WarmUpTrainer(TrainerThatLooks):
     """transformers' `Trainer`, but for the first step of its schedule."""
 
     @override

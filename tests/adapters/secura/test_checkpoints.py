@@ -192,6 +192,24 @@ def test_a_loaded_adapter_saves_to_the_same_file(tmp_path: Path) -> None:
     assert configs[0]["saved"] == configs[1]["saved"]
 
 
+@on_every_path
+@pytest.mark.parametrize("change", ["cabr", "cur", "low_rank"])
+def test_a_stack_of_folds_comes_back_to_the_bit_and_grows_on(
+    tmp_path: Path, load: Callable[[Any, Path], Any], change: str
+) -> None:
+    model = adapted(llama(), llama_config(change=change, inner_r=None, reference="moving"))
+    for seed in range(5):
+        fold(model, AWKWARD_TASK)
+        moved(model, seed=seed)
+    loaded = load(llama(), saved_adapter(model, tmp_path)).eval()
+    assert first_layer(loaded)._ledger("default").count() == 5
+    assert torch.equal(logits(loaded), logits(model))
+    for each in (model, loaded):
+        fold(each, AWKWARD_TASK)
+        moved(each, seed=6)
+    assert torch.equal(logits(loaded), logits(model))
+
+
 def test_a_loaded_adapter_folds_further_and_saves_what_it_has_become(tmp_path: Path) -> None:
     model = with_folds(llama(), llama_config())
     loaded = PeftModel.from_pretrained(llama(), saved_adapter(model, tmp_path / "first"), is_trainable=True)
@@ -237,6 +255,7 @@ def test_the_file_holds_the_factors_the_indices_the_folds_and_fingerprints_and_n
         "fingerprint",
         "scale",
         "seal",
+        "base",
     }
     if change != "low_rank":  # neither C (17 × 4) nor R (4 × 33), in any arrangement
         assert all(weight.numel() <= 4 * 6 or key.endswith("bias") for key, weight in weights.items())
@@ -251,6 +270,12 @@ def test_q_and_v_of_32_layers_take_less_than_a_megabyte_at_any_width(tmp_path: P
         assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
         assert model.get_nb_trainable_parameters()[0] == 32 * 2 * 2 * 16 * 64  # 131 k
     assert sizes[0] == sizes[1]
+
+
+def test_target_modules_are_written_in_one_order(tmp_path: Path) -> None:
+    names = ["v_proj", "q_proj", "up_proj", "down_proj", "o_proj", "k_proj"]
+    folder = saved_adapter(adapted(llama(), llama_config(target_modules=names)), tmp_path)
+    assert json.loads((folder / "adapter_config.json").read_text())["target_modules"] == sorted(names)
 
 
 def test_the_live_config_is_not_touched_by_saving(tmp_path: Path) -> None:
@@ -283,6 +308,66 @@ def test_another_base_is_refused_with_the_first_layer_that_differs(
     folder = saved_adapter(with_folds(llama(), llama_config(change=change)), tmp_path)
     with pytest.raises(BaseMismatchError, match=r"the weight of model\.layers\.1\.self_attn\.q_proj is not the one"):
         load(base_with_one_other_layer(), folder)
+
+
+BESIDE = ["lm_head", "model.embed_tokens", "model.norm", "model.layers.1.mlp.down_proj"]
+
+
+def base_with_another(module: str, **arguments: Any) -> Any:
+    base = llama(**arguments)
+    with torch.no_grad():
+        base.get_submodule(module).weight *= 1.01  # type: ignore[operator]
+    return base
+
+
+@on_every_path
+@pytest.mark.parametrize("module", BESIDE)
+def test_a_base_with_other_weights_beside_the_adapted_ones_is_refused(
+    tmp_path: Path, load: Callable[[Any, Path], Any], module: str
+) -> None:
+    folder = saved_adapter(with_folds(llama(), llama_config()), tmp_path)
+    with pytest.raises(BaseMismatchError, match=r"not those beside them, such as .* set verify_base='adapted'"):
+        load(base_with_another(module), folder)
+
+
+@on_every_path
+@pytest.mark.parametrize("verify", ["adapted", False])
+def test_a_base_that_was_meant_to_change_beside_them_is_taken_when_asked(
+    tmp_path: Path, load: Callable[[Any, Path], Any], verify: Any
+) -> None:
+    folder = saved_adapter(with_folds(llama(), llama_config(verify_base=verify)), tmp_path)
+    load(base_with_another("lm_head"), folder)
+    if verify:
+        with pytest.raises(BaseMismatchError, match=r"the weight of model\.layers\.1\.self_attn\.q_proj"):
+            load(base_with_one_other_layer(), folder)
+
+
+@pytest.mark.parametrize("load", [load for load in LOADERS if load is not through_injection])  # PEFT finds no such key
+def test_a_module_that_is_trained_and_saved_whole_may_be_another_in_the_base(
+    tmp_path: Path, load: Callable[[Any, Path], Any]
+) -> None:
+    model = with_folds(llama(), llama_config(modules_to_save=["lm_head"]))
+    folder = saved_adapter(model, tmp_path)
+    assert torch.equal(logits(load(base_with_another("lm_head"), folder).eval()), logits(model))
+
+
+def test_a_second_adapter_knows_the_base_under_the_first(tmp_path: Path) -> None:
+    folder = saved_adapter(with_folds(llama(), llama_config()), tmp_path / "one")
+    model = adapted(llama(), llama_config(target_modules=["up_proj"], modules_to_save=["lm_head"]))
+    model.load_adapter(str(folder), "second")
+    both = saved_adapter(model, tmp_path / "both")
+    said = [
+        json.loads((each / "adapter_config.json").read_text())["saved"]["base"] for each in (folder, both / "second")
+    ]
+    assert said[0] == said[1]
+
+
+def test_an_adapter_of_a_base_that_was_not_whole_says_so_and_is_taken_by_any(tmp_path: Path) -> None:
+    base = llama()
+    base.lm_head.to("meta")  # type: ignore[operator]
+    folder = saved_adapter(get_peft_model(base, llama_config()), tmp_path)  # type: ignore[arg-type]
+    assert json.loads((folder / "adapter_config.json").read_text())["saved"]["base"] is None
+    through_peft(base_with_another("lm_head"), folder)
 
 
 @pytest.mark.parametrize("load", [through_peft, through_peft_on_meta, through_transformers])
@@ -457,20 +542,24 @@ def digests_taken(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return since_last_asked
 
 
+READS_SAVED = (through_peft, through_peft_on_meta, through_transformers)
+
+
 @on_every_path
 def test_a_load_digests_each_layer_once_and_a_save_no_layer_again(
     load: Callable[[Any, Path], Any], digests_taken: Callable[[], int], tmp_path: Path
 ) -> None:
     folder = saved_adapter(adapted(llama(), llama_config()), tmp_path / "first")
-    assert digests_taken() == 3 * 4  # as they are, and rounded to two dtypes
+    assert digests_taken() == 3 * (4 + 1)  # as they are, and rounded to two dtypes
     model = load(llama(), folder)
-    assert digests_taken() == 4  # q and v of two blocks
+    assert digests_taken() == 4 + (1 if load in READS_SAVED else 3)  # q and v of two blocks, and the sample of the base
     if isinstance(model, PeftModel):
         again = saved_adapter(moved(model), tmp_path / "again")
         assert digests_taken() == 0
         model.load_adapter(str(folder), "default")
-        model.load_adapter(str(again), "other")
         assert digests_taken() == 0
+        model.load_adapter(str(again), "other")
+        assert digests_taken() == 1  # of the sample
 
 
 def test_a_merge_is_no_change_of_the_weight_and_a_write_is(digests_taken: Callable[[], int], tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_every_field_explains_itself() -> None:
 def test_json_holds_every_field(tmp_path: Path) -> None:
     SecuraConfig(**NOT_DEFAULT).save_pretrained(str(tmp_path))
     written = json.loads((tmp_path / "adapter_config.json").read_text())
-    assert written["peft_type"] == "SECURA"
+    assert written["peft_type"].startswith("SECURA: ")
     for name, value in NOT_DEFAULT.items():
         assert written[name] == value, name
 
@@ -144,7 +144,10 @@ def test_an_unknown_field_is_answered_with_the_nearest_one() -> None:
     ("settings", "message"),
     [
         ({"change": "cabs"}, r"change is 'cabs' \(did you mean 'cabr'\?\); known: cabr, cur, low_rank"),
-        ({"norm": "bound"}, r"norm is 'bound' \(did you mean 'bounded'\?\); known: none, paper, released, bounded"),
+        (
+            {"norm": "bound"},
+            r"norm is 'bound' \(did you mean 'bounded'\?\); known: none, paper, released, bounded",
+        ),
         ({"reference": "moved"}, r"reference is 'moved' \(did you mean 'moving'\?\)"),
         ({"fold": "kept"}, r"fold is 'kept' \(did you mean 'keep'\?\)"),
         ({"selection": "most"}, r"selection is 'most'.*known: least, sample"),

@@ -1,3 +1,5 @@
+import time
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -19,10 +21,12 @@ from adapted_models import (
     small_config,
     two_linears,
 )
+from references import formulas
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from secura import FoldError, fold, folded_tasks, undo
+from secura import FoldError, SecuraConfig, fold, folded_tasks, undo
+from secura.adapters.secura.factors import CabrFactors, CurFactors, LowRankFactors
 from secura.numerics.change import weight_change
 
 KEEPING = [choice for choice in COMBINATIONS if choice["fold"] == "keep"]
@@ -44,13 +48,14 @@ def trained_change(layer: Any) -> Tensor:
 def composed(layer: Any, changes: list[Tensor]) -> Tensor:
     """The weight that folded changes leave behind, by the formula of each fold and reference."""
     settings, weight = layer.secura_settings["default"], layer._pretrained_weight()
-    norm = settings.weight_norm
-    if norm is None or settings.undamped:
+    bound, norm = settings.row_bound, settings.weight_norm
+    if (bound is None and norm is None) or settings.undamped:
         return weight + sum(changes)
-    if not settings.moving:
-        return norm.constrain(weight, sum(changes))
-    for change in changes:
-        weight = norm.constrain(weight, change)
+    for change in changes if settings.moving else [sum(changes)]:
+        if bound is None:
+            weight = norm.constrain(weight, change)
+        else:
+            weight = torch.tensor(formulas.row_bounded(weight.tolist(), change.tolist(), bound.tau))
     return weight
 
 
@@ -166,7 +171,9 @@ def test_undo_takes_every_fold_of_a_task() -> None:
 
 
 @pytest.mark.parametrize("choice", CABR, ids=label)
-def test_folding_a_task_at_every_step_stores_one_matrix_where_folds_add_up(choice: dict[str, str]) -> None:
+def test_folding_a_task_at_every_step_stores_one_matrix_where_folds_add_up_and_one_stack_otherwise(
+    choice: dict[str, str],
+) -> None:
     model = adapted(two_linears(), small_config(**choice))
     expected = [outputs(model)]
     for seed in range(4):
@@ -175,7 +182,7 @@ def test_folding_a_task_at_every_step_stores_one_matrix_where_folds_add_up(choic
         fold(model, "one")
     stored = [entry["core"] for entry in first_layer(model)._ledger("default").entries()]
     adds_up = choice["norm"] == "none" or choice["reference"] == "fixed" or choice["fold"] == "undamped"
-    assert [tuple(core.shape) for core in stored] == [(4, 4)] * (1 if adds_up else 4)
+    assert [tuple(core.shape) for core in stored] == [(4, 4) if adds_up else (4, 4, 4)]
     assert all(core.dtype == torch.float32 for core in stored)
     if choice["fold"] == "keep":
         assert_close(outputs(model), expected[0])
@@ -188,6 +195,83 @@ def test_a_low_rank_fold_stores_the_pair_of_its_task() -> None:
     fold(model, "one")
     (entry,) = first_layer(model)._ledger("default").entries()
     assert_close(entry, {"up": up, "down": down})
+
+
+@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+def test_what_is_cached_of_the_folds_is_what_building_it_anew_gives_to_the_bit(choice: dict[str, str]) -> None:
+    model = adapted(two_linears(), small_config(**choice, alpha=6.0))
+    for seed, task in enumerate(["one"] * 6 + ["two"] * 6):
+        moved(model, seed=seed)
+        fold(model, task)
+        outputs(model)
+    found = outputs(model)
+    for layer in secura_layers(model):
+        layer._stale_references.add("default")
+    assert torch.equal(outputs(model), found)
+
+
+@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+def test_a_fold_after_a_fold_takes_each_change_once_whatever_was_folded_before(
+    choice: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapted(two_linears(), small_config(**choice))
+    taken = []
+    for kind in (CabrFactors, CurFactors, LowRankFactors):
+        folded_factors = kind.folded_factors
+        monkeypatch.setattr(kind, "folded_factors", lambda *given, of=folded_factors: taken.append(1) or of(*given))
+    counts = []
+    for seed in range(12):
+        moved(model, seed=seed)
+        taken.clear()
+        fold(model, "one")
+        outputs(model)
+        counts.append(len(taken))
+    assert counts[2:] == counts[1:2] * 10
+    assert counts[1] <= 2  # one for each of the two layers
+
+
+@pytest.mark.parametrize("choice", [one for one in COMBINATIONS if one["change"] == "low_rank"], ids=label)
+def test_low_rank_folds_never_take_a_forward_pass_beyond_the_rank_of_the_layer(choice: dict[str, str]) -> None:
+    model = adapted(two_linears(), small_config(**choice), seed=None)
+    layer, ranks, changes = first_layer(model), [], []
+    for seed in range(12):
+        moved(model, seed=seed)
+        changes.append(trained_change(layer))
+        fold(model, "one")
+        outputs(model)
+        ranks.append(layer._thin_factors("default").right.shape[0])
+    assert max(ranks) <= 17 + 4
+    if choice["reference"] == "moving":  # as long from the first fold on
+        assert len(set(ranks)) == 1
+    if choice["norm"] != "released":
+        assert_close(layer.effective_weight("default"), composed(layer, changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "norm"),
+    [
+        ("cabr", "bounded"),
+        *(pytest.param("low_rank", norm, marks=pytest.mark.slow) for norm in ("none", "released", "bounded")),
+    ],
+)
+def test_ten_thousand_folds_are_one_entry_and_the_last_cost_what_the_first_did(change: str, norm: str) -> None:
+    fold_does = "undamped" if norm == "released" else "keep"
+    config = SecuraConfig(change=change, norm=norm, reference="moving", fold=fold_does, r=2, target_modules=["first"])
+    model = adapted(nn.Sequential(OrderedDict(first=nn.Linear(12, 12))), config)
+    layer, x, seconds, held = first_layer(model), inputs(2, 12), [], []
+    zeroed = layer._change("default").starting_factors()[1]
+    for block in range(10):
+        began = time.process_time()
+        for step in range(1000):
+            with torch.no_grad():
+                zeroed.fill_(1e-4 * (-1) ** step)
+                layer(x)
+                layer.fold_("default", "one")
+        seconds.append(time.process_time() - began)
+        held.append(sum(one.untyped_storage().nbytes() for one in layer.secura_folds.parameters()))
+        assert layer._ledger("default").keys() == [f"0-{1000 * block + 999}:one"]
+    assert seconds[-1] < 2 * min(seconds) + 0.2
+    assert held[-1] < 1.3 * 10 * held[0]
 
 
 @pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
@@ -206,7 +290,7 @@ def test_the_base_weight_is_never_written_by_a_fold(choice: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize("change", ["cabr", "low_rank"])
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_folding_before_every_step_leaves_the_other_factor_without_a_gradient(change: str, norm: str) -> None:
     model = adapted(two_linears(), small_config(change=change, norm=norm))
     fold(model, "one")

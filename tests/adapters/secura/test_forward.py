@@ -44,7 +44,7 @@ def test_a_fresh_adapter_is_the_base_to_the_bit(base: str, choice: dict[str, str
 
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_a_fresh_adapter_is_a_16_bit_base_to_the_bit(base: str, dtype: torch.dtype, norm: str) -> None:
     x = inputs(dtype=dtype)
     model = adapted(BASES[base](dtype=dtype), small_config(norm=norm), seed=None)
@@ -52,7 +52,7 @@ def test_a_fresh_adapter_is_a_16_bit_base_to_the_bit(base: str, dtype: torch.dty
 
 
 @pytest.mark.parametrize("base", [llama, gpt2])
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_a_fresh_adapter_leaves_every_logit_of_a_language_model(base: Any, norm: str) -> None:
     model = adapted(base(), llama_config(norm=norm), seed=None)
     assert torch.equal(logits(model), logits(base()))
@@ -127,7 +127,7 @@ def test_inputs_embeds_give_what_input_ids_give() -> None:
 
 
 @pytest.mark.parametrize("base", [llama, gpt2])
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 def test_generate_picks_the_tokens_of_the_full_forward_pass(base: Any, norm: str) -> None:
     model = adapted(base(), llama_config(norm=norm))
     prompt = tokens(rows=2, length=4)
@@ -159,7 +159,7 @@ def test_16_bit_models_stay_close_to_float32(
 
 @pytest.mark.parametrize("model_dtype", [torch.float32, *HALF])
 @pytest.mark.parametrize("autocast_dtype", HALF)
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_autocast_runs_forward_and_backward(model_dtype: torch.dtype, autocast_dtype: torch.dtype, norm: str) -> None:
     model = adapted(llama(dtype=model_dtype), llama_config(norm=norm))
     plain = logits(model)
@@ -175,7 +175,7 @@ def test_autocast_runs_forward_and_backward(model_dtype: torch.dtype, autocast_d
             assert torch.isfinite(parameter.grad).all(), name
 
 
-@pytest.mark.parametrize("norm", ["none", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "bounded", "row_bounded"])
 @pytest.mark.parametrize("change", ["cabr", "cur", "low_rank"])
 def test_a_change_that_a_bfloat16_weight_would_round_away_is_computed_to_8_bits(change: str, norm: str) -> None:
     def layer_with_small_change(dtype: torch.dtype) -> Any:
@@ -196,7 +196,7 @@ def test_a_change_that_a_bfloat16_weight_would_round_away_is_computed_to_8_bits(
     assert (through_weight - exact).norm() > 0.2 * exact.norm()  # what the layer must not do
 
 
-@pytest.mark.parametrize("norm", ["none", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "bounded", "row_bounded"])
 def test_a_small_coherent_change_moves_the_output_of_a_bfloat16_layer(norm: str) -> None:
     base = nn.ModuleDict({"first": nn.Linear(1024, 8, bias=False)}).bfloat16()
     signs = torch.randint(0, 2, (8, 1024), generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -232,7 +232,7 @@ def test_an_output_bias_is_added_to_the_output() -> None:
     assert_close(layer(inputs()), layer.base_layer(inputs()) + 0.5)
 
 
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_dropout_acts_in_training_only(norm: str) -> None:
     model = adapted(two_linears(), small_config(norm=norm, dropout=0.5))
     plain = adapted(two_linears(), small_config(norm=norm))

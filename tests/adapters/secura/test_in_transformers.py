@@ -1,5 +1,8 @@
 """transformers' own adapter methods, which load tensors without PEFT's hooks."""
 
+import copy
+import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,8 @@ import pytest
 import torch
 from adapted_models import adapted, first_layer, gpt2, llama, llama_config, logits, moved, saved_adapter, secura_layers
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from secura import fold, folded_tasks
 
@@ -91,3 +96,41 @@ def test_a_loaded_adapter_trains_on_when_asked(tmp_path: Path) -> None:
     model.load_adapter(str(folder), is_trainable=True)
     model(torch.ones(1, 4, dtype=torch.long), labels=torch.ones(1, 4, dtype=torch.long)).loss.backward()
     assert first_layer(model).secura_change["default"].inner.grad is not None
+
+
+@pytest.mark.parametrize("change", ["cabr", "low_rank"])
+def test_a_folder_loaded_as_a_model_reports_nothing(
+    change: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama().save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    trained = adapted(base, llama_config(change=change, output_bias=True))
+    fold(trained, "one")
+    folder = saved_adapter(trained, tmp_path / "adapter")
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    with caplog.at_level("WARNING", "transformers"):
+        loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert caplog.messages == []
+    assert torch.equal(logits(loaded), logits(trained))
+
+
+def test_a_tensor_that_is_not_ours_is_still_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved_adapter(adapted(llama(), llama_config()), tmp_path)
+    tensors = load_file(str(folder / "adapter_model.safetensors"))
+    tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"] = torch.ones(1)
+    save_file(tensors, str(folder / "adapter_model.safetensors"))
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    with caplog.at_level("WARNING", "transformers"):
+        llama().load_adapter(str(folder))
+    assert "lora_A" in caplog.text
+    assert "secura_" not in caplog.text
+
+
+def test_a_model_that_has_loaded_an_adapter_can_be_copied_and_pickled(tmp_path: Path) -> None:
+    folder = saved_adapter(adapted(llama(), llama_config()), tmp_path)
+    model = llama()
+    model.load_adapter(str(folder))
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(logits(again), logits(model))

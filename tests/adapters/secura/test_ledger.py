@@ -1,3 +1,6 @@
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -37,12 +40,36 @@ def test_a_task_that_comes_back_later_keeps_its_place_and_its_name() -> None:
     assert_close(ledger.entries(), [core(2.0)])
 
 
-def test_folds_that_compose_stay_apart() -> None:
+def test_folds_of_one_task_that_compose_stay_apart_in_one_entry() -> None:
     ledger = FoldLedger()
-    ledger.add("one", core(1.0), summed=False)
-    ledger.add("one", core(2.0), summed=False)
-    assert len(ledger.entries()) == 2
-    assert ledger.tasks() == ["one"]
+    for task, value in (("one", 1.0), ("one", 2.0), ("one", 4.0), ("two", 8.0), ("one", 16.0)):
+        ledger.add(task, core(value), summed=False)
+    assert ledger.keys() == ["0-2:one", "3:two", "4:one"]
+    assert ledger.count() == 5
+    assert_close(ledger.folds(), [core(value) for value in (1.0, 2.0, 4.0, 8.0, 16.0)])
+    ledger.remove("one")
+    assert_close(ledger.folds(), [core(8.0)])
+
+
+@pytest.mark.parametrize("change", [copy.deepcopy, lambda ledger: ledger.double().float()])
+def test_a_stack_grows_on_after_its_ledger_was_copied_or_moved(change: Callable[[FoldLedger], FoldLedger]) -> None:
+    ledger = FoldLedger()
+    for value in (1.0, 2.0, 4.0):
+        ledger.add("one", core(value), summed=False)
+    other = change(ledger)
+    other.add("one", core(8.0), summed=False)
+    other.add("one", core(16.0), summed=False)
+    assert_close(other.folds(), [core(value) for value in (1.0, 2.0, 4.0, 8.0, 16.0)])
+    if other is not ledger:
+        assert_close(ledger.folds(), [core(value) for value in (1.0, 2.0, 4.0)])
+
+
+def test_a_stack_takes_little_more_than_its_folds() -> None:
+    ledger = FoldLedger()
+    for _ in range(1000):
+        ledger.add("one", core(1.0), summed=False)
+    (entry,) = ledger.entries()
+    assert entry["core"].untyped_storage().nbytes() < 1.3 * 1000 * core(1.0)["core"].nbytes
 
 
 def test_a_fold_after_an_undo_of_the_last_one_comes_last_again() -> None:

@@ -64,7 +64,7 @@ def test_merging_keeps_the_outputs_and_unmerging_restores_the_weight_to_the_bit(
 
 
 @pytest.mark.parametrize("base", [llama, gpt2])
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 def test_merged_unmerged_and_unloaded_language_models_agree(base: Any, norm: str) -> None:
     model = adapted(base(), llama_config(norm=norm))
     before = logits(model)
@@ -110,6 +110,23 @@ def test_a_16_bit_merge_rounds_the_effective_weight_once(dtype: torch.dtype) -> 
     assert layer.base_layer.weight.dtype == dtype
     model.unmerge_adapter()
     assert torch.equal(layer.base_layer.weight, original)
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, 256), (torch.float16, 2048)])
+def test_a_16_bit_merge_moves_no_weight_beyond_its_bound_by_more_than_one_rounding(
+    dtype: torch.dtype, rounding: int
+) -> None:
+    model = adapted(two_linears(dtype=dtype), small_config(norm="bounded"))
+    with torch.no_grad():
+        for layer in secura_layers(model):
+            layer._change("default").starting_factors()[1].mul_(1e4)  # every weight at its bound
+    before = [weight.float() for weight in base_weights(model)]
+    model.merge_adapter()
+    norm = first_layer(model).secura_settings["default"].weight_norm
+    for weight, merged in zip(before, base_weights(model), strict=True):
+        beyond = (merged.float() - weight).abs() - norm.bound(weight)
+        assert (beyond <= merged.float().abs() / rounding + 2**-25).all()
+        assert (beyond > 0).any()  # so the rounding has to be allowed for
 
 
 def test_an_output_bias_merges_into_the_layers_own_and_comes_out_again() -> None:
@@ -168,7 +185,7 @@ def test_a_safe_merge_refuses_nan_with_pefts_own_words_and_keeps_the_base(change
     assert all(torch.equal(one, other) for one, other in zip(base_weights(model), weights, strict=True))
 
 
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 def test_nan_in_any_trained_factor_reaches_the_merged_weight(norm: str) -> None:
     for name in ("inner", "outer"):
         model = adapted(two_linears(), small_config(norm=norm))

@@ -109,7 +109,7 @@ def test_modules_to_save_follow_the_row_too() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("norm", ["none", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "bounded", "row_bounded"])
 def test_a_16_bit_row_is_rounded_as_it_is_alone(dtype: torch.dtype, norm: str) -> None:
     layer, x = first_layer(adapted(two_linears(dtype=dtype), small_config(norm=norm))), inputs(4, 33, dtype=dtype)
     assert_close(layer(x, adapter_names=["default"] * 4), layer(x), rtol=0, atol=0)

@@ -29,9 +29,11 @@ from secura.numerics.natural_scale import natural_size
 CHANGES = [
     {"change": "cabr", "norm": "none"},
     {"change": "cabr", "norm": "bounded"},
+    {"change": "cabr", "norm": "row_bounded"},
     {"change": "cabr", "norm": "paper"},
     {"change": "cur", "norm": "none"},
     {"change": "low_rank", "norm": "bounded"},
+    {"change": "low_rank", "norm": "row_bounded"},
 ]
 RATE = 1e-2
 
@@ -48,8 +50,8 @@ def relative_moves(base: Any, choice: dict[str, Any], steps: int = 1) -> list[fl
         optimizer.step()
     moves = []
     for layer in secura_layers(model):
-        change = weight_change(layer._thin_factors("default"))
-        size = natural_size(layer._pretrained_weight(), layer.secura_settings["default"].weight_norm)
+        change, settings = weight_change(layer._thin_factors("default")), layer.secura_settings["default"]
+        size = natural_size(layer._pretrained_weight(), settings.weight_norm or settings.row_bound)
         moves.append(change.square().mean().sqrt().item() / size / RATE)
     return moves
 
@@ -120,12 +122,14 @@ def test_an_adapter_that_was_saved_before_there_were_scales_has_none(tmp_path: P
     model = adapted(llama(), llama_config(scale="plain"))
     expected, folder = logits(model), saved_adapter(model, tmp_path)
     settings = json.loads((folder / "adapter_config.json").read_text())
-    del settings["scale"], settings["saved"]["seal"]
+    del settings["scale"], settings["saved"]["seal"], settings["saved"]["base"]
     for record in settings["saved"]["layers"].values():
         del record["scale"]
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     file = folder / "adapter_model.safetensors"
-    save_file({key: value for key, value in load_file(file).items() if not key.endswith(("scale", "seal"))}, file)
+    save_file(
+        {key: value for key, value in load_file(file).items() if not key.endswith(("scale", "seal", "base"))}, file
+    )
     with pytest.warns(UserWarning, match="was saved without a seal"):
         assert torch.equal(logits(PeftModel.from_pretrained(llama(), folder).eval()), expected)
 

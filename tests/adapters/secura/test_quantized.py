@@ -85,7 +85,7 @@ def dequantized(seed: int = 0) -> Any:
     return model
 
 
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 @pytest.mark.parametrize("change", ["cabr", "cur", "low_rank"])
 def test_a_quantized_layer_computes_what_its_dequantized_weight_does(change: str, norm: str) -> None:
     config = small_config(change=change, norm=norm)
@@ -95,7 +95,7 @@ def test_a_quantized_layer_computes_what_its_dequantized_weight_does(change: str
         assert torch.equal(outputs(model), outputs(quantized()))
 
 
-@pytest.mark.parametrize("norm", ["none", "paper", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "bounded", "row_bounded"])
 def test_a_fresh_adapter_on_a_quantized_layer_is_the_base(norm: str) -> None:
     assert torch.equal(outputs(adapted(quantized(), small_config(norm=norm), seed=None)), outputs(quantized()))
 
@@ -222,7 +222,7 @@ def bitsandbytes_model(kind: str) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "8bit"])
-@pytest.mark.parametrize("norm", ["none", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "bounded", "row_bounded"])
 def test_bitsandbytes_layers_start_train_merge_and_reload(tmp_path: Path, kind: str, norm: str) -> None:
     config = small_config(norm=norm, target_modules=["0", "1"])
     x = inputs(5, 128)

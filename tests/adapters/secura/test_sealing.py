@@ -1,3 +1,4 @@
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from adapted_models import adapted, llama, llama_config, logits, saved_adapter
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
 from secura.adapters import SecuraConfig, fold
@@ -79,16 +80,93 @@ def test_what_a_loader_without_hooks_has_loaded_is_looked_at_before_it_is_used(k
     save_file(found, folder / WEIGHTS)
     model = llama()
     model.load_adapter(str(folder))
-    with pytest.raises(ConfigError, match=r"not what was saved|changed a weight of the base model itself"):
+    with pytest.raises(ConfigError, match=r"not what was saved|has changed .* of the base model itself"):
         logits(model)
+
+
+@pytest.mark.parametrize("key", ["lm_head.weight", "model.norm.weight", "model.layers.1.mlp.up_proj.weight"])
+@pytest.mark.parametrize("use", [logits, lambda model: (model.disable_adapters(), logits(model))])
+def test_a_weight_of_the_base_that_transformers_has_loaded_is_refused_whatever_the_model_is_used_for(
+    key: str, use: Callable[[Any], object], folder: Path
+) -> None:
+    found = load_file(folder / WEIGHTS)
+    found[f"base_model.model.{key}"] = torch.ones_like(llama().state_dict()[key])
+    save_file(found, folder / WEIGHTS)
+    model = llama()
+    model.load_adapter(str(folder))
+    with pytest.raises(ConfigError, match=f"has changed {key} of the base model itself"):
+        use(model)
+
+
+def test_a_config_whose_saved_was_taken_out_is_noticed_where_transformers_loads_it(folder: Path) -> None:
+    text = (folder / CONFIG).read_text().rstrip()
+    (folder / CONFIG).write_text(text[:-1].rstrip() + ', "saved": null}')  # the last of two keys is taken
+    model = llama()
+    model.load_adapter(str(folder))
+    with pytest.raises(ConfigError, match="`saved` was taken out of"):
+        logits(model)
+
+
+def test_what_transformers_has_loaded_is_looked_at_once_and_then_used(folder: Path) -> None:
+    expected = logits(PeftModel.from_pretrained(llama(), str(folder)).eval())
+    model = llama()
+    model.load_adapter(str(folder))
+    assert torch.equal(logits(model.float()), expected)
+    assert not model._forward_pre_hooks
+    assert torch.equal(logits(model), expected)
+
+
+def test_a_copy_of_what_transformers_has_loaded_is_looked_at_for_itself(folder: Path) -> None:
+    model = llama()
+    model.load_adapter(str(folder))
+    twin = copy.deepcopy(model)
+    assert torch.equal(logits(twin), logits(model))
+    assert not twin._forward_pre_hooks
+
+
+def test_a_config_without_weights_makes_a_new_adapter(tmp_path: Path) -> None:
+    llama_config().save_pretrained(str(tmp_path))
+    config = PeftConfig.from_pretrained(str(tmp_path))
+    model = llama()
+    model.add_adapter(config)
+    assert torch.equal(logits(model), logits(llama()))
+
+
+def with_a_module_beside(folder: Path) -> Path:
+    model = adapted(llama(), llama_config(modules_to_save=["lm_head"]))
+    with torch.no_grad():
+        model.base_model.model.lm_head.modules_to_save["default"].weight.mul_(1.5)  # type: ignore[union-attr,operator]
+    return saved_adapter(model, folder)
+
+
+def through_peft(folder: Path) -> torch.Tensor:
+    return logits(PeftModel.from_pretrained(llama(), str(folder)))
+
+
+def through_transformers(folder: Path) -> torch.Tensor:
+    model = llama()
+    model.load_adapter(str(folder))
+    return logits(model)
+
+
+@pytest.mark.parametrize("load", [through_peft, through_transformers])
+def test_a_module_that_is_saved_beside_the_layers_is_sealed_too(
+    load: Callable[[Path], torch.Tensor], tmp_path: Path
+) -> None:
+    folder = with_a_module_beside(tmp_path / "saved")
+    found = load_file(folder / WEIGHTS)
+    found["base_model.model.lm_head.weight"][3, 4] += 1
+    save_file(found, folder / WEIGHTS)
+    with pytest.raises(ConfigError, match=r"lm_head\.weight .*is not what was saved"):
+        load(folder)
 
 
 def test_an_adapter_without_a_seal_loads_with_a_warning(folder: Path) -> None:
     expected = logits(PeftModel.from_pretrained(llama(), str(folder)).eval())
     found = load_file(folder / WEIGHTS)
-    del found[Q + "seal"]
+    del found[Q + "seal"], found[Q + "base"]
     save_file(found, folder / WEIGHTS)
-    change_config(folder, lambda config: config["saved"].pop("seal"))
+    change_config(folder, lambda config: [config["saved"].pop(name) for name in ("seal", "base")])
     with pytest.warns(UserWarning, match="was saved without a seal"):
         model = PeftModel.from_pretrained(llama(), str(folder)).eval()
     assert torch.equal(logits(model), expected)
@@ -111,10 +189,14 @@ def test_an_adapter_without_a_seal_loads_with_a_warning(folder: Path) -> None:
         {"exclude_modules": ".*" * 9},
         {"saved": {"layers": {"x": {"columns": "a b"}}}},
         {"saved": {"folds": ["x"]}},
+        {"saved": {"folds": ["3-1:x"]}},
+        {"saved": {"folds": ["0-999999999:x"]}},
+        {"saved": {"base": "1 2"}},
+        {"verify_base": "some"},
     ],
 )
 def test_a_config_that_cannot_work_is_refused_in_a_sentence(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"^{next(iter(settings))}"):
+    with pytest.raises(ConfigError, match=f"^(the seal was taken|{next(iter(settings))})"):
         SecuraConfig(**settings)
 
 

@@ -20,6 +20,7 @@ from adapted_models import (
     llama_config,
     logits,
     outputs,
+    saved_adapter,
     secura_layers,
     small_config,
     tokens,
@@ -31,6 +32,8 @@ from torch.testing import assert_close
 from transformers import Trainer, TrainingArguments
 
 from secura import SecuraConfig, fold, folded_tasks
+from secura.adapters.secura.config import PRESETS
+from secura.errors import InputError
 
 
 def trained_parameters(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -91,7 +94,7 @@ def test_an_inactive_adapter_does_not_train() -> None:
 
 @pytest.mark.parametrize("base", [llama, gpt2])
 @pytest.mark.parametrize("use_reentrant", [True, False])
-@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded"])
+@pytest.mark.parametrize("norm", ["none", "paper", "released", "bounded", "row_bounded"])
 def test_gradient_checkpointing_gives_the_same_gradients(base: Any, use_reentrant: bool, norm: str) -> None:
     def gradients(checkpointing: bool) -> list[torch.Tensor]:
         model = adapted(base(), llama_config(norm=norm)).train()
@@ -133,7 +136,7 @@ from adapted_models import adapted, first_layer, inputs, moved, small_config, tw
 from secura import fold
 
 for norm, change, reference, folded in itertools.product(
-    ["none", "paper", "bounded"], ["cabr", "cur", "low_rank"], ["fixed", "moving"], [False, True]
+    ["none", "paper", "bounded", "row_bounded"], ["cabr", "cur", "low_rank"], ["fixed", "moving"], [False, True]
 ):
     torch._dynamo.reset()
     model = adapted(two_linears(), small_config(norm=norm, change=change, reference=reference, output_bias=True))
@@ -302,3 +305,41 @@ def test_training_lowers_the_loss_and_the_reloaded_model_agrees(tmp_path: Path) 
     model.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(two_linears(), tmp_path)
     assert torch.equal(outputs(loaded), outputs(model.eval()))
+
+
+# ------------------------------------------------------------------ weights that are zero, or no number
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-45, 1e-39, 1e-30])
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_layer_of_zeros_or_of_the_smallest_numbers_trains_folds_and_comes_back(
+    preset: str, value: float, tmp_path: Path
+) -> None:
+    def base() -> Any:
+        model = two_linears()
+        with torch.no_grad():
+            model.first.weight.fill_(value)
+            model.first.weight[::2] *= 3
+        return model
+
+    model = adapted(base(), SecuraConfig.preset(preset, r=4, target_modules=["first", "second"]), seed=None)
+    assert torch.equal(outputs(model), outputs(base()))
+    optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2)
+    for _ in range(3):
+        model(inputs()).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    fold(model, "one")
+    assert torch.isfinite(outputs(model)).all()
+    loaded = PeftModel.from_pretrained(base(), saved_adapter(model, tmp_path))
+    assert torch.equal(outputs(loaded), outputs(model))
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_base_that_holds_nan_is_refused_by_the_name_of_the_layer(preset: str, value: float) -> None:
+    base = two_linears()
+    with torch.no_grad():
+        base.second.weight[1, 2] = value
+    with pytest.raises(InputError, match="the base weight of layer second holds NaN or infinity"):
+        adapted(base, SecuraConfig.preset(preset, r=4, target_modules=["first", "second"]))

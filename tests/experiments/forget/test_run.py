@@ -14,10 +14,10 @@ from tiny_models import save_tiny_model, tiny_model, tiny_tokenizer
 
 from secura.errors import BaseMismatchError, ConfigError, DataError, SecuraError
 from secura.evaluation import significance
+from secura.experiments.asking import AskedTask
 from secura.experiments.forget.result import ForgetResult, TaskChange, answer_kind, by_clearest_loss
 from secura.experiments.forget.result_json import result_as_json
 from secura.experiments.forget.run import ForgetSettings, compare, forget
-from secura.experiments.forget.tasks import AskedTask
 from secura.experiments.methods.adapters import go_on_with_adapter
 from secura.experiments.models import pair as model_pair
 from secura.experiments.run.prepare import prepare_run

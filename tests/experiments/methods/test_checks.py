@@ -14,6 +14,36 @@ def _check(kind: type[RunConfig] | type[SequenceConfig], *settings: str) -> None
     check_settings(with_method_defaults(load_config_of(kind, None, settings)))
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["training.best=gain"], "nothing is evaluated; set training.eval_every"),
+        (["training.patience=2"], "set training.best too"),
+        (["training.best=gain", "training.eval_every=5", "method.name=lora", "retention.keep=0.9"], "certifies it by"),
+        (["training.best=gain", "training.eval_every=5", "method.fold_every=5"], "set method.fold_every to null"),
+        (
+            ["training.best=retention", "training.eval_every=5", "method.name=lora", "retention.path=none"],
+            "leave out --retain none",
+        ),
+        (["training.packing=true", "strategy.name=lwf"], "strategy lwf goes by rows that are padded"),
+        (["model.load_in_4bit=true", "method.name=full"], "method full reads or changes the base's weights"),
+        (["model.load_in_8bit=true", "method.name=osf"], "choose lora, dora or one of secura's"),
+    ],
+)
+def test_settings_of_one_run_that_cannot_go_together_are_refused(settings: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        _check(RunConfig, *settings)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["training.eval_every=5", "training.packing=true", "training.tokens_per_step=9", "training.report_to=[wandb]"],
+)
+def test_what_only_a_run_of_one_task_does_is_refused_in_a_sequence(setting: str) -> None:
+    with pytest.raises(ConfigError, match="is for secura train, which learns one task"):
+        _check(SequenceConfig, setting)
+
+
 @pytest.mark.parametrize("kind", BOTH)
 def test_every_default_passes(kind: type[RunConfig] | type[SequenceConfig]) -> None:
     _check(kind)
@@ -26,7 +56,7 @@ def test_every_default_passes(kind: type[RunConfig] | type[SequenceConfig]) -> N
         (["method.name=lora", "method.fold_every=2"], "method lora is PEFT's own and cannot fold"),
         (["method.name=full", "method.fold_every=2"], "method full has nothing to fold"),
         (["method.fold_every=0"], "method.fold_every is 0; it counts steps, from 1"),
-        (["method.calibration=rows.jsonl"], "method.calibration is for corda, and method.name is secura"),
+        (["method.calibration=rows.jsonl"], "method.calibration is for corda, .* and method.name is secura"),
         (["method.name=full", "method.adapter.r=4"], "method full has no adapter"),
         (["method.adapter.tua=1"], "the nearest is method.adapter.tau"),
         (["method.name=lora", "strategy.name=lwf", "training.precision=fp16"], "set training.precision to bf16"),

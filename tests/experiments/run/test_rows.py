@@ -2,11 +2,12 @@ import pytest
 from tiny_models import tiny_tokenizer
 
 from secura.errors import ConfigError, DataError
-from secura.experiments.data import TaskRows
-from secura.experiments.run.rows import count_steps, fit_task, longest_row
+from secura.experiments.data import MixedRows, TaskRows
+from secura.experiments.run.rows import count_steps, examples_of, fit_task, longest_row, notes_on_rows
 from secura.experiments.settings.layers import load_config_of
 from secura.experiments.settings.run import RunConfig, TrainingConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
+from secura.tasks.data_rows import item_from_row
 from secura.tasks.question import Item, Question
 
 SHORT: list[Item] = [Question(prompt=f"{number}?", answer="a") for number in range(15)]
@@ -75,3 +76,63 @@ def test_a_row_may_be_as_long_as_the_context_and_no_longer() -> None:
         longest_row(65, 64)
     with pytest.raises(ConfigError, match=r"set data\.max_length"):
         longest_row(None, None)
+
+
+def test_rows_mixed_in_make_their_share_of_what_is_learned_and_are_named() -> None:
+    general: list[Item] = [Question(prompt=f"{number}!", answer="b") for number in range(2)]
+    mixed = (MixedRows(name="data/general.jsonl", share=0.25, rows=general),)
+    rows = TaskRows(name="data/rows.jsonl", train=SHORT, test=[], suggested_steps=None, mixed=mixed)
+    config, notes = load_config_of(RunConfig, None, ["training.steps=1"]), list[str]()
+    task = fit_task(config, "rows", rows, tiny_tokenizer(), 20, notes)
+    ends = [str(tiny_tokenizer().decode(example.tokens[example.learned_from :])) for example in task.examples]
+    assert (ends.count(" a<eos>"), ends.count(" b<eos>")) == (15, 5)
+    assert notes == [
+        "what is learned is 75% rows.jsonl (15 rows), and replayed beside it 25% general.jsonl (5 rows of its 2, each "
+        "up to 3 times)"
+    ]
+    assert fit_task(config, "rows", rows, tiny_tokenizer(), 20, []).examples == task.examples
+
+
+CHAT = {
+    "messages": [
+        {"role": role, "content": content}
+        for role, content in [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    ]
+}
+
+
+def test_what_a_row_has_and_the_model_does_not_see_is_told() -> None:
+    def notes(row: dict, *, chat: bool, unused: tuple[str, ...] = ()) -> list[str]:
+        train = [item_from_row(row, where="row")]
+        rows = TaskRows(name="rows", train=train, test=[], suggested_steps=None, unused=unused)
+        return notes_on_rows(rows, tiny_tokenizer(chat=chat), "all")
+
+    assert notes(CHAT, chat=True) == []
+    (only_last,) = notes(CHAT, chat=False)
+    assert "of the 1 rows with several assistant turns the last alone is learned" in only_last
+    with_tools = {"messages": CHAT["messages"][:2], "tools": [{"name": "f"}]}
+    assert notes(with_tools, chat=True) == [
+        "the tokenizer's chat template shows no tools, so the model is not told of those that rows have"
+    ]
+    assert "is not shown the tools" in notes(with_tools, chat=False)[0]
+    (not_used,) = notes(CHAT, chat=True, unused=("id", "source"))
+    assert not_used.startswith("not used of rows: id, source;")
+
+
+def test_all_assistant_turns_are_learned_unless_the_last_alone_is_wanted() -> None:
+    train = [item_from_row(CHAT, where="row")] * 2
+    rows = TaskRows(name="rows", train=train, test=[], suggested_steps=None)
+
+    def learned(*settings: str) -> int:
+        config = load_config_of(RunConfig, None, ["training.steps=1", *settings])
+        return fit_task(config, "rows", rows, tiny_tokenizer(chat=True), 99, []).examples[0].learned_tokens
+
+    assert (learned(), learned("data.turns=last")) == (4, 2)
+
+
+def test_a_row_that_the_template_cannot_write_is_refused_by_its_number() -> None:
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = "{{ raise_exception('no') if messages[0].content == 'a' else 'x' }}"
+    items = [item_from_row({"prompt": prompt, "target": "b"}, where="row") for prompt in ("c", "a")]
+    with pytest.raises(DataError, match=r"rows\.jsonl, row 2: the tokenizer's chat template refuses"):
+        examples_of(items, tokenizer, "all", source="rows.jsonl")

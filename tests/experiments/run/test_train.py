@@ -94,8 +94,26 @@ def test_corda_needs_texts_of_what_must_be_kept(llama_folder: Path, rows_file: P
     method = config.method.model_copy(update={"calibration": None})
     with pytest.raises(ConfigError, match=r"name a file with method\.calibration"):
         prepare_run(config.model_copy(update={"method": method}))
-    with pytest.raises(ConfigError, match=r"method\.calibration is for corda, and method\.name is lora"):
+    with pytest.raises(ConfigError, match=r"method\.calibration is for corda, .* and method\.name is lora"):
         prepare_run(_config(llama_folder, rows_file, tmp_path / "out", f"method.calibration={rows_file}"))
+
+
+def test_a_selection_by_activation_reads_a_file_of_what_must_be_kept(
+    llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    by_activation = "method.adapter.selection=activation"
+    config = _config(llama_folder, rows_file, tmp_path / "out", by_activation, method="secura")
+    with pytest.raises(ConfigError, match=r"name a file with method\.calibration"):
+        prepare_run(config)
+    method = config.method.model_copy(update={"calibration": str(rows_file)})
+    prepared = prepare_run(config.model_copy(update={"method": method}))
+    plain = prepare_run(_config(llama_folder, rows_file, tmp_path / "plain", method="secura"))
+    rows, least = (
+        {name: one.tolist() for name, one in each.model.named_buffers() if "secura_rows" in name}
+        for each in (prepared, plain)
+    )
+    assert rows.keys() == least.keys()
+    assert rows != least
 
 
 def test_full_training_saves_a_model_that_reloads_to_the_bit(

@@ -4,9 +4,10 @@ import pytest
 import yaml
 
 from secura.errors import ConfigError
-from secura.experiments.settings.layers import config_as_yaml, differences, load_config
+from secura.experiments.settings.layers import config_as_yaml, differences, load_config, setting_called
 from secura.experiments.settings.names import METHOD_NAMES
 from secura.experiments.settings.run import MethodConfig, RunConfig
+from secura.experiments.settings.synonyms import SYNONYMS
 
 
 def test_later_layers_win(tmp_path: Path) -> None:
@@ -51,6 +52,38 @@ def test_a_setting_that_cannot_be_is_refused_in_one_line(assignment: str, says: 
     with pytest.raises(ConfigError, match=says) as raised:
         load_config(assignments=[assignment])
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("lr", "training.learning_rate"),
+        ("training.lr", "training.learning_rate"),
+        ("bf16", "training.precision=bf16"),
+        ("training.max_seq_length", "data.max_length"),
+        ("load_in_4bit", "model.load_in_4bit"),
+        ("model.quantization", "model.load_in_4bit"),
+        ("epochs", "training.epochs"),
+        ("num_train_epochs", "training.epochs"),
+        ("batch_size", "training.batch_size"),
+        ("per-device-train-batch-size", "training.batch_size"),
+        ("data.epochs", "training.epochs"),
+        ("lora_r", "method.adapter.r"),
+        ("output_dir", "out"),
+    ],
+)
+def test_what_other_trainers_call_a_setting_leads_to_it(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(assignments=[f"{name}=1"])
+    assert str(raised.value) == f"unknown setting {name}; here it is {meant}."
+
+
+def test_every_synonym_leads_to_a_setting_that_there_is() -> None:
+    for name, meant in SYNONYMS.items():
+        assert setting_called(name) == meant, name
+        if "=" in meant:
+            load_config(assignments=[meant])
+    assert setting_called("rope_scaling") is None
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", "just text"])

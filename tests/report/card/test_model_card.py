@@ -10,13 +10,16 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
+from tiny_models import save_tiny_model
 
 from secura.cli.app import run
-from secura.errors import ConfigError, DataError
+from secura.errors import ConfigError, DataError, SecuraError
 from secura.evaluation.certificate import certificate_as_json, certify
 from secura.evaluation.tally import Tally
 from secura.report.card.finished_run import FinishedRun, Group, read_run
+from secura.report.card.loading import A_PROMPT
 from secura.report.card.model_card import card_text, write_card
+from secura.report.card.push import push_run
 
 FEW = ("training.steps=2", "retention.per_family=2", "data.test_rows=4")
 
@@ -81,8 +84,35 @@ def test_the_snippet_loads_the_adapter_and_answers(
     capsys.readouterr()
     made = runpy.run_path(str(script))
     assert made["model"].active_adapter == "default"
-    prompt = json.loads((finished / "retention.json").read_text())["new_task"]["answers"][0]["prompt"]
-    assert capsys.readouterr().out.startswith(prompt)
+    answer = capsys.readouterr().out
+    assert answer.strip()
+    assert A_PROMPT not in answer
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_snippet_of_a_chat_model_asks_through_its_template(
+    chat: bool, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tiny_model(tmp_path, chat=chat)
+    text = card_text(_changed(trained, saved=tmp_path, is_adapter=False, peft_type=""))
+    assert ("apply_chat_template" in _snippet(text)) is chat
+    (tmp_path / "snippet.py").write_text(_snippet(text))
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    made = runpy.run_path(str(tmp_path / "snippet.py"))
+    tokenizer = made["tokenizer"]
+    assert tokenizer.decode(made["tokens"][0]).startswith("<|user|>" if chat else A_PROMPT)
+    assert capsys.readouterr().out.strip()
+
+
+def test_no_row_of_the_data_is_shown_unless_that_is_asked_for(finished: Path) -> None:
+    report = json.loads((finished / "retention.json").read_text())
+    rows = [answer for part in ("new_task", "retention") for answer in report[part]["answers"]]
+    card = finished / "adapter" / "README.md"
+    assert run(["card", str(finished)]) == 0
+    assert not any(row["prompt"] in card.read_text() for row in rows)
+    assert run(["card", str(finished), "--show-question"]) == 0
+    assert json.dumps(rows[0]["prompt"]) in card.read_text()
 
 
 def test_the_table_has_every_family_with_its_interval_and_no_path_of_this_machine(trained: Path) -> None:
@@ -235,3 +265,31 @@ def test_a_sequence_has_every_task_and_the_strategy(tmp_path: Path) -> None:
     )
     lost = sum(old == "1" and new == "0" for old, new in zip(before, after, strict=True))
     assert kept[1].metric_value == round(1 - lost / before.count("1"), 4)
+
+
+def test_a_finished_run_goes_to_the_hub_with_its_card(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    class Hub:
+        def create_repo(self, repository: str, **options: Any) -> str:
+            asked.append((repository, options))
+            return f"https://hub/{repository}"
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], **options: Any) -> None:
+            asked.append((repo_id, allow_patterns))
+
+    monkeypatch.setattr("secura.report.card.push.HfApi", Hub)
+    assert push_run(finished, "me/it") == "https://hub/me/it"
+    assert asked[0] == ("me/it", {"private": True, "exist_ok": True})
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors"} <= set(asked[1][1])
+
+
+def test_a_hub_that_takes_nothing_says_how_to_go_on(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hub:
+        def create_repo(self, repository: str, **options: Any) -> str:
+            raise OSError("no\nroute")
+
+    monkeypatch.setattr("secura.report.card.push.HfApi", Hub)
+    said = r"the run is complete, but me/it did not take it: .*no route.*To try again: secura push .* me/it"
+    with pytest.raises(SecuraError, match=said):
+        push_run(finished, "me/it")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import difflib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from peft.config import PeftConfig
 from peft.utils import PeftType
@@ -16,16 +17,18 @@ from secura.adapters.secura.sealing import check_saved
 from secura.errors import ConfigError
 
 PEFT_TYPE_NAME = "SECURA"
+PEFT_TYPE_IN_FILES = "SECURA: pip install secura, and run `import secura` before this adapter is loaded"
+"""`peft_type` in adapter_config.json. Where PEFT does not know it, all that its KeyError says is this text."""
 DEFAULT_RANK = 32
 DEFAULT_WIDENING = 4
 _LARGEST = 1e30
 """Beyond this a setting overflows float32, in which D is computed."""
 
 Change = Literal["cabr", "cur", "low_rank"]
-Norm = Literal["none", "paper", "released", "bounded"]
+Norm = Literal["none", "paper", "released", "bounded", "row_bounded"]
 Reference = Literal["fixed", "moving"]
 Fold = Literal["keep", "undamped"]
-Selection = Literal["least", "sample"]
+Selection = Literal["least", "sample", "activation"]
 Start = Literal["leading_block", "principal", "gaussian"]
 Scale = Literal["natural", "plain"]
 
@@ -51,6 +54,9 @@ class SecuraConfig(PeftConfig):
     published methods.
     """
 
+    activity = cast("Mapping[str, Any] | None", None)  # no field: what is not annotated is not saved
+    """A `LayerActivity` by name of the layer, which `measure_activity` leaves here for `selection="activation"`."""
+
     change: Change = field(
         default="cabr",
         metadata={"help": "How D is made: `cabr` C A B R, `cur` C U R, `low_rank` B A."},
@@ -58,7 +64,8 @@ class SecuraConfig(PeftConfig):
     norm: Norm = field(
         default="bounded",
         metadata={
-            "help": "How D is restrained: `bounded` by a smooth bound on every weight, `paper` by S-MagNorm as "
+            "help": "How D is restrained: `bounded` by a smooth bound on every weight, `row_bounded` by one on the "
+            "length by which each row moves (at LoRA's cost, and a LoRA of rank r afterwards), `paper` by S-MagNorm as "
             "published, `released` by the released code's norm on activations (cannot be merged), `none` not at all."
         },
     )
@@ -83,7 +90,10 @@ class SecuraConfig(PeftConfig):
     )
     selection: Selection = field(
         default="least",
-        metadata={"help": "Which columns and rows: those of smallest norm, or a draw that favours them."},
+        metadata={
+            "help": "Which columns and rows: `least`, those of smallest norm; `sample`, a draw that favours them; or "
+            "`activation`, those that the base leans on least on texts that it reads first (`measure_activity`)."
+        },
     )
     selection_seed: int = field(default=0, metadata={"help": "Seed of the draw of `selection='sample'`."})
     start: Start | None = field(
@@ -100,13 +110,17 @@ class SecuraConfig(PeftConfig):
     tau: float = field(
         default=0.3,
         metadata={
-            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude. The more "
-            "layers are adapted, the smaller it may be: 0.15 where all are, as in the preset `secura`."
+            "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude; of "
+            "`row_bounded`: of a row, as a share of its own length. The more layers are adapted, the smaller it may "
+            "be: 0.15 where all are, as in the preset `secura`."
         },
     )
     floor: float = field(
         default=0.05,
-        metadata={"help": "Added to every magnitude in `bounded`, as a share of the weight's rms, so zeros can learn."},
+        metadata={
+            "help": "Added to every magnitude in `bounded`, as a share of the weight's rms, so zeros can learn; "
+            "`row_bounded` needs none."
+        },
     )
     scale: Scale = field(
         default="natural",
@@ -148,13 +162,19 @@ class SecuraConfig(PeftConfig):
     alpha_pattern: dict[str, float] = field(
         default_factory=dict, metadata={"help": "Alphas of single layers, by name or regular expression."}
     )
-    verify_base: bool = field(
+    verify_base: bool | Literal["adapted"] = field(
         default=True,
-        metadata={"help": "Whether loading refuses a base model whose adapted weights are not those of training."},
+        metadata={
+            "help": "Whether loading refuses a base model with other weights than in training: each adapted weight is "
+            "compared whole, and one value of every row of the others. `adapted` is the first alone, for a base that "
+            "was meant to change beside them; False is neither."
+        },
     )
     saved: dict[str, Any] | None = field(
         default=None,
-        metadata={"help": "Written when an adapter is saved: its indices, fingerprints and folds. Not for setting."},
+        metadata={
+            "help": "Written when an adapter is saved: its indices, fingerprints, folds and seal. Not for setting."
+        },
         repr=False,
     )
 
@@ -162,6 +182,7 @@ class SecuraConfig(PeftConfig):
         if self.saved is not None:
             check_saved(self.saved)
         super().__post_init__()
+        self.__dict__["_was_read"] = self.peft_type is not None  # what reads a file gives the kind that stands in it
         self.peft_type = getattr(PeftType, PEFT_TYPE_NAME, PEFT_TYPE_NAME)
         if self.reference is None:
             self.reference = "fixed" if self.norm == "released" else "moving"
@@ -223,6 +244,7 @@ class SecuraConfig(PeftConfig):
         """
         written = copy.copy(self)
         written.saved = self.__dict__.get("_to_save", self.saved)
+        written.peft_type = PEFT_TYPE_IN_FILES  # type: ignore[assignment]  # any text, until it is read back
         for name in ("target_modules", "exclude_modules"):  # sets, whose order differs from process to process
             modules = getattr(written, name)
             setattr(written, name, sorted(modules) if isinstance(modules, set) else modules)
@@ -238,6 +260,8 @@ class SecuraConfig(PeftConfig):
             ("scale", Scale),
         ):
             _check_choice(name, getattr(self, name), get_args(choices))
+        if self.verify_base not in (True, False, "adapted"):
+            raise ConfigError(f"verify_base is {_shown(self.verify_base)}; known: true, false, adapted.")
         if self.start is not None:
             _check_choice("start", self.start, get_args(Start))
             if self.change == "cur":
@@ -282,6 +306,11 @@ class SecuraConfig(PeftConfig):
             raise ConfigError(f"floor is {self.floor}, but must be at least 0: a share of the weight's rms.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
+
+
+def plain_peft_type(in_file: str) -> str:
+    """The name of an adapter's method, from what adapter_config.json says."""
+    return PEFT_TYPE_NAME if in_file == PEFT_TYPE_IN_FILES else in_file
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ class ChangeFactors(nn.Module, ABC):
     """What a layer needs to know of a change: its thin factors, and how it is folded."""
 
     bias: nn.Parameter | None
+    shared_right: ClassVar[bool]
+    """Whether the right factor is R, whatever has been trained and folded."""
 
     @abstractmethod
     def thin_factors(
@@ -62,6 +64,8 @@ class ChangeFactors(nn.Module, ABC):
 
 class CabrFactors(ChangeFactors):
     """A (r, k) and B (k, r) of D = C A B R."""
+
+    shared_right = True
 
     def __init__(self, r: int, inner_r: int, *, bias: int | None, like: Tensor) -> None:
         super().__init__()
@@ -97,6 +101,8 @@ class CabrFactors(ChangeFactors):
 class CurFactors(ChangeFactors):
     """U (r, r) of D = C U R."""
 
+    shared_right = True
+
     def __init__(self, r: int, *, bias: int | None, like: Tensor) -> None:
         super().__init__()
         self.core = _empty_parameter(r, r, like=like)
@@ -128,6 +134,8 @@ class CurFactors(ChangeFactors):
 
 class LowRankFactors(ChangeFactors):
     """B (out, r), here `up`, and A (r, in), here `down`, of D = B A."""
+
+    shared_right = False
 
     def __init__(self, r: int, in_features: int, out_features: int, *, bias: int | None, like: Tensor) -> None:
         super().__init__()

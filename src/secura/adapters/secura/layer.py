@@ -5,8 +5,7 @@ and puts it back. C and R are gathered from it in each forward pass; only their 
 held. A 16-bit layer adds x (W' - W0)ᵀ to its own output, since W' itself would round small
 changes away; a 32-bit layer multiplies by W' once.
 
-A 32-bit layer calls its base layer too where that does more than its product, such as run a
-hook.
+A layer calls its base layer too where that does more than its product, such as run a hook.
 
 Where FSDP2 divides the weights, a layer finds them whole in its forward pass. Outside of it,
 as for the selection, a weight is gathered for as long as it is needed, one layer at a time.
@@ -44,16 +43,18 @@ from secura.adapters.secura.factors import (
 )
 from secura.adapters.secura.layer_settings import LayerSettings, norm_of
 from secura.adapters.secura.ledger import FoldLedger
-from secura.adapters.secura.sealing import can_be_sealed, tensor_digest
+from secura.adapters.secura.sealing import can_be_sealed, tensor_digest, was_changed
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
 from secura.adapters.sharding import is_sharded, whole
-from secura.errors import ConfigError, FoldError, MergeError
-from secura.numerics.change import ThinFactors, output_change, weight_change
-from secura.numerics.constrained_linear import constrained_linear
+from secura.errors import ConfigError, FoldError, InputError, MergeError
+from secura.numerics.change import ThinFactors, output_change, sum_of_changes, weight_change
+from secura.numerics.constrained_linear import constrained_linear, constrained_weight, without_autocast
 from secura.numerics.natural_scale import natural_scale, natural_size
 from secura.numerics.reference import kept_reference, undamped_reference
-from secura.numerics.s_magnorm import released_output
+from secura.numerics.row_bound import RowBounded, RowReference, row_reference
+from secura.numerics.s_magnorm import WeightNorm, released_output
 
+_FLOAT32_BYTES = 4
 _PLAIN_FORWARDS = (nn.Linear.forward, Conv1D.forward)
 
 
@@ -69,6 +70,7 @@ class SecuraLayer(BaseTunerLayer):
         "secura_rows",
         "secura_folds",
         "secura_reference",
+        "secura_folded",
         "secura_dropout",
     )
 
@@ -82,13 +84,18 @@ class SecuraLayer(BaseTunerLayer):
         self.secura_rows: Any = BufferDict(persistent=False)
         self.secura_folds = nn.ModuleDict()
         self.secura_reference: Any = BufferDict(persistent=False)
+        self.secura_folded: Any = BufferDict(persistent=False)  # the folds of `low_rank` that are in D, multiplied out
         self.secura_dropout = nn.ModuleDict()
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
         self.cast_input_dtype_enabled = True
+        self._row_references: dict[str, tuple[RowReference, Any]] = {}
+        self._measures: dict[str, tuple[Tensor | None, Tensor | None, Any]] = {}
         self._stale_references: set[str] = set()
         self.sealed_tensors: dict[str, dict[str, str]] = {}
         """By adapter, what its config says its tensors are, until they have been looked at."""
+        self.whole_base: dict[str, Tensor] = {}
+        """By adapter, the fingerprint of a sample of the whole base when it was put on; none where it was not whole."""
         self._unselected: set[str] = set()  # made on the meta device: the indices are still to come
         self._before_merge: _BeforeMerge | None = None
         self._digests = WeightDigests() if digests is None else digests
@@ -119,8 +126,10 @@ class SecuraLayer(BaseTunerLayer):
             weight = self._pretrained_weight()
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
+            if not (saved or weight.is_meta or torch.isfinite(weight).all()):
+                raise InputError(f"the base weight of layer {layer_name} holds NaN or infinity; get the base anew.")
             if config.change != "low_rank":
-                columns, rows = selected_indices(weight, r, config, saved)
+                columns, rows = selected_indices(weight, r, config, layer_name, saved)
                 self.secura_columns[adapter_name] = columns
                 self.secura_rows[adapter_name] = rows
                 (self._unselected.add if weight.is_meta and not saved else self._unselected.discard)(adapter_name)
@@ -148,6 +157,8 @@ class SecuraLayer(BaseTunerLayer):
             ledger.replace(empty_folds(config, factors, device=weight.device))
             self.secura_folds[adapter_name] = ledger
             self._frozen_of_quantized.pop(adapter_name, None)
+            self._measures.pop(adapter_name, None)
+            self._row_references.pop(adapter_name, None)
             self._stale_references.add(adapter_name)
             self._start_(adapter_name, config, weight, is_saved=bool(saved))
             if self._is_sharded and not weight.is_meta:
@@ -194,7 +205,7 @@ class SecuraLayer(BaseTunerLayer):
         if config.scale == "natural" and not (weight.is_meta or is_saved):
             is_cur = adapter_name in self.secura_columns
             step_size = factors.sign_step_size(self._gathered_from(weight, adapter_name) if is_cur else None)
-            scale = natural_scale(natural_size(weight, settings.weight_norm), step_size)
+            scale = natural_scale(natural_size(weight, settings.weight_norm or settings.row_bound), step_size)
             self.secura_settings[adapter_name] = replace(settings, scale=scale)
         if not config.init_weights and not weight.is_meta:
             zeroed.normal_()
@@ -229,13 +240,13 @@ class SecuraLayer(BaseTunerLayer):
         """
         settings = self._weight_space_settings(adapter_name)
         with self.weights_at_hand([adapter_name]):
-            weight = self._pretrained_weight()
-            change = weight_change(self._thin_factors(adapter_name), like=weight)
+            weight, factors = self._pretrained_weight(), self._factors_in_force(adapter_name)
+            reference, norm = self._reference(adapter_name, weight), settings.weight_norm
+            if norm is not None:
+                measured = self._measured(adapter_name, reference, norm)
+                return constrained_weight(factors, reference, norm, measured=measured)
             wide = torch.promote_types(weight.dtype, torch.float32)
-            reference = self._reference(adapter_name, weight).to(wide)
-        if settings.weight_norm is None:
-            return reference + change.to(wide)
-        return settings.weight_norm.constrain_with_slope_(reference, change.to(wide, copy=True))[0]
+            return weight_change(factors, like=weight).to(wide).add_(reference)
 
     def effective_weight_with_gradient(self, adapter_name: str) -> Tensor:
         """W' of one adapter as `effective_weight`, differentiable in the trained factors; for penalties on it.
@@ -248,7 +259,7 @@ class SecuraLayer(BaseTunerLayer):
             weight = self._pretrained_weight()
             wide = torch.promote_types(weight.dtype, torch.float32)
             reference = self._reference(adapter_name, weight).to(wide)
-            change = weight_change(self._thin_factors(adapter_name)).to(wide)
+            change = weight_change(self._factors_in_force(adapter_name)).to(wide)
         return reference + change if norm is None else norm.constrain(reference, change)
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
@@ -261,28 +272,29 @@ class SecuraLayer(BaseTunerLayer):
 
     @torch.no_grad()
     def low_rank_change(self, adapter_name: str) -> ThinFactors | None:
-        """W' - W0 as a product of thin factors where it is exactly one; None where a norm acts on the change.
+        """W' - W0 as a product of thin factors where it is exactly one; None where a norm acts on each weight.
 
-        It is one without a norm, and after `undamped` folds with nothing learned since. The
-        factors stand for the layout (out, in), whatever the base layer's is.
+        It is one without a norm, under a bound on rows, and after `undamped` folds with nothing
+        learned since. The factors stand for the layout (out, in), whatever the base layer's is.
 
         Raises:
             MergeError: for norm='released', which acts on activations.
         """
         settings = self._weight_space_settings(adapter_name)
         with self.weights_at_hand([adapter_name]):
+            if settings.row_bound is not None:
+                return self._factors_in_force(adapter_name)
             if settings.norm == "none":
-                return self._thin_factors(adapter_name)
+                # Thin where that is thinner, whatever a forward pass takes.
+                return self._thin_factors(adapter_name, self._folds_in_change(adapter_name, multiplied_out=False))
             if self._change(adapter_name).starting_factors()[1].any():
                 return None
-            folds = self._folded_factors(adapter_name)
+            folds = self._folded_factors(adapter_name, self._ledger(adapter_name).folds())
             if not folds:
                 return self._thin_factors(adapter_name)  # a product of 0
             if not (settings.folds_move_the_reference and settings.undamped):
                 return None
-            if all(torch.equal(fold.left, folds[0].left) for fold in folds):
-                return ThinFactors(folds[0].left, torch.stack([fold.right for fold in folds]).sum(0))
-            return ThinFactors(torch.cat([fold.left for fold in folds], 1), torch.cat([fold.right for fold in folds]))
+            return sum_of_changes(folds, shared_right=self._change(adapter_name).shared_right)
 
     def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
         """Whether W' - W0 exists as a matrix that a LoRA can approximate; a word where a low rank loses part of it."""
@@ -302,16 +314,16 @@ class SecuraLayer(BaseTunerLayer):
         bias = self._change(adapter_name).bias
         norm = settings.weight_norm
         if norm is None:
-            factors = self._thin_factors(adapter_name)
+            factors = self._factors_in_force(adapter_name)
             inputs = self._cast_input_dtype(inputs, factors.right.dtype)
             change = output_change(inputs, factors)
             if bias is not None:
                 change = change + bias
-            if settings.norm == "none":
+            if settings.norm != "released":
                 return change
             reference_output = base_output
             if settings.folds_move_the_reference:
-                for fold in self._folded_factors(adapter_name):
+                for fold in self._folded_factors(adapter_name, self._folds_in_change(adapter_name)):
                     reference_output = reference_output + output_change(inputs, fold)
             return released_output(reference_output, change) - base_output
         device = inputs.device.type
@@ -320,39 +332,70 @@ class SecuraLayer(BaseTunerLayer):
         weight = (
             self._pretrained_weight()
         )  # once: a quantized one is a new tensor each time, kept for the backward pass
-        with _without_autocast(device):
+        reference = self._reference(adapter_name, weight)
+        with without_autocast(device):
             residual = constrained_linear(
                 inputs,
                 self._thin_factors(adapter_name),
-                self._reference(adapter_name, weight),
+                reference,
                 norm,
-                subtract=weight,
+                measured=self._measured(adapter_name, reference, norm),
+                base=weight,
+                residual=True,
             )
         return residual if bias is None else residual + bias
 
-    def _one_product(self, inputs: Tensor, adapter_name: str) -> Tensor:
-        """x W'ᵀ at once, for a single adapter in 32 bits."""
+    def _with_base(self, inputs: Tensor, adapter_name: str) -> Tensor:
+        """The output of base layer and adapter at once, for a single adapter with a norm on each weight.
+
+        A base of 32 bits takes one product, by W'. Under autocast W' is rounded as W0 is: what a weight
+        loses by it is no more than W0's own place between two numbers of 16 bits. A base of 16 bits lies on
+        these numbers, and W' would not leave them until it has moved by half their distance, so that its
+        change is multiplied by itself.
+        """
         norm = self.secura_settings[adapter_name].weight_norm
         assert norm is not None
+        device = inputs.device.type
+        if _autocast_is_on(device):
+            inputs = inputs.to(torch.get_autocast_dtype(device))
         bias = self._change(adapter_name).bias
         own_bias = self._linear.bias
         if bias is None:
             bias = own_bias
         elif own_bias is not None:
             bias = own_bias + bias
-        reference = self._reference(adapter_name, self._pretrained_weight())
-        return constrained_linear(inputs, self._thin_factors(adapter_name), reference, norm, bias=bias)
+        weight = self._pretrained_weight()
+        reference = self._reference(adapter_name, weight)
+        with without_autocast(device):
+            return constrained_linear(
+                inputs,
+                self._thin_factors(adapter_name),
+                reference,
+                norm,
+                measured=self._measured(adapter_name, reference, norm),
+                bias=None if bias is None else bias.to(inputs.dtype),
+                base=weight if weight.dtype.itemsize < _FLOAT32_BYTES else None,
+            )
 
-    def _fits_one_product(self, inputs: Tensor, adapter_name: str) -> bool:
+    def _goes_with_base(self, inputs: Tensor, adapter_name: str) -> bool:
         return (
             self.secura_settings[adapter_name].weight_norm is not None
             and self.quantization_backend is None
-            and inputs.dtype == self._linear.weight.dtype
-            and inputs.dtype.itemsize >= 4
-            and not _autocast_is_on(inputs.device.type)
+            and (_autocast_is_on(inputs.device.type) or inputs.dtype == self._linear.weight.dtype)
             and not (self.training and isinstance(self.secura_dropout[adapter_name], nn.Dropout))
             and _only_multiplies(self.base_layer)
         )
+
+    def _measured(self, adapter_name: str, reference: Tensor, norm: WeightNorm) -> Tensor | None:
+        """What the norm needs to know of all of W_ref, kept until it moves."""
+        is_moved = adapter_name in self.secura_reference and reference is self.secura_reference[adapter_name]
+        moved = reference if is_moved else None
+        made_of = reference.device, None if self._is_sharded else self._state_of_weight()
+        kept = self._measures.get(adapter_name)
+        if kept is None or kept[1] is not moved or kept[2] != made_of:
+            with torch.inference_mode(False), torch.no_grad():  # a first pass may only infer, and a later one learn
+                kept = self._measures[adapter_name] = norm.measure(reference), moved, made_of
+        return kept[0]
 
     def check_sealed_tensors(self, adapter_name: str) -> None:
         """Refuse factors that are not those the config was saved with, where a loader called no hook of ours.
@@ -374,23 +417,86 @@ class SecuraLayer(BaseTunerLayer):
         for name, tensor in found.items():
             digest = tensor_digest(tensor)
             was = sealed.get(name, digest)
-            if was != digest and was.split(" ")[0] == digest.split(" ")[0]:  # or it was cast, as loaders do
+            if was_changed(digest, was):
                 raise ConfigError(
                     f"secura_{name} of adapter {adapter_name!r} is not what was saved; take the adapter's "
                     "files as they were saved."
                 )
 
-    def _thin_factors(self, adapter_name: str) -> ThinFactors:
+    def _thin_factors(self, adapter_name: str, folded: list[dict[str, Tensor]] | None = None) -> ThinFactors:
         if adapter_name in self.sealed_tensors:
             self.check_sealed_tensors(adapter_name)
         settings = self.secura_settings[adapter_name]
-        folded = [] if settings.folds_move_the_reference else self._ledger(adapter_name).entries()
+        if folded is None:
+            folded = [] if settings.folds_move_the_reference else self._folds_in_change(adapter_name)
         return self._change(adapter_name).thin_factors(self._frozen_factors(adapter_name), folded, settings.multiplier)
 
-    def _folded_factors(self, adapter_name: str) -> list[ThinFactors]:
+    def _factors_in_force(self, adapter_name: str) -> ThinFactors:
+        """D as thin factors; under a bound on rows W' - W0, with what it leaves of D and of each fold."""
+        bound = self.secura_settings[adapter_name].row_bound
+        if bound is None:
+            return self._thin_factors(adapter_name)
+        change = self._change(adapter_name)
+        device = next(change.parameters()).device
+        with without_autocast(device.type):  # of 8 bits, a bound would be none
+            reference = self._row_reference(adapter_name, bound, device)
+            restrained = bound.restrain(self._thin_factors(adapter_name), reference.limits)
+        if reference.added is None:
+            return restrained
+        return sum_of_changes([reference.added, restrained], shared_right=change.shared_right)
+
+    def _row_reference(self, adapter_name: str, bound: RowBounded, device: torch.device) -> RowReference:
+        """The limits of rows and what folds have moved, kept until the base weight or the folds change."""
+        settings = self.secura_settings[adapter_name]
+        is_stale = settings.folds_move_the_reference and adapter_name in self._stale_references
+        made_of = device, None if self._is_sharded else self._state_of_weight()
+        kept, kept_made_of = self._row_references.get(adapter_name, (None, None))
+        if kept is not None and kept_made_of == made_of and not is_stale:
+            return kept
+        folds = self._ledger(adapter_name).folds() if settings.folds_move_the_reference else []
+        with torch.inference_mode(False), torch.no_grad():  # a first pass may only infer, and a later one learn
+            found = row_reference(
+                self._pretrained_weight(),
+                self._folded_factors(adapter_name, folds),
+                bound,
+                undamped=settings.undamped,
+                shared_right=self._change(adapter_name).shared_right,
+            )
+        self._row_references[adapter_name] = found, made_of
+        if settings.folds_move_the_reference:
+            self._stale_references.discard(adapter_name)
+        return found
+
+    def _folded_factors(self, adapter_name: str, folds: list[dict[str, Tensor]]) -> list[ThinFactors]:
         change, frozen = self._change(adapter_name), self._frozen_factors(adapter_name)
         multiplier = self.secura_settings[adapter_name].multiplier
-        return [change.folded_factors(frozen, fold, multiplier) for fold in self._ledger(adapter_name).entries()]
+        return [change.folded_factors(frozen, fold, multiplier) for fold in folds]
+
+    def _folds_in_change(self, adapter_name: str, *, multiplied_out: bool = True) -> list[dict[str, Tensor]]:
+        """Folds that add up; many pairs of `low_rank` as one, of no higher rank than the layer's own.
+
+        Under a moving reference they are one pair from the first fold on, so that a forward pass takes as long after
+        many folds as after one. `multiplied_out=False` is for who wants them thin while that is of lower rank.
+        """
+        ledger, change = self._ledger(adapter_name), self._change(adapter_name)
+        count = ledger.count()
+        if not isinstance(change, LowRankFactors) or not count:
+            return ledger.folds()
+        at_once = multiplied_out and self.secura_settings[adapter_name].moving
+        if not at_once and count * len(change.down) < min(self.in_features, self.out_features):
+            return ledger.folds()
+        if adapter_name in self._stale_references or adapter_name not in self.secura_folded:
+            with torch.no_grad():
+                total = torch.zeros(self.out_features, self.in_features, device=change.down.device)
+                for fold in ledger.folds():
+                    total += fold["up"] @ fold["down"]
+            self.secura_folded[adapter_name] = total
+            self._stale_references.discard(adapter_name)
+        total = self.secura_folded[adapter_name]
+        identity = torch.eye(min(total.shape), device=total.device)
+        return [
+            {"up": total, "down": identity} if len(identity) == self.in_features else {"up": identity, "down": total}
+        ]
 
     def _frozen_factors(self, adapter_name: str) -> FrozenFactors | None:
         if adapter_name not in self.secura_columns:
@@ -414,19 +520,21 @@ class SecuraLayer(BaseTunerLayer):
         return FrozenFactors(weight.index_select(1, columns), weight.index_select(0, rows))
 
     def _reference(self, adapter_name: str, weight: Tensor) -> Tensor:
-        """W_ref: the pretrained weight itself, or the buffer that folds have moved."""
+        """W_ref: the pretrained weight itself, or the buffer that folds have moved; W0 where they are thin factors."""
         settings = self.secura_settings[adapter_name]
         ledger = self._ledger(adapter_name)
-        if not settings.folds_move_the_reference or not len(ledger._modules):
+        if settings.row_bound is not None or not settings.folds_move_the_reference or not len(ledger._modules):
             return weight
         if adapter_name in self._stale_references or adapter_name not in self.secura_reference:
             with torch.no_grad():
-                folds, norm = self._folded_factors(adapter_name), settings.weight_norm
+                folds = self._folded_factors(adapter_name, ledger.folds())
+                norm = settings.weight_norm
                 self.secura_reference[adapter_name] = (
                     undamped_reference(weight, folds)
                     if settings.undamped or norm is None
                     else kept_reference(weight, folds, norm)
                 )
+            self._measures.pop(adapter_name, None)
             self._stale_references.discard(adapter_name)
         return self.secura_reference[adapter_name]
 
@@ -501,9 +609,35 @@ class SecuraLayer(BaseTunerLayer):
         factors = self._change(adapter_name)
         with torch.no_grad():
             fold = factors.current_fold()
+            is_cached = self._extend_cached_(adapter_name, fold)
         self._ledger(adapter_name).add(task, fold, summed=self.sums_folds(adapter_name))
         factors.reset_after_fold_()
-        self._stale_references.add(adapter_name)
+        if not is_cached:
+            self._stale_references.add(adapter_name)
+
+    def _extend_cached_(self, adapter_name: str, fold: dict[str, Tensor]) -> bool:
+        """Take one more fold into what is cached of those before it, to the bits that building it anew gives.
+
+        False where nothing is cached, or where folds are sums that round otherwise: it is then built when next used.
+        """
+        settings, norm = self.secura_settings[adapter_name], self.secura_settings[adapter_name].weight_norm
+        if adapter_name in self._stale_references or self.sums_folds(adapter_name) or self._is_sharded:
+            return False
+        if settings.folds_move_the_reference and norm is not None:
+            if adapter_name not in self.secura_reference:
+                return False
+            with self.weights_at_hand([adapter_name]):
+                one = self._folded_factors(adapter_name, [fold])
+            reference = self.secura_reference[adapter_name]
+            self._measures.pop(adapter_name, None)  # which holds on to the reference
+            self.secura_reference[adapter_name] = (
+                undamped_reference(reference, one) if settings.undamped else kept_reference(reference, one, norm)
+            )
+            return True
+        if adapter_name not in self.secura_folded:
+            return False
+        self.secura_folded[adapter_name] = self.secura_folded[adapter_name] + fold["up"] @ fold["down"]
+        return True
 
     def sums_folds(self, adapter_name: str) -> bool:
         """Whether the folds of one task are kept as one sum, and not each by itself."""
@@ -576,6 +710,8 @@ class SecuraLayer(BaseTunerLayer):
         """Rebuild from the base weight, at the next use, whatever was computed from an earlier one."""
         self._stale_references.update(self.secura_settings)
         self._frozen_of_quantized.clear()
+        self._measures.clear()
+        self._row_references.clear()
         self._digests = WeightDigests()
 
     # ------------------------------------------------------------------ merging
@@ -703,10 +839,6 @@ def _autocast_is_on(device: str) -> bool:
     return device != "meta" and torch.is_autocast_enabled(device)  # the meta device has no autocast to ask about
 
 
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
-
-
 @dataclass
 class _BeforeMerge:
     """What a merge replaced, kept to be put back."""
@@ -766,8 +898,8 @@ class Linear(nn.Module, SecuraLayer):
         active = [name for name in self.active_adapters if name in self.secura_change]
         if self.merged or not active:
             return self.base_layer(x, *args, **kwargs)
-        if len(active) == 1 and not args and not kwargs and self._fits_one_product(x, active[0]):
-            return self._one_product(x, active[0])
+        if len(active) == 1 and not args and not kwargs and self._goes_with_base(x, active[0]):
+            return self._with_base(x, active[0])
         base_output = self._base_output(x, *args, **kwargs)
         output = base_output
         with self.weights_at_hand(active):
@@ -792,8 +924,8 @@ class Linear(nn.Module, SecuraLayer):
             for name in asked:
                 rows = torch.tensor([row for row, wanted in enumerate(adapter_names) if wanted == name])
                 rows = rows.to(x.device)
-                if not args and not kwargs and self._fits_one_product(x, name):  # rounds as in a batch of its own
-                    output[rows] = self._one_product(x[rows], name)
+                if not args and not kwargs and self._goes_with_base(x, name):  # rounds as in a batch of its own
+                    output[rows] = self._with_base(x[rows], name)
                     continue
                 residual = self._residual(x[rows], base_output[rows], name)
                 output[rows] = (base_output[rows] + residual).to(output.dtype)

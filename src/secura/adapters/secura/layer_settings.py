@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from secura.adapters.secura.config import SecuraConfig
+from secura.numerics.row_bound import RowBounded
 from secura.numerics.s_magnorm import Bounded, Paper, WeightNorm
 
 
@@ -13,7 +14,7 @@ from secura.numerics.s_magnorm import Bounded, Paper, WeightNorm
 class LayerSettings:
     """The three choices of one adapter on one layer."""
 
-    norm: WeightNorm | Literal["none", "released"]
+    norm: WeightNorm | RowBounded | Literal["none", "released"]
     moving: bool
     undamped: bool
     scale: float
@@ -28,8 +29,13 @@ class LayerSettings:
 
     @property
     def weight_norm(self) -> WeightNorm | None:
-        """The norm in weight space, if there is one."""
-        return None if isinstance(self.norm, str) else self.norm
+        """The norm that acts on each weight by itself, if there is one."""
+        return None if isinstance(self.norm, str | RowBounded) else self.norm
+
+    @property
+    def row_bound(self) -> RowBounded | None:
+        """The bound on rows as a whole, if there is one; it acts on the thin factors."""
+        return self.norm if isinstance(self.norm, RowBounded) else None
 
     @property
     def folds_move_the_reference(self) -> bool:
@@ -42,8 +48,10 @@ class LayerSettings:
         return not self.folds_move_the_reference or self.undamped
 
 
-def norm_of(config: SecuraConfig) -> WeightNorm | Literal["none", "released"]:
-    """The norm a config names, as a function of weights where it is one."""
+def norm_of(config: SecuraConfig) -> WeightNorm | RowBounded | Literal["none", "released"]:
+    """The norm a config names, as a function of weights or of factors where it is one."""
+    if config.norm == "row_bounded":
+        return RowBounded(tau=config.tau)
     if config.norm == "bounded":
         return Bounded(tau=config.tau, floor=config.floor)
     if config.norm == "paper":

@@ -8,9 +8,10 @@ the right ones at once; transformers' `load_adapter` and FSDP2 call no hook.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -26,16 +27,20 @@ from peft.utils import (
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fingerprint_text
+from secura.adapters.base_sample import base_sample
+from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fingerprint_text, fingerprints_agree
 from secura.adapters.offloading import brought_in, is_offloaded
 from secura.adapters.secura.config import SecuraConfig
+from secura.adapters.secura.first_use import LookAtFirstUse
 from secura.adapters.secura.layer import Linear, SecuraLayer
 from secura.adapters.secura.ledger import folds_by_key
 from secura.adapters.secura.sealing import (
+    UNKNOWN_BASE,
     can_be_sealed,
     check_config_seal,
     check_tensors,
     make_seal,
+    plain_key,
     refuse_non_finite,
     seal_as_tensor,
     seal_from_tensor,
@@ -69,6 +74,13 @@ class SecuraModel(BaseTuner):
                 warnings.warn(_UNSEALED, stacklevel=2)
         check = peft_config.saved if peft_config.verify_base else None
         self._verified = _verify_base(model, check) if check else {}
+        self._whole_base = None
+        sample = base_sample(model, but=peft_config.modules_to_save or ())
+        if sample is not None:
+            digests, stored = WeightDigests(), (check or {}).get("base")
+            if stored is not None and not digests.match(fingerprint_from_text(stored), lambda: nullcontext(sample)):
+                _refuse_whole_base(peft_config)
+            self._whole_base = digests.fingerprint(lambda: nullcontext(sample))
 
     def _create_and_replace(
         self,
@@ -167,15 +179,22 @@ class SecuraModel(BaseTuner):
                 selected[f"{name}.secura_fingerprint.{adapter_name}"] = fingerprint
                 record["fingerprint"] = fingerprint_text(fingerprint)
         # For SecuraConfig.save_pretrained, which PEFT calls next; not a field of the live config.
-        to_save: dict[str, Any] = {"layers": layers, "folds": folds}
-        if layers and can_be_sealed(selected):
-            tensors = {
-                _plain_key(cls._remove_adapter_name_from_key(key, adapter_name)): tensor_digest(tensor)
-                for key, tensor in selected.items()
-            }
-            to_save["seal"] = make_seal(sealed_settings(config), tensors, {"layers": layers, "folds": folds})
-            first, _ = next(_layers_with(model, adapter_name))
-            selected[f"{first}.secura_seal.{adapter_name}"] = seal_as_tensor(to_save["seal"]["whole"])
+        to_save: dict[str, Any] = {"layers": layers, "folds": folds, "base": None}
+        if layers:
+            name, layer = next(_layers_with(model, adapter_name))
+            whole_base = layer.whole_base.get(adapter_name)
+            selected[f"{name}.secura_base.{adapter_name}"] = UNKNOWN_BASE if whole_base is None else whole_base
+            to_save["base"] = None if whole_base is None else fingerprint_text(whole_base)
+            sealed = selected | _modules_beside(model, adapter_name, state_dict)
+            if can_be_sealed(sealed):
+                tensors = {
+                    plain_key(cls._remove_adapter_name_from_key(key, adapter_name)): tensor_digest(tensor)
+                    for key, tensor in sealed.items()
+                }
+                to_save["seal"] = make_seal(sealed_settings(config), tensors, dict(to_save))
+                selected[f"{name}.secura_seal.{adapter_name}"] = seal_as_tensor(to_save["seal"]["whole"])
+            else:
+                to_save["unsealed"] = True
         config.__dict__["_to_save"] = to_save
         return selected
 
@@ -193,18 +212,23 @@ class SecuraModel(BaseTuner):
     ) -> dict[str, Tensor]:
         state_dict = dict(state_dict)
         cls._check_seal(model, config, adapter_name, state_dict)
+        LookAtFirstUse.take_off(model, adapter_name)
         taken: list[tuple[SecuraLayer, dict[str, Tensor], float, dict[str, dict[str, Tensor]]]] = []
+        stored = _by_layer(state_dict)
         for name, layer in _layers_with(model, adapter_name):
             if is_offloaded(layer._change(adapter_name)):
                 raise ConfigError(
                     f"adapter {adapter_name!r} is offloaded by accelerate, so nothing can be loaded into it; load it "
                     "under another name, or take the hooks off with accelerate.hooks.remove_hook_from_submodules."
                 )
-            prefixes = (f"{name}.secura_", f"{_PEFT_PREFIX}{name}.secura_")
-            own = {key[len(prefix) :]: key for prefix in prefixes for key in state_dict if key.startswith(prefix)}
+            own = stored.get(plain_key(name), {})
             fingerprint = state_dict.pop(own["fingerprint"]) if "fingerprint" in own else None
             if fingerprint is not None and getattr(config, "verify_base", True):
                 _verify_layer(name.removeprefix(_PEFT_PREFIX), layer, fingerprint)
+            whole_base = state_dict.pop(own["base"]) if "base" in own else UNKNOWN_BASE
+            present = layer.whole_base.get(adapter_name)
+            if present is not None and whole_base.any() and not fingerprints_agree(whole_base.cpu(), present):
+                _refuse_whole_base(config)
             indices = {f"secura_{side}": state_dict.pop(own[side]) for side in ("columns", "rows") if side in own}
             # A checkpoint without a scale is older than scales are.
             scale = float(state_dict.pop(own["scale"])) if "scale" in own else 1.0
@@ -219,13 +243,26 @@ class SecuraModel(BaseTuner):
             layer.sealed_tensors.pop(adapter_name, None)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
-    def _post_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
-        super()._post_injection_hook(model, config, adapter_name)
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Put an adapter's layers in, and note what its config says that they will hold.
+
+        PEFT's own hook after an injection is called for the first adapter alone.
+        """
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        config = self.peft_config[adapter_name]
+        adapted = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
+        for layer in adapted.values():
+            layer.whole_base.pop(adapter_name, None)
+            if self._whole_base is not None:
+                layer.whole_base[adapter_name] = self._whole_base
         saved = getattr(config, "saved", None)
+        if saved is not None:
+            _report_nothing_of_ours(model)
         seal, self._seal = self._seal, None
+        if seal is not None or (saved is None and config.__dict__.get("_was_read")):
+            LookAtFirstUse.put_on(model, adapter_name, None if seal is None else seal["tensors"])
         if saved is None or seal is None:
             return
-        adapted = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
         odd = sorted(adapted.keys() ^ saved.get("layers", {}).keys())
         if odd and "seal" in saved:
             which = "was not" if odd[0] in adapted else "was"
@@ -233,9 +270,9 @@ class SecuraModel(BaseTuner):
                 f"layer {odd[0]} {which} among those that the adapter was saved with; take target_modules and the "
                 "other settings as they were saved."
             )
+        sealed = _by_layer(seal["tensors"])
         for name, layer in adapted.items():
-            prefix = f"{name}.secura_"
-            own = {key.removeprefix(prefix): each for key, each in seal["tensors"].items() if key.startswith(prefix)}
+            own = {short: seal["tensors"][key] for short, key in sealed.get(name, {}).items()}
             if "fingerprint" in saved.get("layers", {}).get(name, {}) and getattr(config, "verify_base", True):
                 own["of_base"] = saved["layers"][name]["fingerprint"]
             layer.sealed_tensors[adapter_name] = own
@@ -246,12 +283,18 @@ class SecuraModel(BaseTuner):
     ) -> None:
         """Refuse tensors that are not those of an adapter as it was saved, and take their seal out of `state_dict`."""
         layers = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
+        beside = _saved_names_beside(model, adapter_name)
+        # Modules saved beside the layers are sealed since the sample of the base is.
+        seals_beside = any(".secura_base" in key for key in state_dict)
         wholes, tensors = [], {}
         for key in list(state_dict):
-            plain = _plain_key(key)
+            if key in beside:
+                if seals_beside:
+                    refuse_non_finite(plain_key(beside[key]), state_dict[key])
+                    tensors[plain_key(beside[key])] = state_dict[key]
+                continue
+            plain = plain_key(key)
             if plain.partition(".secura_")[0] not in layers:
-                if any(part in plain for part in _BESIDE_LAYERS):
-                    continue
                 raise ConfigError(
                     f"the adapter's weights file holds {key}, which is no tensor of its own; loading it would "
                     "change the base model itself."
@@ -277,17 +320,66 @@ class SecuraModel(BaseTuner):
         check_tensors(sealed_settings(config), digests, wholes[0], seal)
 
 
-_BESIDE_LAYERS = (".modules_to_save.", ".token_adapter.", ".trainable_tokens_")
-"""What marks tensors of modules that are saved beside the layers, in full or by token."""
+_TAKEN_FROM_THE_CONFIG = re.compile(r"\.secura_(columns|rows|scale|fingerprint|seal)(\.|$)")
+"""Tensors that transformers' loader finds no place for, since a layer has what they hold from the config already."""
 
 _UNSEALED = (
-    "this adapter was saved without a seal, by an earlier secura, so damage to it goes unnoticed; load it and save it "
-    "again to seal it."
+    "this adapter was saved without a seal, by an earlier secura or divided, so damage to it goes unnoticed; "
+    "`secura doctor --seal` checks its files and seals it."
 )
 
 
-def _plain_key(key: str) -> str:
-    return key.replace("_fsdp_wrapped_module.", "").removeprefix("_orig_mod.").removeprefix(_PEFT_PREFIX)
+def _by_layer(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Keys of adapter tensors by layer and by what comes after `.secura_`."""
+    found: dict[str, dict[str, str]] = {}
+    for key in keys:
+        layer, mark, short = plain_key(key).partition(".secura_")
+        if mark:
+            found.setdefault(layer, {})[short] = key
+    return found
+
+
+def _modules_beside(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the modules that are saved beside the layers, whole or by token, under the names PEFT gives them."""
+    found = {}
+    for name, module in _wrappers(model):
+        own = {key.removeprefix(f"{name}."): each for key, each in state_dict.items() if key.startswith(f"{name}.")}
+        found |= {f"{name}.{key}": each for key, each in module.adapter_state_dict(adapter_name, own).items()}
+    return found
+
+
+def _saved_names_beside(model: nn.Module, adapter_name: str) -> dict[str, str]:
+    """The name in the file of each tensor of modules beside the layers, by its name in the model."""
+    return {
+        f"{name}.{stored}": f"{name}.{saved}"
+        for name, module in _wrappers(model)
+        for saved, stored in module.adapter_state_dict_load_map(adapter_name).items()
+    }
+
+
+def _wrappers(model: nn.Module) -> Iterator[tuple[str, Any]]:  # PEFT declares fewer arguments than it gives
+    for name, module in model.named_modules():
+        if isinstance(module, AuxiliaryTrainingWrapper):
+            yield name.removeprefix("_fsdp_wrapped_module."), module
+
+
+def _report_nothing_of_ours(model: nn.Module) -> None:
+    """Keep transformers from listing tensors of ours as unexpected, where it loads this adapter next by itself.
+
+    It asks no model which keys of an adapter it may leave alone, so the result of its loader is looked through, on this
+    one model.
+    """
+    load = getattr(type(model), "_load_pretrained_model", None)
+    if load is not None:
+        cast(Any, model)._load_pretrained_model = partial(_load_and_look_through, load)  # pickles, unlike a closure
+
+
+def _load_and_look_through(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    loaded = load(*args, **kwargs)
+    unexpected = getattr(loaded[0] if isinstance(loaded, tuple) else loaded, "unexpected_keys", None)
+    if isinstance(unexpected, set):
+        unexpected.difference_update([key for key in unexpected if _TAKEN_FROM_THE_CONFIG.search(key)])
+    return loaded
 
 
 def _encoder(model: nn.Module) -> nn.Module | None:
@@ -327,6 +419,16 @@ def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDig
         _verify_layer(name, layer, fingerprint_from_text(record["fingerprint"]))
         digests[name] = layer._digests
     return digests
+
+
+def _refuse_whole_base(config: PeftConfig) -> None:
+    if getattr(config, "verify_base", True) is not True:
+        return
+    raise BaseMismatchError(
+        "the adapter was made for another base model: the weights that it adapts are the same, but not those beside "
+        "them, such as the embeddings, the norms or the output head; load that base model, or set "
+        "verify_base='adapted' in the adapter's config where it was meant to change."
+    )
 
 
 def _without_adapter(module: nn.Module) -> SecuraLayer:

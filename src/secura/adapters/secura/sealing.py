@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from secura.adapters.secura.ledger import folds_in
 from secura.errors import ConfigError
 
 SEALED_SETTINGS = (
@@ -39,9 +40,22 @@ SEALED_SETTINGS = (
 
 _DIGITS = 32
 """Hexadecimal digits kept of each SHA-256."""
-_FOLD_KEY = re.compile(r"\d{1,9}:[^.]+")
+_FOLD_KEY = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?:[^.]+")
+_LONGEST_UNSEALED_STACK = 100_000
+"""Of folds: room for a stack is made before its weights are seen, and only a seal vouches for its length."""
 _INDICES = re.compile(r"\d{1,9}( \d{1,9})*")
 _FINGERPRINT = re.compile(r"-?\d{1,20}( -?\d{1,20}){3}")
+
+
+UNKNOWN_BASE = torch.zeros(4, dtype=torch.int64)
+"""In place of the fingerprint of a base that was divided or not yet loaded."""
+
+_PEFT_PREFIX = "base_model.model."
+
+
+def plain_key(key: str) -> str:
+    """The name of a tensor without what PEFT, FSDP and torch.compile put before it."""
+    return key.replace("_fsdp_wrapped_module.", "").removeprefix("_orig_mod.").removeprefix(_PEFT_PREFIX)
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -49,6 +63,11 @@ def tensor_digest(tensor: Tensor) -> str:
     raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     bits = hashlib.sha256(raw.data).hexdigest()[:_DIGITS]
     return f"{str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))} {bits}"
+
+
+def was_changed(found: str, sealed: str) -> bool:
+    """Whether a tensor has other bits than the one that was sealed; one of another type was cast, as loaders do."""
+    return found != sealed and found.split(" ")[0] == sealed.split(" ")[0]
 
 
 def can_be_sealed(tensors: Mapping[str, Tensor]) -> bool:
@@ -62,7 +81,7 @@ def make_seal(settings: Mapping[str, Any], tensors: Mapping[str, str], state: Ma
     Args:
         settings: the values of `SEALED_SETTINGS`.
         tensors: the digest of each tensor, by its key.
-        state: the rest of `saved`, its layers and folds.
+        state: the rest of `saved`, its layers, folds and base.
     """
     whole = whole_digest(settings, tensors)
     return {"settings": settings, "tensors": tensors, "whole": whole, "state": _digest([whole, state])}
@@ -147,20 +166,31 @@ def check_saved(saved: object) -> None:
     """
     if not isinstance(saved, dict):
         raise _malformed("saved", saved, "an object")
-    unknown = set(saved) - {"layers", "folds", "seal"}
+    unknown = set(saved) - {"layers", "folds", "base", "seal", "unsealed"}
     if unknown:
-        raise _malformed("saved", sorted(map(str, unknown))[0], "layers, folds and seal")
+        raise _malformed("saved", sorted(map(str, unknown))[0], "layers, folds, base and seal")
+    if "base" in saved and ("seal" in saved) is ("unsealed" in saved):
+        raise ConfigError("the seal was taken out of the adapter's adapter_config.json; take the file as it was saved.")
+    if saved.get("base") is not None:
+        _check_fingerprint("saved.base", saved["base"])
     layers, folds, seal = saved.get("layers", {}), saved.get("folds", []), saved.get("seal")
     if not isinstance(layers, dict):
         raise _malformed("saved.layers", layers, "an object")
     for name, record in layers.items():
         _check_layer(f"saved.layers[{str(name)[:100]!r}]", record)
-    if not isinstance(folds, list) or not all(isinstance(key, str) and _FOLD_KEY.fullmatch(key) for key in folds):
+    if not isinstance(folds, list) or not all(isinstance(key, str) and _is_fold_key(key) for key in folds):
         raise _malformed("saved.folds", folds, "a list of numbered tasks")
+    if seal is None and any(folds_in(key) > _LONGEST_UNSEALED_STACK for key in folds):
+        raise _malformed("saved.folds", folds, "folds in stacks that a seal vouches for")
     if len(set(folds)) < len(folds):
         raise _malformed("saved.folds", folds, "a list without repeats")
     if seal is not None:
         _check_seal_form(seal)
+
+
+def _is_fold_key(key: str) -> bool:
+    place = _FOLD_KEY.fullmatch(key)
+    return place is not None and (place[2] is None or int(place[1]) < int(place[2]))
 
 
 def _check_layer(place: str, record: object) -> None:
@@ -170,12 +200,19 @@ def _check_layer(place: str, record: object) -> None:
         form = {"columns": _INDICES, "rows": _INDICES, "fingerprint": _FINGERPRINT}.get(str(name))
         if not isinstance(value, str) or (form is not None and not form.fullmatch(value)):
             raise _malformed(f"{place}.{name}", value, "numbers in a text")
-        if name == "fingerprint" and any(abs(int(part)) >= 2**63 for part in value.split()):
-            raise _malformed(f"{place}.{name}", value, "numbers of 64 bits")
+        if name == "fingerprint":
+            _check_fingerprint(f"{place}.{name}", value)
         if name == "scale" and not _is_scale(value):
             raise _malformed(f"{place}.{name}", value, "a finite number in a text")
         if form is None and name != "scale":
             raise _malformed(place, name, "columns, rows, fingerprint and scale")
+
+
+def _check_fingerprint(place: str, value: object) -> None:
+    if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
+        raise _malformed(place, value, "four numbers in a text")
+    if any(abs(int(part)) >= 2**63 for part in value.split()):
+        raise _malformed(place, value, "numbers of 64 bits")
 
 
 def _is_scale(text: str) -> bool:

@@ -36,12 +36,13 @@ from secura.evaluation.score_cache import ScoreCache, cache_folder
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.tally import CONFIDENCE, Tally
 from secura.evaluation.task_score import TaskScore
+from secura.experiments.asking import AskedTask, ask
 from secura.experiments.data import EVERYDAY
 from secura.experiments.dial.own_run import held_out_rows, own_run, retained_questions
 from secura.experiments.dial.result import DialPoint, DialResult, GainUnit
-from secura.experiments.forget.asking import ask, cached_scores
+from secura.experiments.forget.cached_scores import cached_scores
 from secura.experiments.forget.run import DEFAULT_COUNT
-from secura.experiments.forget.tasks import WORLD_KNOWLEDGE, AskedTask, asked_tasks, tasks_of_rows
+from secura.experiments.forget.tasks import WORLD_KNOWLEDGE, asked_tasks, tasks_of_rows
 from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
 from secura.experiments.run.certified import stored_certificate
 from secura.experiments.run.saving import check_can_be_saved, save_result, save_scaled

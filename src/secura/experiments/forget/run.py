@@ -21,9 +21,10 @@ from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.significance import compare_paired, holm
 from secura.evaluation.tally import Tally, together
 from secura.evaluation.task_score import TaskScore
-from secura.experiments.forget.asking import ask, cached_scores
+from secura.experiments.asking import AskedTask, ask
+from secura.experiments.forget.cached_scores import cached_scores
 from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
-from secura.experiments.forget.tasks import AskedTask, asked_tasks
+from secura.experiments.forget.tasks import asked_tasks
 from secura.experiments.forget.token_views import with_token_views
 from secura.experiments.models.pair import BUNDLED, ModelPair, model_pair
 from secura.tasks.task_items import task_version_key

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from secura.errors import ConfigError
 from secura.evaluation.scoring import answer_limits
+from secura.experiments.asking import AskedTask
+from secura.experiments.data import parted
 from secura.tasks.data_files import read_items
 from secura.tasks.data_rows import item_from_row
 from secura.tasks.finding import find_tasks
@@ -18,9 +19,6 @@ from secura.tasks.question import Item, PlainText, Question
 from secura.tasks.task import Metric, Row, Task
 from secura.tasks.task_items import task_items
 
-RIGHT_OR_WRONG = ("accuracy", "accuracy_by_length", "exact_match", "match", "number_match")
-"""Metrics by which an answer can flip and be kept."""
-
 WORLD_KNOWLEDGE = "knowledge"
 """The group of the bundled world's families of knowledge."""
 
@@ -28,21 +26,6 @@ _MATCHED_TOKENS = 64
 """An answer of more tokens is hardly ever repeated letter for letter, so its overlap is measured instead."""
 
 _LONG_ANSWER_TOKENS = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskedTask:
-    """A task with the questions drawn of it."""
-
-    task: Task
-    """The task."""
-    items: Sequence[Item]
-    """Its questions."""
-
-    @property
-    def right_or_wrong(self) -> bool:
-        """Whether each answer is right or wrong, so that it can flip and be kept."""
-        return self.task.metric in RIGHT_OR_WRONG
 
 
 def asked_tasks(
@@ -59,7 +42,7 @@ def asked_tasks(
 
     Args:
         names: tasks, groups, or files that define a task.
-        retain: file of rows, each of its families a task of its own.
+        retain: files of rows, each of their families a task of its own, and names of tasks, parted by commas.
         bundled: whether the base is the bundled model, whose knowledge is the default.
         data: folder with the rows of tasks; None for the environment's, or the hub.
         count: questions of each task at most.
@@ -70,8 +53,9 @@ def asked_tasks(
         ConfigError: if nothing is named, or two tasks have one name.
         DataError: if a file cannot be used.
     """
-    wanted = list(names)
-    if not wanted and retain is None:
+    files, retained = parted(retain) if retain else ([], [])
+    wanted = [*names, *retained]
+    if not wanted and not files:
         if not bundled:
             raise ConfigError(_nothing_named())
         wanted = [WORLD_KNOWLEDGE]
@@ -79,8 +63,8 @@ def asked_tasks(
     asked = [
         AskedTask(task=task, items=task_items(task, data=data, split="test", count=count, seed=seed)) for task in found
     ]
-    if retain is not None:
-        asked.extend(tasks_of_rows(read_items(retain), retain, tokenizer, count=count, seed=seed))
+    for file in files:
+        asked.extend(tasks_of_rows(read_items(file), file, tokenizer, count=count, seed=seed))
     seen: set[str] = set()
     for each in asked:
         if each.task.name in seen:
@@ -135,8 +119,8 @@ def _metric(item: Item, tokenizer: PreTrainedTokenizerBase) -> Metric:
         return "accuracy_by_length" if item.by_length else "accuracy"
     if item.match != "exact":
         return "match"
-    length = len(answer_tokens(tokenizer, item.asked, item.answer, end=False))
-    return "exact_match" if length <= _MATCHED_TOKENS else "rougeL"
+    length = len(answer_tokens(tokenizer, item.asked, item.answered, end=False))
+    return "exact_match" if length <= _MATCHED_TOKENS and item.answer_turn is None else "rougeL"
 
 
 def _task_of_rows(

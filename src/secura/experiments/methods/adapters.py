@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from secura.adapters.base_guard import BaseGuard
 from secura.errors import BaseMismatchError, ConfigError, InputError, SecuraError
 from secura.experiments.settings.names import MethodName
+from secura.training.processes import from_main_process
 
 
 def adapter_config(method: MethodName, overrides: Mapping[str, Any]) -> PeftConfig:
@@ -49,6 +50,11 @@ def adapter_config(method: MethodName, overrides: Mapping[str, Any]) -> PeftConf
     return _built(lambda: SecuraConfig.preset(method, **{"task_type": TaskType.CAUSAL_LM, **overrides}), overrides)
 
 
+def reads_texts_first(method: MethodName, overrides: Mapping[str, Any]) -> bool:
+    """Whether the adapter starts from what the base makes of some texts: `corda`, or a selection by activation."""
+    return method == "corda" or overrides.get("selection") == "activation"
+
+
 def _built(build: Any, overrides: Mapping[str, Any]) -> PeftConfig:
     try:
         return build()
@@ -74,11 +80,11 @@ def attach_adapter(
 ) -> PreTrainedModel | PeftModel:
     """Give a model the adapter of a method; for `full`, the model as it is, every weight trainable.
 
-    `calibration` are texts in tokens, for `corda`, which starts from what they use least.
+    `calibration` are texts in tokens, for `corda` and `selection="activation"`, which start from what they use least.
 
     Raises:
         ConfigError: if no layer of the model fits, a rank that the user set exceeds one, or
-            `corda` has nothing to read.
+            there is nothing to read for a method that reads first.
     """
     if method == "full":
         if overrides:
@@ -97,6 +103,12 @@ def attach_adapter(
             for name, weight in name_targets(model, config).items():
                 _check_rank_of(name, weight, rank)
             calibrate(model, config, calibration)
+        elif reads_texts_first(method, overrides) and model.device.type != "meta":
+            from secura.adapters import SecuraConfig, measure_activity
+
+            assert isinstance(config, SecuraConfig)
+            measure_activity(model, config, calibration)
+            config.activity = from_main_process(lambda: config.activity)  # sums may round otherwise in another process
         adapted = get_peft_model(model, config)
     except SecuraError:
         raise

@@ -9,12 +9,15 @@ from typing import Any
 
 from secura.errors import ConfigError
 from secura.experiments.data import NO_RETENTION
-from secura.experiments.methods.adapters import adapter_config
+from secura.experiments.methods.adapters import adapter_config, reads_texts_first
 from secura.experiments.methods.strategies import make_strategy
 from secura.experiments.settings.names import CANNOT_FOLD, Boundary, MethodName, StrategyName
 from secura.experiments.settings.run import MethodConfig, RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig, SequenceMethodConfig
 
+_ONE_TASK_ALONE = ("tokens_per_step", "packing", "padding_free", "eval_every", "best", "patience", "report_to")
+_WHOLE_WEIGHTS: tuple[MethodName, ...] = ("full", "corda", "osf", "mica")
+"""Methods that a base in fewer bits has nothing for."""
 _NEEDS_EARLIER_TASKS: tuple[StrategyName, ...] = ("replay", "ewc", "o_lora")
 """Strategies that protect earlier tasks, and so do nothing in a run of one."""
 
@@ -32,6 +35,11 @@ def check_settings(config: LearningConfig) -> None:
         ConfigError: naming the setting, its value and the way out.
     """
     _check_method(config.method)
+    if config.model.in_fewer_bits and config.method.name in _WHOLE_WEIGHTS:
+        raise ConfigError(
+            f"method {config.method.name} reads or changes the base's weights themselves, which model.load_in_4bit and "
+            "load_in_8bit leave in few bits; choose lora, dora or one of secura's methods."
+        )
     if isinstance(config, SequenceConfig):
         boundary = config.method.boundary
         assert boundary != "method"
@@ -41,6 +49,9 @@ def check_settings(config: LearningConfig) -> None:
             raise ConfigError("retention.keep is for secura train; in a sequence, set strategy.name to own_text.")
         if config.strategy.name == "replay" and "rows" in config.strategy.settings:
             raise ConfigError("strategy.settings.rows is for secura train; a sequence replays its own earlier tasks.")
+        for name in _ONE_TASK_ALONE:
+            if getattr(config.training, name):
+                raise ConfigError(f"training.{name} is for secura train, which learns one task; leave it out.")
         _check_boundary(config.method.name, boundary)
     else:
         boundary = "keep"
@@ -51,13 +62,48 @@ def check_settings(config: LearningConfig) -> None:
             raise ConfigError(f"retention.{name} needs questions to measure it by; leave out --retain none.")
 
 
+def _check_evaluations(config: RunConfig) -> None:
+    training = config.training
+    if training.best is None:
+        if training.patience is not None:
+            raise ConfigError("training.patience waits for a better evaluation; set training.best too.")
+        return
+    if training.eval_every is None:
+        raise ConfigError(f"training.best is {training.best}, but nothing is evaluated; set training.eval_every.")
+    if config.method.fold_every is not None:
+        raise ConfigError(
+            f"training.best is {training.best}, which goes back to an earlier step, and a fold cannot be gone back on; "
+            "set method.fold_every to null."
+        )
+    if config.retention.keep is not None:
+        raise ConfigError(
+            f"training.best is {training.best}, but retention.keep chooses by itself how much of what was learned is "
+            "used, and certifies it by questions that nothing was chosen by; leave training.best out."
+        )
+    if training.best == "retention" and config.retention.path == NO_RETENTION:
+        raise ConfigError("training.best is retention, which needs questions; leave out --retain none.")
+
+
+def _check_packing(config: RunConfig) -> None:
+    training = config.training
+    for name in ("packing", "padding_free"):
+        if getattr(training, name) and config.strategy.name not in ("sequential", "own_text"):
+            raise ConfigError(
+                f"training.{name} lets rows follow one another, and strategy {config.strategy.name} goes by rows that "
+                "are padded; use own_text, or leave it out."
+            )
+
+
 def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:
     if method.name == "full" and method.adapter:
         raise ConfigError("method full has no adapter, so method.adapter must be empty.")
     if method.name != "full":
         adapter_config(method.name, method.adapter)
-    if method.calibration is not None and method.name != "corda":
-        raise ConfigError(f"method.calibration is for corda, and method.name is {method.name}; leave it out.")
+    if method.calibration is not None and not reads_texts_first(method.name, method.adapter):
+        raise ConfigError(
+            f"method.calibration is for corda, and for an adapter with selection=activation, and method.name is "
+            f"{method.name}; leave it out."
+        )
     every = method.fold_every
     if every is None:
         return
@@ -91,6 +137,8 @@ def _check_one_task(config: RunConfig) -> None:
             "method corda begins by changing the base's weights, so that what it learns cannot be scaled back, as "
             "retention.keep may have to; choose lora or another method."
         )
+    _check_evaluations(config)
+    _check_packing(config)
     if config.model.path is not None and config.data.path is None:
         raise ConfigError("a model of your own needs data of your own; name a file with --data.")
 

@@ -55,4 +55,5 @@ def make_strategy(name: StrategyName, settings: Mapping[str, Any], *, seed: int)
 
 def read_example(row: Mapping[str, Any]) -> Example:
     """A row of a saved buffer."""
-    return Example(tokens=list(row["tokens"]), learned_from=int(row["learned_from"]))
+    left_out = tuple((int(first), int(after)) for first, after in row.get("left_out", ()))
+    return Example(tokens=list(row["tokens"]), learned_from=int(row["learned_from"]), left_out=left_out)

@@ -1,13 +1,23 @@
 """Loading the model and tokenizer a run starts from, with one clear line where that fails."""
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from secura.errors import ConfigError
+from secura.evaluation.causal_model import stated_context
 from secura.experiments.models.gguf import gguf_file, unpacked_folder
 from secura.experiments.models.weight_files import check_weight_file, weight_files
 from secura.experiments.settings.run import ModelConfig
@@ -30,19 +40,96 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
         ConfigError: if there is no such model, no tokenizer beside it, or it is no causal
             language model; or if CUDA was asked for and is not there.
     """
-    source = _folder_or_id(model_source(config), config.dtype)
+    source = loaded_from(config)
     _check_files(source)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("model.device is cuda, but PyTorch sees no CUDA device; set it to auto or cpu.")
     dtype = config.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
+    options = _attention(config) | _quantization(config, source)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-    except (OSError, ValueError, KeyError, RuntimeError) as problem:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as problem:
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
     tokenizer = load_tokenizer(source)
+    if "quantization_config" in options:  # where it was put when it was quantized
+        _leave_unpacked(model)
+        return model, tokenizer
     if config.device != "cpu" and torch.cuda.is_available() and not divides_weights():
         model.to(device=torch.device("cuda"))  # type: ignore[call-arg]  # transformers wraps nn.Module.to
     return model, tokenizer
+
+
+def as_stored(config: ModelConfig) -> ModelConfig:
+    """The same model without quantization, on the CPU: what its weights are recognised by."""
+    return config.model_copy(update={"load_in_4bit": False, "load_in_8bit": False, "device": "cpu"})
+
+
+def check_loading(config: ModelConfig) -> None:
+    """Refuse what is not installed, before anything is read.
+
+    Raises:
+        ConfigError: with the command that installs it.
+    """
+    if config.load_in_4bit and config.load_in_8bit:
+        raise ConfigError("model.load_in_4bit and model.load_in_8bit are both set; leave one out.")
+    if config.in_fewer_bits and find_spec("bitsandbytes") is None:
+        which = "load_in_4bit" if config.load_in_4bit else "load_in_8bit"
+        raise ConfigError(
+            f"model.{which} needs bitsandbytes, which is not installed; run pip install 'secura[quantized]'."
+        )
+    if config.attn_implementation == "flash_attention_2" and not is_flash_attn_2_available():
+        raise ConfigError(
+            "model.attn_implementation is flash_attention_2, which needs a CUDA GPU and the package flash-attn; run "
+            "pip install flash-attn --no-build-isolation, or use sdpa."
+        )
+
+
+def _attention(config: ModelConfig) -> dict[str, Any]:
+    return {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+
+
+def _quantization(config: ModelConfig, source: str) -> dict[str, Any]:
+    """What makes transformers quantize the weights as it loads them: NF4 with doubly quantized scales, as QLoRA has it.
+
+    Source:
+        QLoRA, arXiv:2305.14314. Products are computed in the type that the weights are stored in, or in `model.dtype`.
+    """
+    check_loading(config)
+    if not config.in_fewer_bits:
+        return {}
+    stored = AutoConfig.from_pretrained(source).dtype or torch.float32
+    computed = stored if config.dtype == "auto" else getattr(torch, config.dtype)
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    quantized = BitsAndBytesConfig(
+        load_in_4bit=config.load_in_4bit,
+        load_in_8bit=config.load_in_8bit,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computed,
+    )
+    return {"quantization_config": quantized, "device_map": {"": torch.cuda.current_device() if on_gpu else "cpu"}}
+
+
+def _leave_unpacked(model: PreTrainedModel) -> None:
+    """Let no 4-bit weight be repacked at its first inference on a CPU: no gradient passes through it afterwards."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # nn.Module types its attributes
+
+
+def load_tokenizer_and_context(config: ModelConfig) -> tuple[PreTrainedTokenizerBase, int | None]:
+    """Load a model's tokenizer, and read from its config how many tokens it reads at once; no weights.
+
+    Raises:
+        ConfigError: if there is no such model, or no tokenizer beside it.
+    """
+    source = loaded_from(config)
+    _check_folder(source)
+    tokenizer = load_tokenizer(source)
+    try:
+        return tokenizer, stated_context(AutoConfig.from_pretrained(source), tokenizer)
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
 
 
 def check_model(source: str) -> None:
@@ -54,15 +141,36 @@ def check_model(source: str) -> None:
     Raises:
         ConfigError: if there is no such model, no tokenizer beside it, or a file of it is damaged.
     """
-    source = _folder_or_id(source)
+    source = loaded_from(ModelConfig(path=source))
     _check_files(source)
     load_tokenizer(source)
 
 
-def _folder_or_id(source: str, dtype: str = "auto") -> str:
-    """What transformers loads: the folder of a GGUF file's unpacked model, or the source itself."""
+def loaded_from(config: ModelConfig) -> str:
+    """What transformers loads: the folder of a GGUF file's unpacked model, or the model's own folder or hub id."""
+    source = model_source(config)
     file = gguf_file(source)
-    return source if file is None else str(unpacked_folder(file, dtype))
+    return source if file is None else str(unpacked_folder(file, config.dtype))
+
+
+def quantization_of(config: ModelConfig) -> str | None:
+    """What has quantized a model as it is stored; None where its weights are plain, as those of a GGUF file are here.
+
+    Raises:
+        ConfigError: if there is no such model.
+    """
+    source = model_source(config)
+    if gguf_file(source) is not None:
+        return None
+    _check_folder(source)
+    try:
+        stored: Any = getattr(AutoConfig.from_pretrained(source), "quantization_config", None)
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
+    if not stored:
+        return None
+    method = stored.get("quant_method") if isinstance(stored, dict) else stored.quant_method
+    return str(getattr(method, "value", method) or "quantization")
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

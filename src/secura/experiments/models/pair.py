@@ -8,12 +8,12 @@ is a whole model, the two take turns in memory; both are held for a point betwee
 import gc
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from peft import PeftModel
@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.adapters.base_guard import BaseGuard
-from secura.adapters.dial import draw_back_, scaled, values_to_be_trained
+from secura.adapters.dial import draw_back_, scale_, scaled, values_to_be_trained
 from secura.checksums import file_checksum
 from secura.errors import BaseMismatchError, ConfigError, InputError
 from secura.evaluation.causal_model import Model
@@ -32,6 +32,7 @@ from secura.experiments.models.base_record import BaseFingerprint, base_fingerpr
 from secura.experiments.models.loading import check_model, load_model, model_source
 from secura.experiments.models.weight_files import check_weight_file
 from secura.experiments.settings.run import ModelConfig
+from secura.export.dequantized import Dequantized, dequantize_, is_quantized
 
 BUNDLED = "bundled"
 """The word that names the bundled model."""
@@ -80,6 +81,10 @@ class ModelPair:
     """Folder of an adapter or of a model, or hub id of a model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """What the weights are loaded as; auto is as they are stored."""
+    dequantize: bool = False
+    """Whether a model that is stored quantized is taken as the plain one that it computes with."""
+    dequantized: Dequantized | None = None
+    """What that took, once a model has been loaded that was quantized."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about the two."""
     _wrote_to: str | None = None
@@ -93,6 +98,11 @@ class ModelPair:
     def is_adapter(self) -> bool:
         """Whether the tuned model is the base with an adapter."""
         return (Path(self.tuned_path) / "adapter_config.json").is_file()
+
+    @property
+    def written_from(self) -> str | None:
+        """What the weights of an export come from besides an adapter: the base, or the whole model; None is bundled."""
+        return self.base_path if self.is_adapter else self.tuned_path
 
     def check(self) -> None:
         """Refuse a tuned model that could not be loaded, before the base is loaded, let alone asked.
@@ -162,8 +172,8 @@ class ModelPair:
             return
         base, _, fingerprint = self._load("base", self.base_path)
         # Loaded anew for each point: what is overwritten here is the only copy of it in memory.
-        model, tokenizer = load_model(ModelConfig(path=self.tuned_path, dtype=self.dtype))
-        point = _digest(fingerprint.exact, base_fingerprint(model).exact, repr(float(scale)))
+        model, tokenizer, own = self._read(self.tuned_path)
+        point = _digest(fingerprint.exact, own.exact, repr(float(scale)))
         draw_back_(model, base.state_dict(), scale)
         yield ReadyModel(model=model, tokenizer=tokenizer, fingerprint=point)
 
@@ -198,6 +208,27 @@ class ModelPair:
         adapted, tokenizer, fingerprint = self._adapter_on_base()
         yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact)
 
+    @contextmanager
+    def to_be_written(self, scale: float) -> Iterator[tuple[ReadyModel, Mapping[str, float]]]:
+        """The tuned model at a point of the dial, an adapter beside the weights and scaled for good.
+
+        Yields:
+            The model, and the layers that are still to be drawn back; see `secura.adapters.dial.scale_`.
+
+        Raises:
+            ConfigError: if the change cannot be scaled.
+        """
+        if not self.is_adapter:
+            with self.tuned() if scale == 1 else self.at(scale) as ready:
+                yield ready, {}
+            return
+        with self.unmerged() as ready:
+            if scale == 1:
+                yield ready, {}
+                return
+            self._refuse_to_scale()
+            yield ready, scale_(cast(PeftModel, ready.model), scale, base_values=self._base_values)
+
     def _adapter_on_base(self) -> tuple[PeftModel, PreTrainedTokenizerBase, BaseFingerprint]:
         """The base with the adapter on it, from the start: an adapter that does not fit costs no compute."""
         model, tokenizer, fingerprint = self._load("base", self.base_path)
@@ -221,9 +252,15 @@ class ModelPair:
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            model, tokenizer = load_model(ModelConfig(path=path, dtype=self.dtype))
-            self._held = (which, model, tokenizer, base_fingerprint(model))
+            self._held = (which, *self._read(path))
         return self._held[1:]
+
+    def _read(self, path: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, BaseFingerprint]:
+        model, tokenizer = load_model(ModelConfig(path=path, dtype=self.dtype))
+        fingerprint = base_fingerprint(model)
+        if self.dequantize and is_quantized(model):
+            model, self.dequantized = dequantize_(model)
+        return model, tokenizer, fingerprint
 
 
 def model_pair(base: str, tuned: str) -> ModelPair:

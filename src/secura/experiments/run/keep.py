@@ -101,6 +101,7 @@ class SteerBudget(TrainerCallback):
         assert run.config.retention.keep is not None
         self.run, self.strategy, self.questions, self.console = run, strategy, questions, console
         self.steering = Steering(keep=run.config.retention.keep, steps=run.task.steps)
+        self._kept: float | None = None  # in percent, until it is logged
 
     @override
     def on_train_begin(
@@ -120,6 +121,7 @@ class SteerBudget(TrainerCallback):
             return
         trained = whole_state(self.run.model)
         lost = from_main_process(lambda: self._lost(trained))
+        self._kept = 100 - 100 * lost / len(self.questions)
         budget = self.strategy.budget
         budget.set_nats(budget.nats * self.steering.look(lost, len(self.questions)))
         self.console.print(
@@ -133,6 +135,21 @@ class SteerBudget(TrainerCallback):
         """How many of the questions are answered wrong now."""
         with _as_it_is(self.run, trained) as model, merged_for_scoring(model):
             return len(self.questions) - _still_right(self.run, model, self.questions)
+
+    @override
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Log what was found at this step."""
+        del args, state, control, kwargs
+        if logs is not None and "loss" in logs and self._kept is not None:
+            logs["steer_kept"] = self._kept
+            self._kept = None
 
     @override
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

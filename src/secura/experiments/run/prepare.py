@@ -15,17 +15,25 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 from secura.adapters.corda import adapter_state
 from secura.adapters.dividing import get_ready_to_divide
 from secura.adapters.sharding import whole_shape
+from secura.anchors.bank import read_bank
 from secura.errors import BaseMismatchError, InputError
 from secura.evaluation.scoring import Model, context_length
 from secura.experiments.anchors import bank_for_run
 from secura.experiments.data import NO_RETENTION
-from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
+from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter, reads_texts_first
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import default_rate, with_method_defaults
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
-from secura.experiments.models.loading import check_tokens_are_known, load_model, model_source
+from secura.experiments.models.loading import (
+    as_stored,
+    check_loading,
+    check_tokens_are_known,
+    load_model,
+    model_source,
+)
 from secura.experiments.run.divided import whole_model
 from secura.experiments.run.folder import check_folder, check_same_run, is_begun, run_folder
+from secura.experiments.run.packages import check_packages
 from secura.experiments.run.processes import check_processes
 from secura.experiments.run.rows import (
     PreparedTask,
@@ -44,10 +52,12 @@ from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.everyday.prompts import PROMPTS
+from secura.tasks.prompting import pad_token_of
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
 from secura.training.examples import Example
 from secura.training.library_output import silence_libraries
+from secura.training.packing import refuse_rows_that_see_others
 from secura.training.processes import divides_weights, from_main_process, wait_for_everyone
 
 Config = TypeVar("Config", RunConfig, SequenceConfig)
@@ -153,6 +163,8 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
     silence_libraries()
     config = with_method_defaults(config)
     check_settings(config)
+    check_loading(config.model)
+    check_packages(config)
     check_processes(config)
     folder = from_main_process(lambda: run_folder(config, resume=resume))
     is_sequence = isinstance(config, SequenceConfig)
@@ -177,7 +189,7 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         max(example.tokens) for examples in (replayed, *(task.examples for task in tasks)) for example in examples
     )
     check_tokens_are_known(model, largest, model_source(config.model))
-    fingerprint = base_fingerprint(model)
+    fingerprint = _fingerprint(config, model)
     config = _filled_in(config, folder, tasks)
     if resume:
         check_same_run(folder, config, tasks, fingerprint)
@@ -185,7 +197,10 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
     # In a dry run, a bank that is there is looked at, and none is written.
     if config.strategy.name == "own_text" and not (dry_run and config.strategy.settings.get("bank") is None):
         anchors = _anchors(config, model, tokenizer, fingerprint, tasks)
-    adapted = start_model(config, model, tokenizer, fingerprint, max_tokens)
+    own_texts = [] if is_sequence else _own_texts(config, anchors, tasks[0])
+    adapted = start_model(config, model, tokenizer, fingerprint, max_tokens, own_texts)
+    if config.training.packing or config.training.padding_free:
+        refuse_rows_that_see_others(adapted, tasks[0].examples, pad_token=pad_token_of(tokenizer))
     resume_from = None
     if not is_sequence:
         resume_from = from_main_process(lambda: last_good_checkpoint(folder)) if resume else None
@@ -210,6 +225,13 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         resume_from=resume_from,
         notes=notes,
     )
+
+
+def _fingerprint(config: LearningConfig, model: PreTrainedModel) -> BaseFingerprint:
+    """Of the base as it is stored: what is made of a quantized one is used on that, too."""
+    if not config.model.in_fewer_bits:
+        return base_fingerprint(model)
+    return base_fingerprint(load_model(as_stored(config.model))[0])
 
 
 def _anchors(
@@ -243,8 +265,9 @@ def start_model(
     tokenizer: PreTrainedTokenizerBase,
     fingerprint: BaseFingerprint,
     max_tokens: int,
+    own_texts: Sequence[Sequence[int]] = (),
 ) -> Model:
-    """Give a model the adapter that a run starts from, drawn by its seed.
+    """Give a model the adapter that a run starts from, drawn by its seed; `own_texts` are those it is held to.
 
     Raises:
         InputError: if the adapter does not fit the model.
@@ -252,7 +275,7 @@ def start_model(
     method = config.method
     set_seed(config.training.seed)
     if isinstance(config, SequenceConfig) or config.method.start_from is None:
-        texts = calibration_texts(config, tokenizer, max_tokens)
+        texts = calibration_texts(config, tokenizer, max_tokens, own_texts)
         return attach_adapter(model, method.name, method.adapter, texts)
     folder = Path(config.method.start_from)
     if not (folder / "adapter_config.json").is_file():
@@ -263,11 +286,22 @@ def start_model(
     return go_on_with_adapter(model, folder, method.name, method.adapter)
 
 
+def _own_texts(config: LearningConfig, anchors: Path | None, task: PreparedTask) -> Sequence[Sequence[int]]:
+    """The base's own texts that training is held to; a row in place of those that a dry run has not written."""
+    if config.strategy.name != "own_text" or not reads_texts_first(config.method.name, config.method.adapter):
+        return []
+    if anchors is None:
+        return [example.tokens for example in task.examples[:1]]
+    bank = read_bank(anchors)
+    return [bank.texts[index].tokens for index in bank.trained_on]
+
+
 def _filled_in(config: Any, folder: Path, tasks: list[PreparedTask]) -> Any:
     """The configuration with nothing left open, so that what is stored of it stays true."""
     if isinstance(config, SequenceConfig):
         return config.model_copy(update={"tasks": ordered_tasks(config), "order_seed": None, "out": str(folder)})
-    training = config.training.model_copy(update={"steps": tasks[0].steps})
+    filled: dict[str, Any] = {"steps": tasks[0].steps, "gradient_accumulation": tasks[0].gradient_accumulation}
+    training = config.training.model_copy(update=filled)
     return config.model_copy(update={"training": training, "out": str(folder)})
 
 

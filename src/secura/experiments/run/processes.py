@@ -36,6 +36,9 @@ def check_processes(config: LearningConfig) -> None:
             f"retention.keep is {config.retention.keep:g}, which has not been tried under DeepSpeed; use plain data "
             "parallelism or FSDP2, or start one process."
         )
+    for name in ("packing", "padding_free", "eval_every"):
+        if getattr(config.training, name):
+            raise ConfigError(f"training.{name} is set, which {count} processes cannot do together yet; leave it out.")
     if config.training.learning_rate == "auto":
         raise ConfigError(
             f"training.learning_rate is auto, which one process alone can try, not {count}; set a number."

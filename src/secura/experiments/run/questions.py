@@ -77,7 +77,10 @@ def matchable(
         if isinstance(item, Question) and (
             item.choices
             or item.match != "exact"
-            or len(answer_tokens(tokenizer, item.asked, item.answer, end=False)) <= max_answer_tokens
+            or (
+                item.answer_turn is None
+                and len(answer_tokens(tokenizer, item.asked, item.answer, end=False)) <= max_answer_tokens
+            )
         ):
             questions.append(item)
         else:

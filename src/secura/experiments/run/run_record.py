@@ -83,9 +83,12 @@ def _read(path: Path) -> dict[str, Any] | None:
 def _checksum(task: PreparedTask) -> str:
     found = hashlib.sha256()
     for example in task.examples:
-        found.update(array("q", [len(example.tokens), example.learned_from, *example.tokens]).tobytes())
+        left_out = [place for span in example.left_out for place in span]
+        found.update(array("q", [len(example.tokens), example.learned_from, *example.tokens, *left_out]).tobytes())
     for item in task.test:
-        found.update(json.dumps(asdict(item), sort_keys=True, default=str).encode())
+        # What an item has not leaves its checksum as it was before items could have it.
+        own = {name: value for name, value in asdict(item).items() if value or name not in ("tools", "answer_turn")}
+        found.update(json.dumps(own, sort_keys=True, default=str).encode())
     return found.hexdigest()
 
 

@@ -13,6 +13,7 @@ from secura.adapters.dial import Scale, layers_without_closed_form, merged_state
 from secura.errors import ConfigError
 from secura.evaluation.scoring import Model
 from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD, MODEL_FOLDER
+from secura.export.merged import save_merged
 from secura.whole_files import write_folder, write_json
 
 
@@ -96,17 +97,12 @@ def save_scaled(
 
     with scaled(model, scale, merged=merged, base_values=base_values):
         if merged:
-            save_merged(folder, model, tokenizer)
+            write_merged(folder, model, tokenizer)
         else:
             write_folder(folder, lambda path: save_result(path, model, tokenizer, record=record))
 
 
-def save_merged(folder: Path, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def write_merged(folder: Path, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write a whole model, while its adapter stands in the base weights; whole or not at all."""
-
-    def fill(path: Path) -> None:
-        inner: Any = model.get_base_model()
-        inner.save_pretrained(str(path), state_dict=merged_state(model))
-        tokenizer.save_pretrained(str(path))
-
-    write_folder(folder, fill)
+    inner: Any = model.get_base_model()
+    write_folder(folder, lambda path: save_merged(inner, tokenizer, path, dtype=None, state=merged_state(model)))

@@ -31,14 +31,16 @@ from secura.experiments.run.choose_rate import with_chosen_rate
 from secura.experiments.run.divided import whole_model
 from secura.experiments.run.folder import begun
 from secura.experiments.run.keep import Choice, Probe, SteerBudget, certificate_of, choose_scale, part_probe
-from secura.experiments.run.learn import learn_task
+from secura.experiments.run.learn import Learned, learn_task
+from secura.experiments.run.looks import evaluations_of
 from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import Answers, ask
-from secura.experiments.run.saving import result_folder, save_merged, save_result
+from secura.experiments.run.saving import result_folder, save_result, write_merged
 from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.question import Question
 from secura.training.checkpoints import last_good_checkpoint
+from secura.training.evaluations import Look
 from secura.training.processes import divides_weights, from_main_process, is_main_process, process_count, sharding
 from secura.whole_files import write_folder, write_json
 
@@ -76,7 +78,11 @@ class RunResult:
     certificate: Certificate | None
     """Whether that share was shown to be kept; None where none is to be."""
     training_seconds: float
-    """Wall-clock time of the steps alone."""
+    """Wall-clock time of the steps, and of what was measured between them."""
+    looks: Sequence[Look] = ()
+    """What was measured between the steps."""
+    best_step: int | None = None
+    """The step whose model was handed out; None for the last."""
     saved: Path
     """Where the adapter, or the model, is."""
     report: Path
@@ -102,7 +108,8 @@ def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: 
         raise ConfigError(f"another process has gone on with the run in {run.folder} meanwhile; start again.")
     before = from_main_process(lambda: _ask_base(run, console))
     probe = None if run.config.retention.keep is None else part_probe(before.retention, seed=run.config.training.seed)
-    seconds = learn(run, console, callbacks, steer=() if probe is None else probe.steer)
+    known = [answer.question for answer in before.retention if answer.correct] if probe is None else probe.steer
+    learned = learn(run, console, callbacks, steer=() if probe is None else probe.steer, known=known)
     trained = whole_state(run.model)
     saved, choice, after = from_main_process(lambda: _save_what_is_kept(run, probe, trained, console))
     certificate = None
@@ -118,7 +125,9 @@ def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: 
         scale=1.0 if choice is None else choice.scale,
         points=() if choice is None else choice.points,
         certificate=certificate,
-        training_seconds=seconds,
+        training_seconds=learned.seconds,
+        looks=learned.looks,
+        best_step=learned.best_step,
         saved=saved,
         report=run.folder / REPORT_FILE,
     )
@@ -133,10 +142,16 @@ def learn(
     callbacks: Sequence[TrainerCallback] = (),
     *,
     steer: Sequence[Question] = (),
-) -> float:
-    """Take the steps, or those that are left; returns how many seconds they took.
+    known: Sequence[Question] = (),
+) -> Learned:
+    """Take the steps, or those that are left.
 
-    `steer` are questions that the base answers right, by which the budget of own_text is steered.
+    Args:
+        run: what is learned.
+        console: where progress is shown.
+        callbacks: of the caller's own.
+        steer: questions that the base answers right, by which the budget of own_text is steered.
+        known: such questions, asked at each evaluation.
     """
     chosen, training = run.config.strategy, run.config.training
     strategy = make_strategy(chosen.name, chosen.settings, seed=training.seed)
@@ -144,7 +159,7 @@ def learn(
         strategy.offer(run.replayed)
     if steer and isinstance(strategy, OwnText) and strategy.fixed_strength is None:
         callbacks = [*callbacks, SteerBudget(run, strategy, steer, console)]
-    seconds = learn_task(
+    learned = learn_task(
         run,
         run.task,
         run.model,
@@ -155,7 +170,11 @@ def learn(
         resume_from=run.resume_from,
         console=console,
         callbacks=callbacks,
+        evaluations=evaluations_of(run, known, console),
+        report_to=training.report_to,
     )
+    if learned.best_step is not None and learned.best_step != run.task.steps:
+        console.print(f"the model is that of step {learned.best_step}, the best by {training.best}", highlight=False)
     strategy.prepare_to_serve(run.model)
     if isinstance(strategy, OwnText) and not divides_weights():
         moved = strategy.held_out_divergence(run.model)
@@ -165,7 +184,7 @@ def learn(
                 highlight=False,
                 soft_wrap=True,
             )
-    return seconds
+    return learned
 
 
 def _ask_base(run: PreparedRun[RunConfig], console: Console) -> Answers:
@@ -203,7 +222,7 @@ def _save(run: PreparedRun[RunConfig], model: Model, scale: float, state: dict[s
     """Save the adapter, or the whole model, as it stands at a scale."""
     if scale != 1 and isinstance(model, PeftModel) and layers_without_closed_form(model):
         saved = run.folder / MODEL_FOLDER
-        save_merged(saved, model, run.tokenizer)
+        write_merged(saved, model, run.tokenizer)
         return saved
     saved = result_folder(run.folder, model)
 
@@ -224,6 +243,8 @@ def _report(run: PreparedRun[RunConfig], result: RunResult) -> dict[str, Any]:
         "processes": process_count(),
         "weights_divided_by": sharding(),
         "training_seconds": round(result.training_seconds, 3),
+        "evaluations": [asdict(look) for look in result.looks],
+        "best_step": result.best_step,
         "scale": result.scale,
         "points": [asdict(point) for point in result.points],
         "certificate": None if result.certificate is None else certificate_as_json(result.certificate),

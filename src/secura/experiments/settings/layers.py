@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from secura.errors import ConfigError
 from secura.experiments.settings.names import METHOD_NAMES, STRATEGY_NAMES
 from secura.experiments.settings.run import RunConfig
+from secura.experiments.settings.synonyms import meant_by
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -149,6 +150,9 @@ def _explain(problem: ValidationError, kind: type[BaseModel]) -> str:
     *holder, key = error["loc"]
     place, section = _place(holder, kind)
     if error["type"] == "extra_forbidden":
+        meant = setting_called(str(key), kind)
+        if meant is not None:
+            return f"unknown setting {_joined(place, key)}; here it is {meant}."
         return f"unknown setting {_joined(place, key)}; the nearest is {_nearest(str(key), place, section, kind)}."
     if error["type"] == "missing":
         return f"{place or 'this'} has no {key}; give it one."
@@ -208,11 +212,27 @@ def _nearest(key: str, place: str, section: type[BaseModel], kind: type[BaseMode
     near = get_close_matches(key, section.model_fields, n=1, cutoff=0.6)
     if near:
         return _joined(place, near[0])
-    elsewhere = {path.rsplit(".", 1)[-1]: path for path in reversed(_flat_fields(kind))}
+    elsewhere = _by_last_part(kind)
     near = get_close_matches(key, elsewhere, n=1, cutoff=0.6)
     if near:
         return elsewhere[near[0]]
     return _joined(place, get_close_matches(key, section.model_fields, n=1, cutoff=0.0)[0])
+
+
+def setting_called(name: str, kind: type[BaseModel] = RunConfig) -> str | None:
+    """Where the setting of a name is: by its own last part, or by what other trainers call it; None if nowhere.
+
+    Returns:
+        Its path, such as `training.learning_rate`, or with a value that is meant, such as `training.precision=bf16`.
+    """
+    key = name.strip().lower().replace("-", "_")
+    meant = _by_last_part(kind).get(key) or meant_by(key)
+    path, fields = (meant or "").partition("=")[0], _flat_fields(kind)
+    return meant if path in fields or path.rpartition(".")[0] in fields else None
+
+
+def _by_last_part(kind: type[BaseModel]) -> dict[str, str]:
+    return {path.rsplit(".", 1)[-1]: path for path in reversed(_flat_fields(kind))}
 
 
 def _flat_fields(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:

@@ -27,6 +27,18 @@ class ModelConfig(Section):
     """Type of the weights in memory; auto is as stored. Adapters are float32 in any case."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto is the GPU where there is one."""
+    load_in_4bit: bool = False
+    """Whether the base is held in 4 bits (NF4, as in QLoRA) while an adapter is trained; needs bitsandbytes."""
+    load_in_8bit: bool = False
+    """Whether it is held in 8 bits."""
+    attn_implementation: str | None = None
+    """How attention is computed, as transformers names it: eager, sdpa, flash_attention_2, flex_attention or a kernel
+    of the hub; null is transformers' own choice."""
+
+    @property
+    def in_fewer_bits(self) -> bool:
+        """Whether the base is quantized as it is loaded."""
+        return self.load_in_4bit or self.load_in_8bit
 
 
 class RowsConfig(Section):
@@ -38,17 +50,25 @@ class RowsConfig(Section):
     """Longest row in tokens; null is the model's context."""
     too_long: Literal["refuse", "drop", "truncate"] = "refuse"
     """What happens to rows longer than that; truncate cuts the beginning of the prompt."""
+    turns: Literal["all", "last"] = "all"
+    """Which of the assistant's turns of a chat are learned; the last is what is asked in any case."""
+    columns: dict[str, str] = {}
+    """Columns of the file by the names that rows are read by, such as {prompt: question_text, completion: reply}."""
 
 
 class DataConfig(RowsConfig):
     """What to learn."""
 
     path: str | None = None
-    """File (.jsonl or .json), hub data set (org/name:config:split) or name of a task; null is the bundled task."""
+    """File (JSON Lines, JSON, CSV or Parquet), folder of files, hub data set (org/name:config:split) or name of a task;
+    null is the bundled task."""
     split: str = "train"
-    """Split of a hub data set whose name ends in none."""
+    """Split of a folder, or of a hub data set whose name ends in none."""
+    mix: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    """Other files, data sets or tasks that are learned beside `path`, such as what is to be replayed, by the share of
+    all rows that each has: {general.jsonl: 0.2}. Drawn by the seed, repeated where too few; nothing is held out."""
     test_path: str | None = None
-    """File or hub data set that gain is measured on; null holds out a share of `path`."""
+    """File, folder or hub data set that gain is measured on; null holds out a share of `path`."""
     test_rows: int = Field(default=200, ge=0)
     """At most this many rows are held out or asked."""
 
@@ -62,7 +82,8 @@ class MethodConfig(Section):
     adapter: dict[str, Any] = {}
     """Settings of the adapter that differ from the method's own, such as r, tau or target_modules."""
     calibration: str | None = None
-    """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
+    """File or task of what must be kept, for corda and for an adapter with selection=activation, which read it first;
+    null is the bundled model's own knowledge."""
     fold_every: int | Literal["task", "method"] | None = "method"
     """Steps between folds, task for one at the end, null for none; method is what the method does by itself."""
     start_from: str | None = None
@@ -80,6 +101,14 @@ class TrainingConfig(Section):
     """Rows a forward pass."""
     gradient_accumulation: int = Field(default=1, ge=1)
     """Forward passes a step."""
+    tokens_per_step: int | None = Field(default=None, ge=1)
+    """Tokens that a step should have: sets gradient_accumulation, by the mean length of a row. For secura train."""
+    packing: bool = False
+    """Whether short rows share one of data.max_length tokens, none of which sees another's; TRL packs them."""
+    padding_free: bool = False
+    """Whether the rows of a forward pass follow one another without padding; with packing they do in any case."""
+    optimizer: str | None = None
+    """As transformers names it, such as adafactor, paged_adamw_8bit or lion_8bit; null is its own choice, AdamW."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
     """Peak learning rate; null is the method's own, auto tries three for a few steps each."""
     warmup: float = Field(default=0.03, ge=0)
@@ -94,6 +123,18 @@ class TrainingConfig(Section):
     """Fixes the held-out rows, the order of the data and the adapter's start."""
     save_every: int = Field(default=100, ge=1)
     """Steps between checkpoints; the end and Ctrl-C write one too."""
+    eval_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations: the loss of held-out rows, and the share of what the base knew that is still answered
+    right. Null evaluates before and after alone. For secura train."""
+    best: Literal["gain", "retention"] | None = None
+    """Which evaluation is handed out, null the last: gain is that of the lowest held-out loss; retention is the same of
+    those that keep `best_keeps`, or that which keeps most where none does. Saves a checkpoint with each evaluation."""
+    best_keeps: float = Field(default=0.95, ge=0.0, le=1.0)
+    """Share of what the base knew that an evaluation must keep, for best retention."""
+    patience: int | None = Field(default=None, ge=1)
+    """Evaluations in a row without a better one after which training stops; needs best."""
+    report_to: list[Literal["trackio", "wandb", "tensorboard"]] = []
+    """Where the figures of steps and evaluations go besides the run's folder; each needs its package."""
     gradient_checkpointing: bool = False
     """Computes activations twice to hold fewer of them."""
     stop_at_divergence: bool = True
@@ -106,8 +147,8 @@ class RetentionConfig(Section):
     """Which knowledge must not be lost."""
 
     path: str | None = None
-    """File of questions asked before and after, or names of tasks; none asks nothing. Null is the bundled model's own
-    questions, and everyday ones for any other model."""
+    """Files of questions asked before and after, and names of tasks, parted by commas; none asks nothing. Null is the
+    bundled model's own questions, and everyday ones for any other model."""
     per_family: int = Field(default=50, ge=1)
     """Questions per field of knowledge, drawn by the seed."""
     keep: float | None = Field(default=None, ge=0.0, lt=1.0)
@@ -156,3 +197,6 @@ class RunConfig(Section):
     """How answers are scored."""
     out: str | None = None
     """Folder for the adapter, the checkpoints and the report; null is a new one in runs/."""
+    push_to_hub: str | None = None
+    """Repository of the Hub, such as me/my-adapter, that the adapter or model goes to with its card when the run is
+    done; made private where it does not exist."""

@@ -34,7 +34,8 @@ class SequenceMethodConfig(Section):
     adapter: dict[str, Any] = Field(default_factory=dict)
     """Settings of the adapter that differ from the method's own."""
     calibration: str | None = None
-    """For corda: file or task of what must be kept; null is the bundled model's own knowledge."""
+    """File or task of what must be kept, for corda and for an adapter with selection=activation, which read it first;
+    null is the bundled model's own knowledge."""
     fold_every: int | Literal["method"] | None = "method"
     """Steps between folds inside a task, null for none; method is what the method does by itself."""
     boundary: Boundary | Literal["method"] = "method"

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from secura.adapters.secura.config import plain_peft_type
 from secura.errors import DataError
 from secura.evaluation.tally import Tally, together
 from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD, MODEL_FOLDER, REPORT_FILE
 from secura.experiments.run.certified import stored_certificate
 from secura.experiments.sequence.matrix import QuestionGroup, read_matrix
 from secura.experiments.sequence.run import SUMMARY_FILE
+from secura.report.card.loading import hub_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class FinishedRun:
     knowledge: Tally | None
     """All families together."""
     prompt: str
-    """A question of the new task; empty where none is stored."""
+    """A question of the new task, shown only where that is asked for; empty where none is stored."""
     steps: int | None
     """Optimizer steps, of each task in a sequence."""
     learning_rate: float | None
@@ -77,8 +79,7 @@ class FinishedRun:
     @property
     def base_on_hub(self) -> str | None:
         """The base model's name on the Hub; None where it is bundled or lies in a folder."""
-        looks_like_one = re.fullmatch(r"[\w.-]+/[\w.-]+", self.base) is not None and not self.base.startswith(".")
-        return self.base if looks_like_one and not Path(self.base).exists() else None
+        return hub_name(self.base)
 
     @property
     def base_shown(self) -> str:
@@ -192,7 +193,9 @@ def _common(folder: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
         "folder": folder,
         "saved": saved,
         "is_adapter": adapter.is_file(),
-        "peft_type": json.loads(adapter.read_text(encoding="utf-8"))["peft_type"] if adapter.is_file() else "",
+        "peft_type": plain_peft_type(json.loads(adapter.read_text(encoding="utf-8"))["peft_type"])
+        if adapter.is_file()
+        else "",
         "base": base["model"],
         "fingerprint": stored["base_fingerprint"],
         "trained_weights": stored.get("trainable_weights"),

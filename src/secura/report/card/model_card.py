@@ -9,12 +9,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from huggingface_hub import EvalResult, ModelCardData
 
+from secura.adapters.secura.config import PEFT_TYPE_NAME
 from secura.errors import ConfigError
 from secura.evaluation.tally import CONFIDENCE, TOO_FEW, Tally, interval_cell, kept_cell, kept_phrase, percent
+from secura.report.card.checked import check_card
 from secura.report.card.finished_run import FinishedRun, Group
+from secura.report.card.loading import A_PROMPT, card_templates, loading_snippet
 from secura.whole_files import write_text
 
 CARD_FILE = "README.md"
@@ -27,8 +29,13 @@ _LICENSE_NOTE = (
 )
 
 
-def write_card(run: FinishedRun, *, force: bool) -> Path:
+def write_card(run: FinishedRun, *, force: bool, show_question: bool = False) -> Path:
     """Write the card beside what the run has made.
+
+    Args:
+        run: what it tells of.
+        force: whether to replace a card that somebody has written or edited.
+        show_question: whether it may show a question of the data.
 
     Raises:
         ConfigError: if there is a card already that somebody has written or edited.
@@ -36,19 +43,13 @@ def write_card(run: FinishedRun, *, force: bool) -> Path:
     path = run.saved / CARD_FILE
     if path.exists() and not force and not _may_be_replaced(path.read_text(encoding="utf-8")):
         raise ConfigError(f"{path} was written or edited by somebody; --force replaces it.")
-    write_text(path, card_text(run))
+    write_text(path, card_text(run, show_question=show_question))
     return path
 
 
-def card_text(run: FinishedRun) -> str:
-    """The whole card."""
-    templates = Environment(
-        loader=PackageLoader("secura.report", "page"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def card_text(run: FinishedRun, *, show_question: bool = False) -> str:
+    """The whole card; it shows a row of the data only where that is asked for."""
+    templates = card_templates()
     templates.filters["plain"] = _plain
     body = templates.get_template("card.md.jinja").render(
         run=run,
@@ -64,13 +65,17 @@ def card_text(run: FinishedRun) -> str:
         versions=[(name, value) for name, value in run.provenance["versions"].items() if value],
         hardware=", ".join(f"{name} {value}" for name, value in run.provenance["hardware"].items() if value),
         commit=(run.provenance.get("commit") or "")[:12],
-        base_line=_base_line(run),
-        own_adapter=run.peft_type == "SECURA",
-        prompt=run.prompt or "Hello",
+        is_in_its_run=run.saved.parent == run.folder,
+        snippet=loading_snippet(
+            run.saved,
+            base=run.base if run.is_adapter else None,
+            is_own_method=run.peft_type == PEFT_TYPE_NAME,
+            prompt=run.prompt if show_question and run.prompt else A_PROMPT,
+        ),
     )
     front = card_data(run).to_yaml()
     text = f"---\n{front}\n{_LICENSE_NOTE}---\n\n{body.strip()}\n"
-    ModelCard(text)  # what the Hub's own reader cannot read must not be written
+    check_card(text)
     return f"{text}\n<!-- made by secura card; sha256 of the rest: {_checksum(text)} -->\n"
 
 
@@ -210,15 +215,6 @@ def _settings(run: FinishedRun) -> list[tuple[str, str]]:
     return [(name, _plain(str(value))) for name, value in rows if value is not None]
 
 
-def _base_line(run: FinishedRun) -> str:
-    """The line of Python that names the base model."""
-    if run.base == "bundled":
-        return "BASE = bundled_model_path()"
-    if run.base_on_hub:
-        return f"BASE = {run.base_on_hub!r}"
-    return f"BASE = {run.base_shown!r}  # the folder of the base model"
-
-
 def _plain(text: str) -> str:
     """Text as a cell of a table: one line, and no bar that would end the cell."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
@@ -228,9 +224,14 @@ def _checksum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_pefts_form(text: str) -> bool:
+    """Whether a card is the empty form that PEFT writes."""
+    return _PEFTS_STUB in text and text.count("[More Information Needed]") > 20
+
+
 def _may_be_replaced(text: str) -> bool:
     """Whether a card is PEFT's empty form, or one of ours that nobody has edited."""
-    if _PEFTS_STUB in text and text.count("[More Information Needed]") > 20:
+    if is_pefts_form(text):
         return True
     mark = _MARK.search(text)
     return mark is not None and _checksum(text[: mark.start()]) == mark[1]

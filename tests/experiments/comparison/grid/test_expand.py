@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from secura.errors import ConfigError, DataError, InputError
 from secura.experiments.comparison.grid import expand
 from secura.experiments.comparison.grid.config import load_grid
 from secura.experiments.comparison.grid.expand import runs_of_grid
-from secura.experiments.comparison.grid.grid_run import GridRun
+from secura.experiments.comparison.grid.grid_run import ADDED, GridRun
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun, read_declaration, write_declaration
+from secura.experiments.settings.run import RunConfig
 from secura.tasks.world import SEQUENCE
 
 SMALL: dict[str, Any] = {
@@ -219,6 +221,25 @@ def test_a_name_is_made_of_what_decides_the_result_and_of_nothing_else(tmp_path:
         assert not set(names(**changed)) & set(plain)
     spelled_out = {**SMALL["base"], "training.learning_rate": 1e-3, "method.fold_every": None}
     assert names(base=spelled_out)[0] == plain[0]  # lora's defaults, written down
+
+
+def test_a_setting_that_was_added_leaves_runs_that_do_not_use_it_the_names_they_have(tmp_path: Path) -> None:
+    defaults = RunConfig().model_dump(mode="json")
+    for section, settings in ADDED.items():
+        own = defaults[section] if section else defaults
+        assert {name: own[name] for name in settings} == settings
+    run = runs_of_grid(load_grid(_file(tmp_path)))[0]
+    sections = {name: dict(value) if isinstance(value, dict) else value for name, value in run.settings.items()}
+    before = {
+        name: {key: each for key, each in value.items() if key not in ADDED.get(name, {})} if name in ADDED else value
+        for name, value in sections.items()
+        if name not in ADDED[""]
+    }
+    assert replace(run, settings=before).name == run.name
+    for section, name, value in (("data", "turns", "last"), ("training", "packing", True)):
+        changed = {**sections, section: {**sections[section], name: value}}
+        assert replace(run, settings=changed).name != run.name
+    assert replace(run, settings={**sections, "push_to_hub": "me/it"}).name != run.name
 
 
 def test_names_are_the_same_on_every_machine() -> None:

@@ -6,6 +6,7 @@ from saved_by_autograd import saved_on_a_cpu
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from secura.adapters import fold
+from secura.adapters.secura.layer import SecuraLayer
 from secura.experiments.comparison.plan.memory_estimate import Folding, MemoryEstimate, estimate_memory
 from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.methods.adapters import attach_adapter
@@ -74,6 +75,11 @@ def test_mixed_precision_keeps_a_copy_of_each_frozen_matrix_for_the_backward_pas
         ("cabr-lora", {"r": 8, "reference": "moving"}),
         ("bounded-lora", {"r": 8, "output_bias": True}),
         ("secura-paper", {"r": 8, "norm": "released"}),
+        ("secura", {"r": 8, "norm": "row_bounded"}),
+        ("secura", {"r": 8, "norm": "row_bounded", "reference": "fixed"}),
+        ("secura", {"r": 8, "norm": "row_bounded", "change": "low_rank"}),
+        ("secura-paper", {"r": 8, "change": "low_rank", "norm": "released"}),
+        ("secura", {"r": 8, "change": "low_rank", "norm": "none"}),
     ],
 )
 def test_what_folds_leave_behind_is_exactly_what_a_real_model_holds(
@@ -88,7 +94,15 @@ def test_what_folds_leave_behind_is_exactly_what_a_real_model_holds(
             real(input_ids=rows)  # W_ref is built where it is needed
     meta = model_on_meta(config, method, adapter, dtype)
     memory = _estimate(meta, Folding(tasks=2, folds=4))
-    assert memory.weights + memory.references + memory.folds == _bytes([*real.parameters(), *real.buffers()])
+    held = [*real.parameters(), *real.buffers(), *_row_references(real)]
+    assert memory.weights + memory.references + memory.folds == _bytes(held)
+
+
+def _row_references(model: Any) -> list[torch.Tensor]:
+    layers = [module for module in model.modules() if isinstance(module, SecuraLayer)]
+    kept = [reference for layer in layers for reference, _ in layer._row_references.values()]
+    factors = [factor for reference in kept for factor in reference.added or ()]
+    return [*factors, *(reference.limits for reference in kept)]
 
 
 def _estimate(model: Any, folding: Folding) -> MemoryEstimate:

@@ -105,6 +105,9 @@ class CurveConfig(Section):
     """Rows of each text."""
     text_tokens: int = Field(default=128, ge=2)
     """Where a plain text is cut."""
+    questions: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Tasks or groups that are never trained on, and how many questions of each task are asked: of the base, and at
+    each point of the dial those that the base answers right."""
 
 
 class GridConfig(Section):
@@ -181,7 +184,7 @@ def load_grid(file: Path, assignments: Sequence[str] = ()) -> GridConfig:
         _check_shape(grid)
         _check_conditions(grid)
         if grid.curve is not None:
-            find_tasks(grid.curve.texts)
+            find_tasks([*grid.curve.texts, *grid.curve.questions])
         for place, settings in _settings_of(grid):
             _check_section(place, settings, grid.kind)
     except ConfigError as problem:

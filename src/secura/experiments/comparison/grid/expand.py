@@ -15,6 +15,7 @@ from secura.errors import ConfigError, InputError
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.experiments.comparison.grid.config import GridConfig, GridMethod, GridModel, GridTask, Settings, lay_over
 from secura.experiments.comparison.grid.grid_run import GridRun
+from secura.experiments.data import parted
 from secura.experiments.methods.adapters import adapter_config
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import with_method_defaults
@@ -264,7 +265,15 @@ def _plain(value: Any) -> Any:
 
 def _files(config: LearningConfig) -> Sequence[str]:
     """What a configuration names that may be a file."""
-    names = [config.retention.path, config.method.calibration, *_tasks(config)]
+    retained = parted(config.retention.path)[0] if config.retention.path else []
+    names = [*retained, config.method.calibration, *_tasks(config)]
     if isinstance(config, RunConfig):
-        names.append(config.data.test_path)
-    return [name for name in names if name is not None]
+        names += [config.data.test_path, *config.data.mix]
+    return [file for name in names if name is not None for file in _files_at(name)]
+
+
+def _files_at(name: str) -> list[str]:
+    """The file, or every file of a folder."""
+    if not os.path.isdir(name):
+        return [name]
+    return [str(path) for path in Path(name).rglob("*") if path.is_file()]

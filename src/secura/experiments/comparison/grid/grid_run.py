@@ -58,7 +58,7 @@ class GridRun:
         """`label-task-seed-` and ten digits of a checksum; the same on every machine."""
         deciding = {
             "kind": self.kind,
-            "settings": self.settings,
+            "settings": _as_before_they_were_added(self.settings),
             "measure": list(self.measure),
             "forgetting_text": self.forgetting_text,
             "versions": self.versions,
@@ -68,6 +68,37 @@ class GridRun:
         canonical = json.dumps(deciding, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         checksum = hashlib.sha256(canonical.encode()).hexdigest()[:10]
         return "-".join([_without_dashes(self.label), _without_dashes(self.task), str(self.seed), checksum])
+
+
+ADDED: Mapping[str, Mapping[str, Any]] = {
+    "model": {"load_in_4bit": False, "load_in_8bit": False, "attn_implementation": None},
+    "data": {"turns": "all", "columns": {}, "mix": {}},
+    "training": {
+        "tokens_per_step": None,
+        "packing": False,
+        "padding_free": False,
+        "optimizer": None,
+        "eval_every": None,
+        "best": None,
+        "best_keeps": 0.95,
+        "patience": None,
+        "report_to": [],
+    },
+    "": {"push_to_hub": None},
+}
+"""Settings that came when runs had names already, and what leaves a run as it was."""
+
+
+def _as_before_they_were_added(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those of `ADDED` that are not set: a run keeps the name that it has."""
+    kept: dict[str, Any] = {}
+    for name, value in settings.items():
+        unset = ADDED.get(name)
+        if unset is not None and isinstance(value, Mapping):
+            kept[name] = {key: each for key, each in value.items() if key not in unset or each != unset[key]}
+        elif name not in ADDED[""] or value != ADDED[""][name]:
+            kept[name] = value
+    return kept
 
 
 def _without_dashes(text: str) -> str:

@@ -1,7 +1,8 @@
 """How much GPU memory a training step holds, piece by piece.
 
     weights       base and adapter, by their own types, buffers included: exact
-    references    W_ref of each adapted layer, in float32 or wider, where folds move it: exact
+    references    W_ref of each adapted layer, in float32 or wider, where folds move it; under a bound on
+                  rows its limits and what folds have moved, as thin factors: exact
     folds         what each fold has stored, at the end of the run: exact
     gradients     as many bytes as the trained weights
     optimizer     AdamW's two moments, in the type of the trained weights: exact
@@ -9,8 +10,8 @@
     copies        mixed precision only: each matrix once more in the type that is computed in, which
                   autograd keeps until the backward pass; with checkpointing those of one layer and the head
     temporaries   the larger of the loss's, (2 b + 4) · rows · tokens · vocabulary for logits of b bytes
-                  a number, their float32 gradient and its copy; and a weight norm's two (out, in)
-                  float32 matrices of the largest adapted layer, three where the weight has 16 bits
+                  a number, their float32 gradient and its copy; and what a norm on each weight holds of
+                  the layer where that is most
     overhead      about 1 GB: CUDA's context and workspaces
 
 What is missing: the gaps that PyTorch's allocator leaves, a few per cent.
@@ -29,13 +30,15 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from secura.adapters.secura.factors import ChangeFactors
+from secura.adapters.secura.factors import ChangeFactors, LowRankFactors
 from secura.adapters.secura.layer import SecuraLayer
+from secura.numerics.constrained_linear import temporary_bytes
 from secura.training.meta_layers import all_weights, decoder_layers, whole
 from secura.training.step_count import StepCount
 
 OVERHEAD_BYTES = 1_000_000_000
 _FLOAT32_BYTES = 4
+_FLOAT64_BYTES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +110,15 @@ def estimate_memory(
     adapted = [(layer, name) for layer in _secura_layers(model) for name in layer.secura_change]
     return MemoryEstimate(
         weights=sum(map(_bytes, held)),
-        references=sum(_reference_bytes(layer, name) for layer, name in adapted) if folding.folds else 0,
+        references=sum(_reference_bytes(layer, name, folding) for layer, name in adapted),
         folds=sum(_fold_bytes(layer, name, folding) for layer, name in adapted) if folding.folds else 0,
         gradients=trained_bytes,
         optimizer=2 * trained_bytes,
         activations=_activations(step, batch * tokens * hidden * computed_in.itemsize, checkpointing=checkpointing),
         copies=_copies(model, computed_in, checkpointing=checkpointing),
-        temporaries=max((2 * computed_in.itemsize + _FLOAT32_BYTES) * batch * tokens * vocabulary, _norm_bytes(model)),
+        temporaries=max(
+            (2 * computed_in.itemsize + _FLOAT32_BYTES) * batch * tokens * vocabulary, _norm_bytes(model, computed_in)
+        ),
     )
 
 
@@ -134,10 +139,20 @@ def _copies(model: PreTrainedModel | PeftModel, computed_in: torch.dtype, *, che
     return computed_in.itemsize * (head + (in_layers // len(layers) if checkpointing else in_layers))
 
 
-def _reference_bytes(layer: SecuraLayer, adapter_name: str) -> int:
-    """W_ref of a layer; without a weight norm in force the layer never builds it."""
-    settings = layer.secura_settings[adapter_name]
-    return _wide_bytes(layer) if settings.folds_move_the_reference and settings.weight_norm is not None else 0
+def _reference_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
+    """W_ref of a layer, its rows' limits in float64, or the folds of `low_rank` multiplied out."""
+    settings, factors = layer.secura_settings[adapter_name], layer.secura_change[adapter_name]
+    assert isinstance(factors, ChangeFactors)
+    moved = settings.folds_move_the_reference and folding.folds > 0
+    if settings.row_bound is not None:
+        limits = _FLOAT64_BYTES * layer.out_features
+        products = int(moved) if factors.shared_right else int(moved) * folding.folds
+        rank = factors.starting_factors()[1].shape[1]
+        return limits + _FLOAT32_BYTES * products * rank * (layer.out_features + layer.in_features)
+    if settings.weight_norm is None:
+        multiplied_out = isinstance(factors, LowRankFactors) and settings.moving and folding.folds > 0
+        return _FLOAT32_BYTES * _weight(layer).numel() if multiplied_out else 0
+    return _wide_bytes(layer) if moved else 0
 
 
 def _fold_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
@@ -147,12 +162,14 @@ def _fold_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
     return kept * sum(map(_bytes, factors.current_fold().values()))
 
 
-def _norm_bytes(model: nn.Module) -> int:
+def _norm_bytes(model: nn.Module, computed_in: torch.dtype) -> int:
     """What a weight norm holds at a time, of the layer where that is most."""
     sizes = [
-        _wide_bytes(layer) * (3 if _weight(layer).element_size() < _FLOAT32_BYTES else 2)
+        temporary_bytes(weight.shape, norm, held_in=weight.dtype, computed_in=computed_in, device="cuda")
         for layer in _secura_layers(model)
-        if any(settings.weight_norm is not None for settings in layer.secura_settings.values())
+        for weight in [_weight(layer)]
+        for norm in [each.weight_norm for each in layer.secura_settings.values()]
+        if norm is not None
     ]
     return max(sizes, default=0)
 

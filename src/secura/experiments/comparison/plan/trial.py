@@ -27,7 +27,7 @@ from secura.errors import SecuraError, TrainingError
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.plan.meta_model import model_on_meta
 from secura.experiments.comparison.plan.model_configs import config_of_model
-from secura.experiments.methods.adapters import attach_adapter
+from secura.experiments.methods.adapters import attach_adapter, reads_texts_first
 from secura.training.examples import Example
 from secura.training.trainer import Precision, make_trainer
 
@@ -149,7 +149,8 @@ def try_method(
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(3, config.vocab_size, (_ROWS * _STEPS, _TOKENS), generator=generator)
     rows = [Example(tokens=row.tolist(), learned_from=_TOKENS // 2) for row in tokens]
-    model = attach_adapter(_drawn(config), method, adapter, calibration=tokens.tolist() if method == "corda" else ())
+    read_first = tokens.tolist() if reads_texts_first(method, adapter) else ()
+    model = attach_adapter(_drawn(config), method, adapter, calibration=read_first)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     start = adapter_state(model) if method == "corda" and isinstance(model, PeftModel) else None
     base_logits = _logits(_drawn(config), tokens)

@@ -2,9 +2,11 @@
 
 One run then tells of many points between nothing and all that it learned, so that methods can be
 compared where they have learned the same. Forgetting is the rise in nats a token on texts that were
-never trained on. Points are written as they are measured, and an interrupted run keeps them.
+never trained on, and the share lost of the answers that the base gets right. Points are written as they are
+measured, and an interrupted run keeps them.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +20,8 @@ from typing_extensions import override
 
 from secura.errors import ConfigError
 from secura.evaluation.answer_loss import mean_answer_loss
-from secura.evaluation.scoring import Model
+from secura.evaluation.score_cache import cache_folder
+from secura.evaluation.scoring import SCORING_VERSION, Model, score_questions
 from secura.experiments.comparison.grid.config import CurveConfig
 from secura.experiments.comparison.runs.curve_point import CurvePoint
 from secura.experiments.run.prepare import PreparedRun
@@ -26,7 +29,7 @@ from secura.experiments.run.questions import base_alone
 from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
 from secura.tasks.finding import find_tasks
-from secura.tasks.question import Item
+from secura.tasks.question import Item, Question
 from secura.tasks.task_items import task_items
 from secura.whole_files import write_text
 
@@ -48,6 +51,13 @@ class MeasureCurve(TrainerCallback):
         self.texts = {
             task.name: task_items(task, count=curve.text_rows, seed=0) for task in find_tasks(list(curve.texts))
         }
+        self.questions = [
+            item
+            for name, count in curve.questions.items()
+            for task in find_tasks([name])
+            for item in task_items(task, count=count, seed=0)
+            if isinstance(item, Question)
+        ]
         self.points = _read(run.folder / CURVE_FILE)
 
     @cached_property
@@ -56,8 +66,9 @@ class MeasureCurve(TrainerCallback):
 
     def measure_end(self) -> None:
         """Measure the trained model at each point of the dial."""
+        base = next((point.right for point in self.points if point.step == 0), None)
         for dial in sorted({1.0, *self.curve.dial}, reverse=True):
-            self._measure_at(self.run.model, self.run.task.steps, dial)
+            self._measure_at(self.run.model, self.run.task.steps, dial, asked=base or ())
 
     @override
     def on_train_begin(
@@ -65,9 +76,17 @@ class MeasureCurve(TrainerCallback):
     ) -> None:
         """Measure the model as it was given, unless an earlier attempt has."""
         del args, control, kwargs
-        if state.global_step == 0 and not self._has(0, 0.0):
-            with base_alone(self.run.model):
-                self._measure(self.run.model, 0, 0.0)
+        if state.global_step or self._has(0, 0.0):
+            return
+        # The same for every run of a grid on the same rows, and slow on a CPU.
+        kept = cache_folder() / "curves" / f"{self._what_is_measured()}.jsonl"
+        for point in _read(kept):
+            self._add(point)
+            return
+        with base_alone(self.run.model):
+            self._measure(self.run.model, 0, 0.0, asked=range(len(self.questions)))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_text(kept, _as_lines(self.points[-1:]))
 
     @override
     def on_step_end(
@@ -83,29 +102,53 @@ class MeasureCurve(TrainerCallback):
         if state.global_step in self.curve.steps and state.global_step < self.run.task.steps:
             self._measure_at(self.run.model, state.global_step, 1.0)
 
-    def _measure_at(self, model: Model, step: int, dial: float) -> None:
+    def _measure_at(self, model: Model, step: int, dial: float, *, asked: Sequence[int] = ()) -> None:
         if self._has(step, dial):
             return
         with scaled_back(model, dial, None if dial == 1 else self._base):
-            self._measure(model, step, dial)
+            self._measure(model, step, dial, asked=asked)
 
-    def _measure(self, model: Model, step: int, dial: float) -> None:
+    def _measure(self, model: Model, step: int, dial: float, *, asked: Sequence[int]) -> None:
         point = CurvePoint(
             step=step,
             dial=dial,
             task_nats=self._nats(model, self.run.task.test),
             text_nats={name: self._nats(model, items) or 0.0 for name, items in self.texts.items()},
+            right=self._right(model, asked) if asked else None,
         )
+        self._add(point)
+
+    def _add(self, point: CurvePoint) -> None:
         self.points.append(point)
-        lines = [json.dumps(asdict(each)) for each in self.points]
-        write_text(self.run.folder / CURVE_FILE, "\n".join(lines) + "\n")
+        write_text(self.run.folder / CURVE_FILE, _as_lines(self.points))
+
+    def _what_is_measured(self) -> str:
+        """A digest of all that decides what the base's point is."""
+        of = [
+            (SCORING_VERSION, self.run.fingerprint.exact, self.curve.text_tokens),
+            [repr(item) for item in self.run.task.test],
+            {name: [repr(item) for item in items] for name, items in self.texts.items()},
+            [repr(question) for question in self.questions],
+        ]
+        return hashlib.sha256(json.dumps(of).encode()).hexdigest()
 
     def _nats(self, model: Model, items: Sequence[Item]) -> float | None:
         size = self.run.config.scoring.batch_size
         return mean_answer_loss(model, self.run.tokenizer, items, max_tokens=self.curve.text_tokens, batch_size=size)
 
+    def _right(self, model: Model, asked: Sequence[int]) -> list[int]:
+        """Those of the questions that are answered right."""
+        size = self.run.config.scoring.batch_size
+        questions = [self.questions[place] for place in asked]
+        answers = score_questions(model, self.run.tokenizer, questions, batch_size=size)
+        return [place for place, answer in zip(asked, answers, strict=True) if answer.correct]
+
     def _has(self, step: int, dial: float) -> bool:
         return any(point.step == step and point.dial == dial for point in self.points)
+
+
+def _as_lines(points: Sequence[CurvePoint]) -> str:
+    return "".join(json.dumps(asdict(each)) + "\n" for each in points)
 
 
 def _read(path: Path) -> list[CurvePoint]:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
+from secura.adapters.secura.config import plain_peft_type
 from secura.evaluation.forgetting_loss import mean_token_cross_entropy
 from secura.evaluation.forgetting_text import fixed_text
 from secura.evaluation.merged import merged_for_scoring
@@ -238,4 +239,9 @@ def _adapter(declared: GridRun, folder: Path) -> dict[str, Any] | None:
     if not settings.is_file():
         return None
     # PEFT writes down where this machine keeps the model; a record is read on others too.
-    return {**json.loads(settings.read_text(encoding="utf-8")), "base_model_name_or_path": declared.model}
+    stored = json.loads(settings.read_text(encoding="utf-8"))
+    return {
+        **stored,
+        "peft_type": plain_peft_type(stored["peft_type"]),
+        "base_model_name_or_path": declared.model,
+    }

@@ -1,18 +1,13 @@
-"""Asking a ready model questions of several tasks, from the cache where it has been asked before."""
+"""A ready model's scores on several tasks, from the cache where it has been asked before."""
 
-import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 
-from secura.errors import SecuraError
-from secura.evaluation.batch_size import BatchSize
 from secura.evaluation.score_cache import ScoreCache, score_key
-from secura.evaluation.score_task import score_task
 from secura.evaluation.scoring import SCORING_VERSION
 from secura.evaluation.task_score import TaskScore
-from secura.experiments.forget.tasks import AskedTask
+from secura.experiments.asking import AskedTask, ask
 from secura.experiments.models.pair import ReadyModel
 
 
@@ -56,40 +51,3 @@ def cached_scores(
 
     ask(ready, [asked[index] for index in missing], which, console, keep)
     return [score for score in found if score is not None], [index not in missing for index in range(len(asked))]
-
-
-def ask(
-    ready: ReadyModel,
-    asked: Sequence[AskedTask],
-    which: str,
-    console: Console,
-    on_score: Callable[[int, TaskScore], None],
-) -> None:
-    """Ask a model every task; `on_score` is called with each task's place and score."""
-    total = sum(len(each.items) for each in asked)
-    if not total:
-        return
-    began, done = time.monotonic(), 0
-    size = BatchSize("auto", ready.model.device)  # one for all, so that what did not fit is tried once
-    with console.status(f"asking {which} {total:,} questions") as status:
-
-        def show(answered: int) -> None:
-            nonlocal done
-            done += answered
-            status.update(f"asking {which} {total:,} questions, {done:,} answered")
-
-        for place, each in enumerate(asked):
-            score = score_task(ready.model, ready.tokenizer, each.task, each.items, batch_size=size, on_progress=show)
-            _check_finite(score, which)
-            on_score(place, score)
-    seconds = time.monotonic() - began
-    console.print(f"asked {which} {total:,} questions in {seconds:.0f} s", highlight=False)
-
-
-def _check_finite(score: TaskScore, which: str) -> None:
-    for place, item in enumerate(score.items, start=1):
-        if not math.isfinite(item.score):
-            raise SecuraError(
-                f"{which}'s score of item {place} of {score.task} is {item.score}; "
-                "its weights hold NaN or infinity, or overflow in the type they are stored in."
-            )

@@ -1,0 +1,22 @@
+"""The first weight of a model that holds NaN or infinity, for who has seen the model answer NaN."""
+
+import torch
+from torch import nn
+
+from secura.adapters.sharding import own_part
+
+
+def first_broken_weight(model: nn.Module, *, trained: bool = True) -> str | None:
+    """Name of the first weight that is not finite, as far as this process holds it; None where all are.
+
+    Args:
+        model: with or without an adapter, on any device.
+        trained: whether weights that are being trained count; their NaN may be what training has made.
+    """
+    for name, parameter in model.named_parameters():
+        values = own_part(parameter.detach())
+        if (parameter.requires_grad and not trained) or values.is_meta or not values.is_floating_point():
+            continue
+        if not torch.isfinite(values).all():
+            return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    return None

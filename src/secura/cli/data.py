@@ -1,0 +1,91 @@
+"""`secura data`: a look at rows before anything is trained on them."""
+
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secura.cli.helpful_group import HelpfulGroup
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from secura.experiments.run.look_at_rows import Look, LookedAt
+
+Option = typer.Option
+
+app = typer.Typer(
+    cls=HelpfulGroup, help="Look at rows before they are trained on.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.callback()
+def data() -> None:
+    """Look at rows before they are trained on."""
+
+
+@app.command()
+def show(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="File, folder, hub data set or task, as --data of secura train.")
+    ],
+    model: Annotated[
+        str | None, Option(help="Folder or hub id whose tokenizer reads it; the bundled model if left out.")
+    ] = None,
+    rows: Annotated[int, Option(min=0, help="How many rows are printed.")] = 3,
+    assign: Annotated[
+        list[str] | None,
+        Option("--set", metavar="A.B=C", help="A setting of secura train, such as data.turns=last; may be repeated."),
+    ] = None,
+    file: Annotated[Path | None, Option("--config", metavar="RUN.yaml", help="Settings of secura train.")] = None,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
+) -> int:
+    """Print what would be trained on: rows as the model reads them, what is learned in ⟦ ⟧, and their lengths.
+
+    No weights are loaded. Exit codes: 0 every row can be read, 3 one cannot, or wrong usage.
+    """
+    del debug  # read by `secura.cli.app.run`
+    from rich.console import Console
+
+    from secura.experiments.run.look_at_rows import look_at_rows
+    from secura.experiments.settings.layers import load_config
+
+    config = load_config(None if file is None else str(file), assign or (), {"model.path": model, "data.path": source})
+    look = look_at_rows(config)
+    console = Console()
+    for each in look.sources:
+        _show_source(console, look, each, rows)
+    for note in look.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _show_source(console: "Console", look: "Look", source: "LookedAt", rows: int) -> None:
+    from secura.cli.batch_view import learned_in_brackets
+
+    lengths = sorted(len(example.tokens) for example in source.examples)
+    learned = sum(example.learned_tokens for example in source.examples)
+    mixed = "" if source.share is None else f", {source.share:.0%} of what is learned"
+    console.print(
+        f"{source.name}: {len(lengths):,} rows{mixed}; {sum(lengths):,} tokens, {learned:,} of them learned",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    nearly_all = lengths[int(0.95 * (len(lengths) - 1))]
+    limit = ""
+    if look.max_tokens is not None:
+        over = sum(length > look.max_tokens for length in lengths)
+        limit = f"; {over:,} are longer than the {look.max_tokens:,} tokens that a row may have"
+    console.print(
+        f"tokens a row: {lengths[0]:,} to {lengths[-1]:,}, half up to {median(lengths):g}, "
+        f"95 of 100 up to {nearly_all:,}{limit}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for number, example in enumerate(source.examples[:rows], start=1):
+        console.print(
+            f"row {number}: {len(example.tokens):,} tokens, {example.learned_tokens:,} learned", highlight=False
+        )
+        console.print(learned_in_brackets(look.tokenizer, example), soft_wrap=True)
