@@ -238,8 +238,8 @@ def test_replayed_rows_make_up_their_share_of_the_batch(share: float, new: int, 
 
 @pytest.mark.parametrize(("share", "replayed"), [(0.01, 16), (0.05, 84)])
 def test_a_share_of_less_than_half_a_row_is_one_row_in_so_many_batches(share: float, replayed: int) -> None:
-    strategy = Replay(share=share, rows="rows.jsonl")
-    strategy.offer([row(0, 0)] * 50)
+    strategy = Replay(share=share)
+    strategy.end_task(TwoParameterModel(0, 0), 0, [row(0, 0)] * 50, collate)
     batches = [strategy.mixed([row(1, 1)] * 8, number) for number in range(200)]
     assert {len(batch) for batch in batches} == {8, 9}
     assert sum(len(batch) - 8 for batch in batches) == replayed

@@ -6,9 +6,6 @@ so that replayed rows make up `share` of each batch. Where that is less than hal
 so many, and `share` is that of all batches. The batch grows, and the new task sees all of its own rows. Rows are mixed
 before they are padded or packed together, so labels and masks are right whatever the collator does.
 
-With `rows` the buffer begins with real rows that stand for what the base knows, such as a sample of what it was
-pretrained on, and a run of one task has something to replay too.
-
 Source:
     Chaudhry et al., On Tiny Episodic Memories in Continual Learning, arXiv:1902.10486.
 """
@@ -35,7 +32,6 @@ class Replay(Strategy):
         *,
         buffer_examples: int = 500,
         share: float = 0.25,
-        rows: str | None = None,
         seed: int = 0,
         read_row: ReadRow = dict,
     ) -> None:
@@ -44,7 +40,6 @@ class Replay(Strategy):
         Args:
             buffer_examples: how many examples of all earlier tasks are kept.
             share: replayed rows as a share of each batch, in 0..1, both excluded.
-            rows: for `secura train`, files or tasks, parted by commas, whose training rows the buffer begins with.
             seed: fixes which examples are kept and replayed.
             read_row: makes a row of its mapping, where a saved buffer is read.
 
@@ -54,14 +49,9 @@ class Replay(Strategy):
         if not 0 < share < 1:
             raise ValueError(f"share is {share}, but must lie between 0 and 1: a share of each batch.")
         self.share = share
-        self.rows = rows
         self._buffer = Reservoir(buffer_examples, seed)
         self._read_row = read_row
         self._task_index = 0
-
-    def offer(self, rows: Sequence[Any]) -> None:
-        """Offer rows to the buffer, in order; it keeps a uniform sample of all that it was ever offered."""
-        self._buffer.add(rows)
 
     @override
     def begin_task(self, model: nn.Module, task_index: int) -> None:
@@ -85,7 +75,7 @@ class Replay(Strategy):
     @override
     def end_task(self, model: nn.Module, task_index: int, rows: Sequence[Any], collate: Collate) -> None:
         del model, task_index, collate
-        self.offer(rows)
+        self._buffer.add(rows)
 
     @override
     def prepare_to_serve(self, model: nn.Module) -> None:

@@ -202,19 +202,6 @@ def calibration_items(path: str | None, *, bundled_model: bool, seed: int) -> li
     return random.Random(f"calibration/{seed}").sample(items, len(items))
 
 
-def replayed_items(names: str, *, seed: int) -> list[Item]:
-    """Real rows that stand for what a model knows: the training rows of files or tasks, parted by commas, mixed.
-
-    Raises:
-        InputError: if one of them cannot be read.
-    """
-    items: list[Item] = []
-    for name in map(str.strip, names.split(",")):
-        named = _named_task(name)
-        items += read_items(name) if named is None else task_items(named, split="train", seed=seed)
-    return random.Random(f"replayed/{seed}").sample(items, len(items))
-
-
 def _at_most_per_family(items: Sequence[Item], count: int, seed: int) -> list[Item]:
     """`count` items of each family, drawn by the seed, in the order of the file."""
     members: dict[str, list[int]] = {}

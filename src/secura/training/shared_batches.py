@@ -6,7 +6,8 @@ epoch needs help: where it is short, accelerate would repeat rows from the start
 Here it is filled up with rows that nothing is learned from.
 """
 
-from collections.abc import Iterator, Sequence, Sized
+import math
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any
 
 import torch
@@ -39,27 +40,27 @@ class FilledExamples(Dataset[Example]):
 class FilledOrder(Sampler[int]):
     """The order in which a single process draws rows, each epoch filled up to whole batches."""
 
-    def __init__(self, rows: Sized, *, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: Sized, *, batch_size: int, seed: int, epoch: Callable[[], int]) -> None:
         """Draw as accelerate does for one process.
 
         Args:
             rows: what is drawn from; its length alone is used.
             batch_size: rows of a batch, over all processes.
             seed: the seed of the data's order.
+            epoch: how many times all rows have been drawn; asked whenever they are drawn again. accelerate's own
+                `set_epoch` does not come as far as here where it skips the batches before a checkpoint.
         """
         self.drawn = SeedableRandomSampler(rows, generator=torch.Generator(), data_seed=seed)  # type: ignore[arg-type]  # any length will do
         self.fillers = -len(rows) % batch_size
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.drawn) + self.fillers
 
     def __iter__(self) -> Iterator[int]:
+        self.drawn.set_epoch(self.epoch())
         yield from self.drawn
         yield from [_FILLER] * self.fillers
-
-    def set_epoch(self, epoch: int) -> None:
-        """Take the order of this epoch."""
-        self.drawn.set_epoch(epoch)
 
 
 class SharedTrainer(WarmUpTrainer):
@@ -69,8 +70,11 @@ class SharedTrainer(WarmUpTrainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> FilledOrder:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         arguments = self.args
+        rows = arguments.per_device_train_batch_size * arguments.world_size
+        steps = math.ceil(math.ceil(len(dataset) / rows) / arguments.gradient_accumulation_steps)  # type: ignore[arg-type]  # ours has a length
         return FilledOrder(
-            dataset,  # type: ignore[arg-type]  # ours has a length
-            batch_size=arguments.per_device_train_batch_size * arguments.world_size,
+            dataset,  # type: ignore[arg-type]  # the same
+            batch_size=rows,
             seed=arguments.seed if arguments.data_seed is None else arguments.data_seed,
+            epoch=lambda: self.state.global_step // steps,
         )

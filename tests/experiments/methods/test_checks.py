@@ -77,12 +77,7 @@ def test_a_model_of_ones_own_needs_data_of_ones_own() -> None:
         _check(RunConfig, "model.path=mine")
 
 
-def test_replay_of_real_rows_is_for_one_task_and_texts_of_earlier_tasks_are_for_several() -> None:
-    _check(RunConfig, "strategy.name=replay", "strategy.settings.rows=rows.jsonl")
-    with pytest.raises(ConfigError, match=r"give replay real rows with strategy\.settings\.rows"):
-        _check(RunConfig, "strategy.name=replay")
-    with pytest.raises(ConfigError, match="a sequence replays its own earlier tasks"):
-        _check(SequenceConfig, "method.name=lora", "strategy.name=replay", "strategy.settings.rows=rows.jsonl")
+def test_texts_of_earlier_tasks_are_for_several() -> None:
     _check(SequenceConfig, "strategy.name=own_text", "strategy.settings.task_texts=5")
     with pytest.raises(ConfigError, match=r"settings\.task_texts is about earlier tasks, and a run learns one"):
         _check(RunConfig, "strategy.name=own_text", "strategy.settings.task_texts=5")

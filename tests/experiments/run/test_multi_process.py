@@ -53,11 +53,12 @@ with_each_launcher = [
 
 @pytest.fixture(scope="module")
 def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Ten steps over 30 rows in batches of 8; three rows are held out, and the last batch of an epoch holds 3."""
+    """Ten steps over 30 rows in batches of 8; three rows are held out, and the last batch of an epoch holds 3. A
+    checkpoint is written within an epoch."""
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     questions = NEW_TASKS[DEFAULT_TASK].train_questions(30)
     path.write_text("".join(json.dumps({"prompt": each.prompt, "target": each.answer}) + "\n" for each in questions))
-    small = ["training.steps=10", "training.batch_size=8", "training.save_every=4", "retention.per_family=1"]
+    small = ["training.steps=10", "training.batch_size=8", "training.save_every=3", "retention.per_family=1"]
     return [*small, f"data.path={path}", "data.test_share=0.1"]
 
 
@@ -135,9 +136,9 @@ def test_a_shared_run_saves_one_adapter_that_one_process_loads(name: str, togeth
         pytest.skip("DeepSpeed cannot fold")
     folder = together / name
     assert json.loads((folder / "sharded.json").read_text()) is together.name.startswith(("fsdp2", "zero3"))
-    checkpoint = folder / "checkpoint-8"
+    checkpoint = folder / "checkpoint-9"
     assert (checkpoint / "pytorch_model_fsdp.bin").exists() is together.name.startswith("fsdp2")
-    assert (checkpoint / "global_step8").exists() is together.name.startswith("zero")
+    assert (checkpoint / "global_step9").exists() is together.name.startswith("zero")
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(bundled_model_path()), folder / "adapter")
     with torch.no_grad():
         logits = loaded.eval()(torch.arange(7, 23)[None]).logits

@@ -501,34 +501,6 @@ def test_a_real_data_set_runs_from_end_to_end(llama_folder: Path, tmp_path: Path
     assert result.report.exists()
 
 
-def test_real_rows_are_replayed_in_a_run_of_one_task_which_resumes_to_the_bit(
-    llama_folder: Path, rows_file: Path, tmp_path: Path
-) -> None:
-    real = tmp_path / "real.jsonl"
-    real.write_text("".join(json.dumps({"text": f"number {place} is known"}) + "\n" for place in range(20)))
-    plain = _config(llama_folder, rows_file, tmp_path / "plain", "training.steps=3")
-    replay = ["strategy.name=replay", f"strategy.settings.rows={real}", "strategy.settings.share=0.5"]
-
-    def config(name: str) -> RunConfig:
-        return _config(llama_folder, rows_file, tmp_path / name, "training.steps=3", *replay)
-
-    run, whole = _run(config("whole"))
-    assert len(run.replayed) == 20
-    buffer = json.loads((tmp_path / "whole" / "checkpoint-2" / "strategy" / "buffer.json").read_text())
-    assert {tuple(row["tokens"]) for row in buffer["rows"]} == {tuple(row.tokens) for row in run.replayed}
-    _run(config("parted"))
-    for later in ("checkpoint-3", "adapter"):
-        shutil.rmtree(tmp_path / "parted" / later)
-    _, parted = _run(config("parted"), resume=True)
-    without, first, second = (
-        load_file(result.saved / "adapter_model.safetensors") for result in (_run(plain)[1], whole, parted)
-    )
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert not all(torch.equal(first[name], without[name]) for name in first)
-    with pytest.raises(DataError, match=r"nowhere\.jsonl"):
-        prepare_run(_config(llama_folder, rows_file, tmp_path / "no", *replay, "strategy.settings.rows=nowhere.jsonl"))
-
-
 @pytest.mark.parametrize(("has_bfloat16", "resolved"), [(True, "bf16"), (False, "as-stored")])
 def test_precision_auto_is_what_the_processor_computes_fast_and_bf16_where_it_is_slow_is_said(
     llama_folder: Path,

@@ -47,8 +47,6 @@ def check_settings(config: LearningConfig) -> None:
             raise ConfigError("training.learning_rate is auto, which secura train alone can try; set a number.")
         if config.retention.keep is not None:
             raise ConfigError("retention.keep is for secura train; in a sequence, set strategy.name to own_text.")
-        if config.strategy.name == "replay" and "rows" in config.strategy.settings:
-            raise ConfigError("strategy.settings.rows is for secura train; a sequence replays its own earlier tasks.")
         for name in _ONE_TASK_ALONE:
             if getattr(config.training, name):
                 raise ConfigError(f"training.{name} is for secura train, which learns one task; leave it out.")
@@ -121,10 +119,10 @@ def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:
 def _check_one_task(config: RunConfig) -> None:
     if config.method.name == "full" and config.method.start_from is not None:
         raise ConfigError("method full has no adapter to start from; leave out method.start_from.")
-    if config.strategy.name in _NEEDS_EARLIER_TASKS and "rows" not in config.strategy.settings:
+    if config.strategy.name in _NEEDS_EARLIER_TASKS:
         raise ConfigError(
             f"strategy {config.strategy.name} protects earlier tasks, and a run learns one; use own_text, kl_anchor or "
-            "lwf, give replay real rows with strategy.settings.rows, or learn several with secura sequence."
+            "lwf, mix real rows in with data.mix, or learn several with secura sequence."
         )
     of_tasks = [name for name in config.strategy.settings if name in _OF_EARLIER_TASKS]
     if config.strategy.name == "own_text" and of_tasks:

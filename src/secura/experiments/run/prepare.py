@@ -43,7 +43,6 @@ from secura.experiments.run.rows import (
     longest_row,
     read_rows,
     refuse_long_questions,
-    replayed_examples,
     retention_of,
     that_fit_whole,
 )
@@ -55,7 +54,6 @@ from secura.tasks.everyday.prompts import PROMPTS
 from secura.tasks.prompting import pad_token_of
 from secura.tasks.question import Item
 from secura.training.checkpoints import damaged_checkpoints, last_good_checkpoint
-from secura.training.examples import Example
 from secura.training.fast_precision import fast_precision
 from secura.training.library_output import silence_libraries
 from secura.training.packing import refuse_rows_that_see_others
@@ -89,8 +87,6 @@ class PreparedRun(Generic[Config]):
     anchors: Path | None
     """The anchor bank that the strategy own_text holds the model to; None for other strategies, and where nothing is
     to be trained."""
-    replayed: list[Example]
-    """Real rows that the strategy replay begins with; none for other strategies."""
     resumes: bool
     """Whether it goes on with what is in the folder."""
     resume_from: Path | None
@@ -185,10 +181,7 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         refuse_long_questions(retention, tokenizer, context or max_tokens, source=config.retention.path)
     if config.retention.keep is not None:
         check_keep_can_be_shown(config.retention.keep, retention)
-    replayed = replayed_examples(config, tokenizer, max_tokens)
-    largest = (
-        max(example.tokens) for examples in (replayed, *(task.examples for task in tasks)) for example in examples
-    )
+    largest = (max(example.tokens) for task in tasks for example in task.examples)
     check_tokens_are_known(model, largest, model_source(config.model))
     fingerprint = _fingerprint(config, model)
     config = _filled_in(config, folder, tasks, model.device)
@@ -221,7 +214,6 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         started=None if is_sequence else adapted,
         corda_start=adapter_state(adapted) if is_corda and isinstance(adapted, PeftModel) else None,
         anchors=anchors,
-        replayed=replayed,
         resumes=resume,
         resume_from=resume_from,
         notes=notes,

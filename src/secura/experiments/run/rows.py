@@ -19,7 +19,6 @@ from secura.experiments.data import (
     read_mixed,
     read_retention,
     read_task,
-    replayed_items,
 )
 from secura.experiments.methods.adapters import reads_texts_first
 from secura.experiments.settings.run import TrainingConfig
@@ -295,19 +294,6 @@ def refuse_long_questions(
 def that_fit_whole(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[Item]:
     """The questions that fit the context with their answers."""
     return [item for item in items if len(example_from_item(tokenizer, item).tokens) <= max_tokens]
-
-
-def replayed_examples(config: LearningConfig, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[Example]:
-    """The real rows that the strategy replay begins with, in tokens, those that are too long left out; else none.
-
-    Raises:
-        DataError: if none of them fits.
-    """
-    named = config.strategy.settings.get("rows") if config.strategy.name == "replay" else None
-    if named is None:
-        return []
-    examples = [example_from_item(tokenizer, item) for item in replayed_items(named, seed=config.training.seed)]
-    return fit_to_context(examples, max_tokens=max_tokens, too_long="drop", source=named).examples
 
 
 def with_accumulation(training: TrainingConfig, rows: int, tokens: int, notes: list[str]) -> TrainingConfig:

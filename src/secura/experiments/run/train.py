@@ -18,7 +18,6 @@ from transformers import TrainerCallback
 from secura.adapters.dial import layers_without_closed_form
 from secura.adapters.dividing import whole_state
 from secura.continual.own_text import OwnText
-from secura.continual.replay import Replay
 from secura.errors import ConfigError
 from secura.evaluation.certificate import Certificate, Point, certificate_as_json
 from secura.evaluation.open_answers import ChangedAnswer, most_changed
@@ -155,8 +154,6 @@ def learn(
     """
     chosen, training = run.config.strategy, run.config.training
     strategy = make_strategy(chosen.name, chosen.settings, seed=training.seed)
-    if isinstance(strategy, Replay):
-        strategy.offer(run.replayed)
     if steer and isinstance(strategy, OwnText) and strategy.fixed_strength is None:
         callbacks = [*callbacks, SteerBudget(run, strategy, steer, console)]
     learned = learn_task(

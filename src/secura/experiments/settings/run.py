@@ -164,8 +164,8 @@ class StrategyConfig(Section):
     """What is done against forgetting, besides the adapter."""
 
     name: StrategyName = "sequential"
-    """One of sequential, replay, ewc, ilora, kl_anchor, lwf, o_lora, own_text; ewc and o_lora need several tasks, and
-    replay does unless its setting rows names real rows. With retention.keep it is own_text unless another is named."""
+    """One of sequential, replay, ewc, ilora, kl_anchor, lwf, o_lora, own_text; replay, ewc and o_lora need several
+    tasks. With retention.keep it is own_text unless another is named."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Its settings, such as strength, share or buffer_examples."""
 

@@ -41,9 +41,8 @@ def test_every_grid_of_the_real_study_can_be_carried_out(file: Path) -> None:
     runs = runs_of_grid(load_grid(file))
     assert len({run.label for run in runs}) >= 3
     for run in runs:
-        if run.kind == "train" and run.settings["strategy"]["name"] == "replay":
-            named = run.settings["strategy"]["settings"]["rows"].split(",")
-            assert all(any(version.startswith(name) for version in run.versions["tasks"]) for name in named)
+        for name in run.settings["data"].get("mix", ()):
+            assert any(version.startswith(name) for version in run.versions["tasks"])
 
 
 def test_a_grid_is_every_method_on_every_task_with_every_seed(tmp_path: Path) -> None:

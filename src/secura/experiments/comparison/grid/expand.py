@@ -190,9 +190,7 @@ def _check(config: LearningConfig) -> None:
 def _tasks(config: LearningConfig) -> list[str]:
     """What a configuration names to learn or to replay: tasks, files, data sets of the hub."""
     if isinstance(config, RunConfig):
-        replayed = config.strategy.settings.get("rows") if config.strategy.name == "replay" else None
-        named = [config.data.path, *(map(str.strip, replayed.split(",")) if replayed else ())]
-        return [name for name in named if name is not None]
+        return [name for name in (config.data.path, *config.data.mix) if name is not None]
     return config.tasks or []
 
 
@@ -268,7 +266,7 @@ def _files(config: LearningConfig) -> Sequence[str]:
     retained = parted(config.retention.path)[0] if config.retention.path else []
     names = [*retained, config.method.calibration, *_tasks(config)]
     if isinstance(config, RunConfig):
-        names += [config.data.test_path, *config.data.mix]
+        names.append(config.data.test_path)
     return [file for name in names if name is not None for file in _files_at(name)]
 
 
