@@ -349,7 +349,7 @@ def fuzz(
             for name in loaders:
                 expected[kind, name] = logits(LOADERS[name](Path(place) / kind))
         for case in range(cases):
-            if case % 1000 == 0 and case:
+            if case % 500 == 0 and case:
                 print(f"{case} of seed {seed}: {dict(counts)}, {len(faults)} faults", file=sys.stderr, flush=True)
             kind, loader = draw.choice(sorted(made)), draw.choice(loaders)
             changed, other = copy.deepcopy(made[kind])
@@ -373,6 +373,7 @@ def fuzz(
             if outcome not in ("refused", "refused by a library", "same"):
                 what = f"{kind} through {loader}, {'+'.join(names)}"
                 faults.append(f"case {case} of seed {seed}: {what}: {outcome} {said} {detail(changed, made[kind][0])}")
+                print(faults[-1], file=sys.stderr, flush=True)
             shutil.rmtree(path)
     return counts, faults
 
@@ -392,7 +393,6 @@ def main() -> None:
     parser.add_argument("--loader", choices=sorted(LOADERS), action="append")
     given = parser.parse_args()
     counts, faults = fuzz(given.cases, given.seed, loaders=tuple(given.loader or LOADERS))
-    print(*faults, sep="\n")
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
     sys.exit(1 if faults else 0)
 

@@ -172,6 +172,8 @@ class SecuraConfig(PeftConfig):
         self.peft_type = getattr(PeftType, PEFT_TYPE_NAME, PEFT_TYPE_NAME)
         if self.reference is None:
             self.reference = "fixed" if self.norm == "released" else "moving"
+        if self.modules_to_save is not None and not _are_texts(self.modules_to_save):
+            raise ConfigError(f"modules_to_save is {_shown(self.modules_to_save)}, but must be a list of texts.")
         for name in ("target_modules", "exclude_modules"):
             modules = getattr(self, name)
             if isinstance(modules, str):
