@@ -184,7 +184,7 @@ class SecuraConfig(PeftConfig):
             raise ConfigError("target_modules is empty; name at least one module, or leave it unset.")
         if not _are_indices(self.layers_to_transform):
             raise ConfigError(
-                f"layers_to_transform is {_shown(self.layers_to_transform)}, but must be a whole number or a list of such."
+                f"layers_to_transform is {_shown(self.layers_to_transform)}, but must be a number or a list of numbers."
             )
         pattern = self.layers_pattern
         if pattern is not None and not isinstance(pattern, str) and not _are_texts(pattern):
