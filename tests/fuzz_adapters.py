@@ -32,7 +32,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from adapted_models import adapted, llama, logits, moved, saved_adapter
+from adapted_models import VOCABULARY, adapted, llama, logits, moved, saved_adapter
 
 import secura.adapters
 from secura.adapters import SecuraConfig, fold
@@ -40,7 +40,8 @@ from secura.errors import SecuraError
 
 Outcome = Literal["refused", "refused by a library", "same", "wrong", "bare", "slow"]
 SLOW_SECONDS = 10.0
-HANG_SECONDS = 60
+"""Of the process's own time: a machine that is busy makes no folder slow."""
+HANG_SECONDS = 600
 OURS = str(Path(secura.adapters.__file__).parents[1])
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -76,12 +77,12 @@ def drop_tensor(folder: Folder, other: Folder, draw: random.Random) -> None:
 
 
 def add_tensor(folder: Folder, other: Folder, draw: random.Random) -> None:
-    layer = "base_model.model.model.layers.0.self_attn.q_proj"
+    layer = "base_model.model.model.layers.0.self_attn.k_proj"
     key, shape = draw.choice(
         [
-            ("base_model.model.lm_head.weight", (61, 32)),
-            (f"{layer}.base_layer.weight", (32, 32)),
-            (f"{layer}.weight", (32, 32)),
+            ("base_model.model.lm_head.weight", (VOCABULARY, 32)),
+            (f"{layer}.base_layer.weight", (16, 32)),
+            (f"{layer}.weight", (16, 32)),
             ("base_model.model.model.norm.weight", (32,)),
             (f"{layer}.secura_folds.7:more.core", (4, 4)),
             (f"{layer}.secura_folds.7-9:more.core", (3, 4, 4)),
@@ -145,13 +146,13 @@ SETTINGS: dict[str, list[Any]] = {
     "fold": ["keep", "undamped"],
     "scale": ["natural", "plain"],
     **dict.fromkeys(("tau", "floor", "alpha", "r", "inner_r"), NUMBERS),
-    "target_modules": [["q_proj"], ["q_proj", "v_proj", "k_proj"], "all-linear", r".*(q|v)_proj", "(.*)*x", "(((", []],
-    "exclude_modules": [["q_proj"], "(a|a?)+$", ["lm_head"]],
+    "target_modules": [["k_proj"], ["q_proj", "v_proj", "k_proj"], "all-linear", r".*(k|v)_proj", "(.*)*x", "(((", []],
+    "exclude_modules": [["k_proj"], "(a|a?)+$", ["lm_head"]],
     "layers_to_transform": [[0], 0, [5]],
-    "rank_pattern": [{"q_proj": 2}, {"(.*)*": 2}, {"q_proj": 2e8}],
+    "rank_pattern": [{"k_proj": 2}, {"(.*)*": 2}, {"k_proj": 2e8}],
     "alpha_pattern": [{"v_proj": 3.0}, {"v_proj": float("nan")}],
     "output_bias": [True],
-    "modules_to_save": [["lm_head"], ["norm"], ["q_proj"], [], "lm_head"],
+    "modules_to_save": [["lm_head"], ["norm"], ["k_proj"], [], "lm_head"],
     "peft_type": ["X", "secura"],
 }
 
@@ -238,7 +239,7 @@ CHANGES: dict[str, Change] = {
 
 def made_folders(place: Path) -> dict[str, tuple[Folder, Folder]]:
     """Of each kind, two adapters that were trained apart."""
-    small = {"r": 4, "task_type": "CAUSAL_LM", "target_modules": ["q_proj", "v_proj"]}
+    small = {"r": 4, "task_type": "CAUSAL_LM", "target_modules": ["k_proj", "v_proj"]}
     kinds: dict[str, dict[str, Any]] = {
         "secura": {"inner_r": 6},
         "cur-lora": {},
@@ -251,7 +252,7 @@ def made_folders(place: Path) -> dict[str, tuple[Folder, Folder]]:
         pair = []
         for seed in (2, 3):
             name = "secura" if kind in ("ledger", "head") else kind
-            model = adapted(llama(), SecuraConfig.preset(name, **small, **settings), seed=seed)
+            model = adapted(new_base(), SecuraConfig.preset(name, **small, **settings), seed=seed)
             if kind == "ledger":
                 for task in ("one", "two", "two", "two"):
                     fold(model, task)
@@ -265,7 +266,7 @@ def made_folders(place: Path) -> dict[str, tuple[Folder, Folder]]:
     return made
 
 
-BASE = llama()
+BASE = llama(layers=1)  # k and v have one shape, so tensors can be swapped between layers
 
 
 def new_base() -> Any:
@@ -287,7 +288,7 @@ LOADERS = {"peft": through_peft, "transformers": through_transformers}
 
 def outcome_of(path: Path, load: Callable[[Path], Any], expected: Tensor, base: Tensor) -> tuple[Outcome, str]:
     """What came of loading a folder, and the reason."""
-    began = time.monotonic()
+    began = time.process_time()
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(HANG_SECONDS)
     try:
@@ -304,7 +305,7 @@ def outcome_of(path: Path, load: Callable[[Path], Any], expected: Tensor, base: 
         said = ("same", "") if same else ("wrong", "")
     finally:
         signal.alarm(0)
-    return ("slow", said[1]) if time.monotonic() - began > SLOW_SECONDS else said
+    return ("slow", said[1]) if time.process_time() - began > SLOW_SECONDS else said
 
 
 def give_up(number: int, frame: Any) -> None:
@@ -315,7 +316,8 @@ def in_our_code(problem: Exception) -> bool:
     """Whether code of ours raised it, or handed on what led to it."""
     trace = problem.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename.startswith(OURS):
+        code = trace.tb_frame.f_code
+        if code.co_filename.startswith(OURS) and code.co_name != "inject_adapter":  # PEFT's own, with a note added
             return True
         trace = trace.tb_next
     return False
@@ -348,6 +350,8 @@ def fuzz(
             for name in loaders:
                 expected[kind, name] = logits(LOADERS[name](Path(place) / kind))
         for case in range(cases):
+            if case % 500 == 0 and case:
+                print(f"{case} of seed {seed}: {dict(counts)}, {len(faults)} faults", file=sys.stderr, flush=True)
             kind, loader = draw.choice(sorted(made)), draw.choice(loaders)
             changed, other = copy.deepcopy(made[kind])
             names = draw.choices(sorted(CHANGES), k=draw.choice([1, 1, 1, 2]))
@@ -370,6 +374,7 @@ def fuzz(
             if outcome not in ("refused", "refused by a library", "same"):
                 what = f"{kind} through {loader}, {'+'.join(names)}"
                 faults.append(f"case {case} of seed {seed}: {what}: {outcome} {said} {detail(changed, made[kind][0])}")
+                print(faults[-1], file=sys.stderr, flush=True)
             shutil.rmtree(path)
     return counts, faults
 
@@ -389,7 +394,6 @@ def main() -> None:
     parser.add_argument("--loader", choices=sorted(LOADERS), action="append")
     given = parser.parse_args()
     counts, faults = fuzz(given.cases, given.seed, loaders=tuple(given.loader or LOADERS))
-    print(*faults, sep="\n")
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()))
     sys.exit(1 if faults else 0)
 

@@ -193,6 +193,13 @@ def test_an_adapter_without_a_seal_loads_with_a_warning(folder: Path) -> None:
         {"saved": {"folds": ["0-999999999:x"]}},
         {"saved": {"base": "1 2"}},
         {"verify_base": "some"},
+        {"modules_to_save": "lm_head"},
+        {"modules_to_save": 3},
+        {"target_modules": []},
+        {"target_modules": ""},
+        {"layers_to_transform": ""},
+        {"layers_to_transform": [True], "target_modules": ["q_proj"]},
+        {"layers_pattern": 3},
     ],
 )
 def test_a_config_that_cannot_work_is_refused_in_a_sentence(settings: dict[str, Any]) -> None:

@@ -186,12 +186,23 @@ class SecuraConfig(PeftConfig):
         self.peft_type = getattr(PeftType, PEFT_TYPE_NAME, PEFT_TYPE_NAME)
         if self.reference is None:
             self.reference = "fixed" if self.norm == "released" else "moving"
+        if self.modules_to_save is not None and not _are_texts(self.modules_to_save):
+            raise ConfigError(f"modules_to_save is {_shown(self.modules_to_save)}, but must be a list of texts.")
         for name in ("target_modules", "exclude_modules"):
             modules = getattr(self, name)
             if isinstance(modules, str):
                 check_pattern(name, modules)
             elif modules is not None and not _are_texts(modules):
                 raise ConfigError(f"{name} is {_shown(modules)}, but must be a text or a list of texts.")
+        if self.target_modules is not None and not self.target_modules:
+            raise ConfigError("target_modules is empty; name at least one module, or leave it unset.")
+        if not _are_indices(self.layers_to_transform):
+            raise ConfigError(
+                f"layers_to_transform is {_shown(self.layers_to_transform)}, but must be a number or a list of numbers."
+            )
+        pattern = self.layers_pattern
+        if pattern is not None and not isinstance(pattern, str) and not _are_texts(pattern):
+            raise ConfigError(f"layers_pattern is {_shown(pattern)}, but must be a text or a list of texts.")
         self.target_modules = _as_set(self.target_modules)
         self.exclude_modules = _as_set(self.exclude_modules)
         if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
@@ -323,6 +334,11 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _are_texts(value: object) -> bool:
     return isinstance(value, list | set | tuple) and all(isinstance(each, str) for each in value)
+
+
+def _are_indices(value: object) -> bool:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return all(isinstance(each, int) and not isinstance(each, bool) for each in values)
 
 
 def _is_rank(value: object) -> bool:
