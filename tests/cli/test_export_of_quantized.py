@@ -33,7 +33,7 @@ def quantized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def tested(folder: Path) -> torch.Tensor:
+def as_tested(folder: Path) -> torch.Tensor:
     base = AutoModelForCausalLM.from_pretrained(folder / "base")
     return logits(PeftModel.from_pretrained(base, folder / "adapter").eval(), IDS)
 
@@ -62,9 +62,9 @@ def test_asked_for_it_is_written_out_plainly_and_what_that_costs_is_said(
     assert "quantization_config" not in json.loads((folder / "config.json").read_text())
     record = json.loads((folder / "export.json").read_text())["dequantized"]
     assert record["method"] == METHOD
-    assert record["plain_bytes"] > 1.5 * record["stored_bytes"]
+    assert record["plain_bytes"] > 1.2 * record["stored_bytes"]
     assert "its rounding stays" in (folder / "README.md").read_text()
-    assert_close(logits(AutoModelForCausalLM.from_pretrained(folder), IDS), tested(quantized), rtol=1e-4, atol=1e-4)
+    assert_close(logits(AutoModelForCausalLM.from_pretrained(folder), IDS), as_tested(quantized), rtol=1e-4, atol=1e-4)
     few = ["--questions", "kinds", "--prompts", "3", "--max-tokens", "4", "--count", "2", "--no-vllm"]
     assert run(["verify-export", str(quantized / "base"), str(quantized / "adapter"), str(folder), *few]) == DONE
 

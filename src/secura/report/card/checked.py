@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from yaml import YAMLError
 
 from secura.errors import DataError
 
@@ -21,7 +22,7 @@ def check_card(text: str) -> ModelCard:
         data: Any = card.data
         for name in (*_names(data.base_model), *_names(data.datasets)):
             validate_repo_id(name)
-    except (ValueError, HFValidationError) as problem:
+    except (ValueError, HFValidationError, YAMLError) as problem:
         raise DataError(f"the card's front matter is not valid: {' '.join(str(problem).split())[:300]}") from problem
     return card
 
