@@ -63,7 +63,7 @@ def test_a_cur_layer_without_a_norm_on_each_weight_keeps_less_than_lora(form: st
 
 @pytest.mark.parametrize(
     ("types", "forward", "passes", "made"),
-    [("float32", 1, 14, 5), ("bfloat16", 2, 19, 10), ("float32 under bfloat16", 1, 17, 8)],
+    [("float32", 1, 14, 5), ("bfloat16", 2, 19, 10), ("float32 under bfloat16", 2, 18, 9)],
 )
 @pytest.mark.parametrize("change", ["cabr", "low_rank"])
 def test_a_bound_on_each_weight_takes_one_more_product_than_lora(

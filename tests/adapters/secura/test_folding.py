@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from secura import FoldError, SecuraConfig, fold, folded_tasks, undo
+from secura.adapters.dial import scaled
 from secura.adapters.secura.factors import CabrFactors, CurFactors, LowRankFactors
 from secura.numerics.change import weight_change
 
@@ -389,3 +390,25 @@ def test_every_layer_folds() -> None:
             weight_change(layer.secura_change["default"].thin_factors(layer._frozen_factors("default"), [], 1.0)),
             torch.zeros(layer.out_features, layer.in_features),
         )
+
+
+def test_the_bound_of_a_moved_reference_is_measured_anew_after_each_fold_and_each_turn_of_the_dial() -> None:
+    model = adapted(two_linears(), small_config(norm="bounded", reference="moving", tau=2.0))
+    layer = first_layer(model)
+
+    def measured_now() -> bool:
+        outputs(model)
+        reference = layer._reference("default", layer._pretrained_weight())
+        norm = layer.secura_settings["default"].weight_norm
+        return torch.equal(layer._measured("default", reference, norm), norm.measure(reference))
+
+    assert measured_now()
+    for task in ("one", "two"):
+        moved(model, seed=9)
+        fold(model, task)
+        assert measured_now()
+    with scaled(model, 0.5):
+        assert measured_now()
+    assert measured_now()
+    undo(model, "two")
+    assert measured_now()

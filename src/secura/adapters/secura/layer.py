@@ -348,10 +348,8 @@ class SecuraLayer(BaseTunerLayer):
     def _with_base(self, inputs: Tensor, adapter_name: str) -> Tensor:
         """The output of base layer and adapter at once, for a single adapter with a norm on each weight.
 
-        A base of 32 bits takes one product, by W'. Under autocast W' is rounded as W0 is: what a weight
-        loses by it is no more than W0's own place between two numbers of 16 bits. A base of 16 bits lies on
-        these numbers, and W' would not leave them until it has moved by half their distance, so that its
-        change is multiplied by itself.
+        In 32 bits that is one product, by W'. In 16 bits W' would not leave its place until it has moved by half
+        the distance to the next number, so that its change is multiplied by itself.
         """
         norm = self.secura_settings[adapter_name].weight_norm
         assert norm is not None
@@ -374,7 +372,7 @@ class SecuraLayer(BaseTunerLayer):
                 norm,
                 measured=self._measured(adapter_name, reference, norm),
                 bias=None if bias is None else bias.to(inputs.dtype),
-                base=weight if weight.dtype.itemsize < _FLOAT32_BYTES else None,
+                base=weight if inputs.dtype.itemsize < _FLOAT32_BYTES else None,
             )
 
     def _goes_with_base(self, inputs: Tensor, adapter_name: str) -> bool:
