@@ -27,12 +27,12 @@ PAGE = Path(__file__).with_name("settings.md")
 
 _HEAD = """# Settings
 
-This page is made from the settings classes by `make docs`. `secura train --print-config` prints those of a run, as YAML.
+This page is made from the settings classes by `make docs`. `secura train --print-config` prints those of a run as YAML.
 
 A setting is written in three ways. Later ones win:
 
 ```console
-$ secura train run.yaml
+$ secura train examples/real.yaml
 $ secura train --set training.steps=200 --set method.adapter.r=16
 $ secura train --method lora --keep 0.98
 ```
