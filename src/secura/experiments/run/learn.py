@@ -215,7 +215,7 @@ def _trainer(
             seed=seed,
             save_every=training.save_every,
             gradient_checkpointing=training.gradient_checkpointing,
-            precision=training.precision,
+            precision=training.computed_in,
             cpu=computes_on_cpu() if process_count() > 1 else model.device.type == "cpu",
             pad_token=pad_token_of(run.tokenizer),
             callbacks=callbacks,

@@ -245,7 +245,7 @@ def _anchors(
                 fingerprint,
                 examples=[example for task in tasks for example in task.examples],
                 strategy=config.strategy.settings,
-                precision=config.training.precision,
+                precision=config.training.computed_in,
                 console=Console(stderr=True),
             )
 

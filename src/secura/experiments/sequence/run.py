@@ -192,7 +192,7 @@ def _bank_of(run: PreparedRun[SequenceConfig], learned: Stage, stage: int, conso
         texts=strategy.task_texts,
         seed=run.config.training.seed + 1000 * stage,
         base=run.base_record,
-        precision=run.config.training.precision,
+        precision=run.config.training.computed_in,
         console=console,
     )
     if not written:

@@ -143,6 +143,12 @@ class TrainingConfig(Section):
     """Type of the arithmetic; bf16 and fp16 are mixed precision. auto is bf16 where the device has instructions for it,
     else as-stored."""
 
+    @property
+    def computed_in(self) -> Literal["as-stored", "bf16", "fp16"]:
+        """The precision of a prepared run, which has found out what `auto` is here."""
+        assert self.precision != "auto"
+        return self.precision
+
 
 class RetentionConfig(Section):
     """Which knowledge must not be lost."""
