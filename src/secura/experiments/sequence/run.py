@@ -181,7 +181,8 @@ def _bank_of(run: PreparedRun[SequenceConfig], learned: Stage, stage: int, conso
     if not isinstance(strategy, OwnText) or not writes_texts(strategy, run.config, stage):
         return None
     folder = task_folder(run.folder, stage, task.name) / BANK_FOLDER
-    rule: Match = next((item.match for item in task.test if isinstance(item, Question)), "exact")
+    rules: list[Match] = [item.match for item in task.test if isinstance(item, Question)]
+    rule: Match = rules[0] if rules else "exact"
     written = bank_of_task(
         folder,
         learned.model,
