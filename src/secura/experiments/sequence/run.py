@@ -182,7 +182,7 @@ def _bank_of(run: PreparedRun[SequenceConfig], learned: Stage, stage: int, conso
         return None
     folder = task_folder(run.folder, stage, task.name) / BANK_FOLDER
     rules: list[Match] = [item.match for item in task.test if isinstance(item, Question)]
-    rule = rules[0] if rules else "exact"
+    rule: Match = rules[0] if rules else "exact"
     written = bank_of_task(
         folder,
         learned.model,
