@@ -61,6 +61,8 @@ def test_a_config_that_was_changed_is_refused_by_what_differs(
         (lambda found: found[Q + "change.inner"].neg_(), "secura_change.inner in the adapter is not what was saved"),
         (lambda found: found[Q + "change.inner"].fill_(torch.nan), "holds NaN or infinity"),
         (lambda found: found.pop(Q + "seal"), "the seal was taken out of the adapter's weights file"),
+        (lambda found: found.update({Q + "seal": torch.full((16,), torch.nan)}), "is no seal"),
+        (lambda found: found.update({Q + "seal": found[Q + "seal"].repeat(2)}), "is no seal"),
     ],
 )
 def test_tensors_that_were_changed_are_refused_by_name(
@@ -189,6 +191,8 @@ def test_an_adapter_without_a_seal_loads_with_a_warning(folder: Path) -> None:
         {"exclude_modules": ".*" * 9},
         {"saved": {"layers": {"x": {"columns": "a b"}}}},
         {"saved": {"folds": ["x"]}},
+        {"saved": {}},
+        {"saved": {"layers": {}}},
         {"saved": {"folds": ["3-1:x"]}},
         {"saved": {"folds": ["0-999999999:x"]}},
         {"saved": {"base": "1 2"}},

@@ -290,7 +290,6 @@ class SecuraModel(BaseTuner):
         for key in list(state_dict):
             if key in beside:
                 if seals_beside:
-                    refuse_non_finite(plain_key(beside[key]), state_dict[key])
                     tensors[plain_key(beside[key])] = state_dict[key]
                 continue
             plain = plain_key(key)
@@ -302,8 +301,8 @@ class SecuraModel(BaseTuner):
             if plain.endswith(".secura_seal"):
                 wholes.append(seal_from_tensor(state_dict.pop(key)))
                 continue
-            refuse_non_finite(plain, state_dict[key])
             tensors[plain] = state_dict[key]
+        refuse_non_finite(tensors)
         for name, layer in layers.items():
             for factor, _ in layer._change(adapter_name).named_parameters():
                 if f"{name}.secura_change.{factor}" not in tensors:

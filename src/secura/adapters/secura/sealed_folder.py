@@ -110,8 +110,8 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 def _check_layers(config: SecuraConfig, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
     """Refuse where the two files do not say the same of each layer."""
     by_layer: dict[str, dict[str, Tensor]] = {}
+    refuse_non_finite(tensors)
     for key, tensor in tensors.items():
-        refuse_non_finite(key, tensor)
         layer, mark, name = key.partition(".secura_")
         if mark:
             by_layer.setdefault(layer, {})[name] = tensor

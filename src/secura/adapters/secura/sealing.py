@@ -60,7 +60,7 @@ def plain_key(key: str) -> str:
 
 def tensor_digest(tensor: Tensor) -> str:
     """Type, shape, and a digest of the bits."""
-    raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    raw = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
     bits = hashlib.sha256(raw.data).hexdigest()[:_DIGITS]
     return f"{str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))} {bits}"
 
@@ -133,12 +133,14 @@ def check_tensors(
     Raises:
         ConfigError: naming the first thing that differs.
     """
-    if seal is not None:
+    if seal is not None and seal["tensors"] != tensors:
         for key in (*seal["tensors"], *tensors):
             if tensors.get(key) != seal["tensors"].get(key):
                 raise ConfigError(_differs(key, tensors.get(key), seal["tensors"].get(key)))
-        if seal["whole"] != whole:
-            raise ConfigError("the adapter's weights and its adapter_config.json were not saved together.")
+    if seal is not None and seal["whole"] != whole:
+        raise ConfigError("the adapter's weights and its adapter_config.json were not saved together.")
+    if seal is not None and _canonical(seal["settings"]) == _canonical(settings):
+        return  # the config's own check has found that these are what the whole is of
     if whole != whole_digest(settings, tensors):
         raise ConfigError(
             "the adapter's tensors are not those that were saved, or were saved under other settings; take the files "
@@ -173,9 +175,9 @@ def check_saved(saved: object) -> None:
         raise ConfigError("the seal was taken out of the adapter's adapter_config.json; take the file as it was saved.")
     if saved.get("base") is not None:
         _check_fingerprint("saved.base", saved["base"])
-    layers, folds, seal = saved.get("layers", {}), saved.get("folds", []), saved.get("seal")
-    if not isinstance(layers, dict):
-        raise _malformed("saved.layers", layers, "an object")
+    layers, folds, seal = saved.get("layers"), saved.get("folds", []), saved.get("seal")
+    if not isinstance(layers, dict) or not layers:
+        raise _malformed("saved.layers", layers, "an object with the layers that were saved")
     for name, record in layers.items():
         _check_layer(f"saved.layers[{str(name)[:100]!r}]", record)
     if not isinstance(folds, list) or not all(isinstance(key, str) and _is_fold_key(key) for key in folds):
@@ -239,14 +241,19 @@ def _malformed(place: str, value: object, wanted: str) -> ConfigError:
     return ConfigError(f"{place} in adapter_config.json is {shown}, not {wanted}; take the file as it was saved.")
 
 
-def refuse_non_finite(key: str, tensor: Tensor) -> None:
-    """Refuse a tensor with NaN or infinity.
+def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of which one holds NaN or infinity.
 
     Raises:
         ConfigError: naming it.
     """
-    if tensor.is_floating_point() and not tensor.is_meta and not torch.isfinite(tensor).all():
-        raise ConfigError(f"{key} in the adapter holds NaN or infinity, so its outputs would mean nothing.")
+    floating = {key: each for key, each in tensors.items() if each.is_floating_point() and not each.is_meta}
+    # A sum is NaN or infinite where a value is; and all sums are looked at together, which spares most of the time.
+    sums = [each.sum(dtype=torch.float64).cpu() for each in floating.values()]
+    if sums and not bool(torch.stack(sums).isfinite().all()):
+        for key, tensor in floating.items():
+            if not torch.isfinite(tensor).all():
+                raise ConfigError(f"{key} in the adapter holds NaN or infinity, so its outputs would mean nothing.")
 
 
 def seal_as_tensor(whole: str) -> Tensor:
@@ -255,8 +262,14 @@ def seal_as_tensor(whole: str) -> Tensor:
 
 
 def seal_from_tensor(tensor: Tensor) -> str:
-    """The inverse of `seal_as_tensor`."""
-    return bytes(int(part) & 255 for part in tensor.flatten().tolist()).hex()
+    """The inverse of `seal_as_tensor`.
+
+    Raises:
+        ConfigError: if the tensor is none that it has made.
+    """
+    if tensor.dtype != torch.uint8 or tensor.shape != (_DIGITS // 2,):
+        raise ConfigError("the seal in the adapter's weights file is no seal; take the file as it was saved.")
+    return bytes(tensor.tolist()).hex()
 
 
 def _canonical(value: Any) -> str:
