@@ -118,13 +118,13 @@ def _limits(metadata: list[Any] | tuple[Any, ...]) -> str:
     for limit in metadata:
         match limit:
             case annotated_types.Ge(ge=value):
-                words.append(f"{value:g} or more")  # type: ignore[str-format]
+                words.append(f"{value:g} or more")
             case annotated_types.Gt(gt=value):
-                words.append(f"above {value:g}")  # type: ignore[str-format]
+                words.append(f"above {value:g}")
             case annotated_types.Le(le=value):
-                words.append(f"at most {value:g}")  # type: ignore[str-format]
+                words.append(f"at most {value:g}")
             case annotated_types.Lt(lt=value):
-                words.append(f"below {value:g}")  # type: ignore[str-format]
+                words.append(f"below {value:g}")
             case _:
                 pass
     return "".join(f", {word}" for word in words)
