@@ -252,7 +252,7 @@ def made_folders(place: Path) -> dict[str, tuple[Folder, Folder]]:
         pair = []
         for seed in (2, 3):
             name = "secura" if kind in ("ledger", "head") else kind
-            model = adapted(new_base(), SecuraConfig.preset(name, **small, **settings), seed=seed)
+            model: Any = adapted(new_base(), SecuraConfig.preset(name, **small, **settings), seed=seed)
             if kind == "ledger":
                 for task in ("one", "two", "two", "two"):
                     fold(model, task)
