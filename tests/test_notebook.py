@@ -26,7 +26,7 @@ def test_the_notebook_runs_and_ends_with_a_certificate(tmp_path: Path, monkeypat
     printed = "".join(output.text for output in outputs if output.output_type == "stream")
     assert "of what the base answered right it still answers right" in printed
     assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert "What is 2 plus 5? A: 7" in printed
+    assert "Q: What is 2 plus 5? A:" in printed
     # Where somebody asks for it, what was just seen becomes what a reader sees.
     if os.environ.get("SECURA_WRITE_NOTEBOOK"):
         nbformat.write(book, NOTEBOOK)
