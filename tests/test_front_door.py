@@ -104,7 +104,7 @@ def test_importing_secura_lets_peft_read_and_apply_its_configs(tmp_path: Path) -
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "numerics").glob("*.py")), ids=lambda path: path.name)
 def test_numerics_imports_pytorch_and_ways_to_write_types_down(path: Path) -> None:
-    allowed = {"torch", "jaxtyping", "typing", "collections", "dataclasses", "math", "secura"}
+    allowed = {"torch", "jaxtyping", "secura", "typing", "collections", "contextlib", "dataclasses", "functools", "math"}
     imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -65,8 +65,9 @@ def test_an_offloaded_adapter_computes_what_it_did(choice: dict[str, str], build
     moved(model, seed=4)
     x = inputs(dtype=dtype)
     expected = outputs(model, x)
-    # 1e-5: in 32 bits the base layer computes its own product, where it was one product with W'.
-    assert_close(outputs(offloaded(model), x), expected, rtol=1e-5, atol=1e-5)
+    # The base layer computes its own product: in 32 bits it was one with W', in 16 the sum was rounded once less.
+    rounding = 1e-5 if dtype == torch.float32 else 2**-7
+    assert_close(outputs(offloaded(model), x), expected, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize("build", [two_linears, one_conv1d])

@@ -161,6 +161,7 @@ class _ConstrainedLinear(torch.autograd.Function):
         output = functional.linear(inputs, weight, None if base is not None and not residual else bias)
         if base is None or residual:
             return output
+        del weight  # before a base of another type is converted
         return functional.linear(inputs, base.to(inputs.dtype), bias).add_(output)
 
     @staticmethod

@@ -66,9 +66,12 @@ class RowReference:
     """l, the largest move of each row."""
     added: ThinFactors | None
     """W_ref - W0, what folds have moved; None where none has."""
+    own: Float[Tensor, " out"]
+    """Squared lengths of the rows of W0, in float64."""
+    overlap: Float[Tensor, "out right"]
+    """W0 rightᵀ for the right factors that folds have, in float64."""
 
 
-@torch.no_grad()
 def row_reference(
     weight: Float[Tensor, "out in"],
     folds: Sequence[ThinFactors],
@@ -81,7 +84,7 @@ def row_reference(
 
     Lengths of moved rows come from ‖w + d‖² = ‖w‖² + 2 w·d + ‖d‖², in thin factors: one pass over the weight for the
     lengths of its own rows, and one product with each right factor that folds have. At most a few rows of it are held
-    in float64 at a time.
+    in float64 at a time. One more fold is taken in by `moved_row_reference`, to the bits that composing all gives.
 
     Args:
         weight: W0, shape (out, in), any floating dtype.
@@ -90,19 +93,33 @@ def row_reference(
         undamped: whether a fold is added as it is, without the bound.
         shared_right: whether all folds have one right factor in common, as those of a CUR change have.
     """
-    own = _row_squares(weight)
-    limits = bound.tau * own.sqrt()
-    added: ThinFactors | None = None
-    overlap = own.new_zeros(len(own), 0)  # W0 rightᵀ
+    with torch.no_grad():
+        own = _row_squares(weight)
+        found = RowReference(limits=bound.tau * own.sqrt(), added=None, own=own, overlap=own.new_zeros(len(own), 0))
     for fold in folds:
-        if not (shared_right and overlap.shape[1]):
-            overlap = torch.cat([overlap, _products(weight, fold.right)], 1)
-        moved = fold if undamped else bound.restrain(fold, limits)
-        added = moved if added is None else sum_of_changes([added, moved], shared_right=shared_right)
-        left, right = added.left.to(own.dtype), added.right.to(own.dtype)
-        squares = own + (left * (2 * overlap + left @ (right @ right.mT))).sum(1)
-        limits = bound.tau * squares.clamp_min(0).sqrt()
-    return RowReference(limits=limits, added=added)
+        found = moved_row_reference(found, weight, fold, bound, undamped=undamped, shared_right=shared_right)
+    return found
+
+
+@torch.no_grad()
+def moved_row_reference(
+    reference: RowReference,
+    weight: Float[Tensor, "out in"],
+    fold: ThinFactors,
+    bound: RowBounded,
+    *,
+    undamped: bool,
+    shared_right: bool,
+) -> RowReference:
+    """The reference that one more fold leads to; arguments as of `row_reference`."""
+    own, overlap = reference.own, reference.overlap
+    if not (shared_right and overlap.shape[1]):
+        overlap = torch.cat([overlap, _products(weight, fold.right)], 1)
+    moved = fold if undamped else bound.restrain(fold, reference.limits)
+    added = moved if reference.added is None else sum_of_changes([reference.added, moved], shared_right=shared_right)
+    left, right = added.left.to(own.dtype), added.right.to(own.dtype)
+    squares = own + (left * (2 * overlap + left @ (right @ right.mT))).sum(1)
+    return RowReference(limits=bound.tau * squares.clamp_min(0).sqrt(), added=added, own=own, overlap=overlap)
 
 
 class _RestrainedRows(torch.autograd.Function):

@@ -51,7 +51,8 @@ def far_moved() -> PeftModel:
 
 def learned(layer: Any) -> tuple[list[Tensor], Tensor]:
     """Each fold's change, and what is under training alone, written out in full."""
-    folds = [each.left @ each.right for each in layer._folded_factors("default")]
+    stored = layer._folded_factors("default", layer._ledger("default").folds())
+    folds = [each.left @ each.right for each in stored]
     thin = layer._change("default").thin_factors(
         layer._frozen_factors("default"), [], layer.secura_settings["default"].multiplier
     )

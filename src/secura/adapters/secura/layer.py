@@ -51,7 +51,7 @@ from secura.numerics.change import ThinFactors, output_change, sum_of_changes, w
 from secura.numerics.constrained_linear import constrained_linear, constrained_weight, without_autocast
 from secura.numerics.natural_scale import natural_scale, natural_size
 from secura.numerics.reference import kept_reference, undamped_reference
-from secura.numerics.row_bound import RowBounded, RowReference, row_reference
+from secura.numerics.row_bound import RowBounded, RowReference, moved_row_reference, row_reference
 from secura.numerics.s_magnorm import WeightNorm, released_output
 
 _FLOAT32_BYTES = 4
@@ -621,6 +621,23 @@ class SecuraLayer(BaseTunerLayer):
         settings, norm = self.secura_settings[adapter_name], self.secura_settings[adapter_name].weight_norm
         if adapter_name in self._stale_references or self.sums_folds(adapter_name) or self._is_sharded:
             return False
+        if settings.folds_move_the_reference and settings.row_bound is not None:
+            kept, made_of = self._row_references.get(adapter_name, (None, None))
+            if kept is None:
+                return False
+            device = fold[next(iter(fold))].device
+            with self.weights_at_hand([adapter_name]), without_autocast(device.type):
+                (one,) = self._folded_factors(adapter_name, [fold])
+                moved = moved_row_reference(
+                    kept,
+                    self._pretrained_weight(),
+                    one,
+                    settings.row_bound,
+                    undamped=settings.undamped,
+                    shared_right=self._change(adapter_name).shared_right,
+                )
+            self._row_references[adapter_name] = moved, made_of
+            return True
         if settings.folds_move_the_reference and norm is not None:
             if adapter_name not in self.secura_reference:
                 return False

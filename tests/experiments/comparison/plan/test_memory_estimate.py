@@ -102,7 +102,7 @@ def _row_references(model: Any) -> list[torch.Tensor]:
     layers = [module for module in model.modules() if isinstance(module, SecuraLayer)]
     kept = [reference for layer in layers for reference, _ in layer._row_references.values()]
     factors = [factor for reference in kept for factor in reference.added or ()]
-    return [*factors, *(reference.limits for reference in kept)]
+    return [*factors, *(each for reference in kept for each in (reference.limits, reference.own, reference.overlap))]
 
 
 def _estimate(model: Any, folding: Folding) -> MemoryEstimate:

@@ -140,19 +140,22 @@ def _copies(model: PreTrainedModel | PeftModel, computed_in: torch.dtype, *, che
 
 
 def _reference_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
-    """W_ref of a layer, its rows' limits in float64, or the folds of `low_rank` multiplied out."""
+    """W_ref of a layer, what its rows are measured by, or the folds of `low_rank` multiplied out."""
     settings, factors = layer.secura_settings[adapter_name], layer.secura_change[adapter_name]
     assert isinstance(factors, ChangeFactors)
     moved = settings.folds_move_the_reference and folding.folds > 0
     if settings.row_bound is not None:
-        limits = _FLOAT64_BYTES * layer.out_features
         products = int(moved) if factors.shared_right else int(moved) * folding.folds
         rank = factors.starting_factors()[1].shape[1]
-        return limits + _FLOAT32_BYTES * products * rank * (layer.out_features + layer.in_features)
-    if settings.weight_norm is None:
-        multiplied_out = isinstance(factors, LowRankFactors) and settings.moving and folding.folds > 0
-        return _FLOAT32_BYTES * _weight(layer).numel() if multiplied_out else 0
-    return _wide_bytes(layer) if moved else 0
+        limits_lengths_and_overlap = _FLOAT64_BYTES * layer.out_features * (2 + products * rank)
+        return limits_lengths_and_overlap + _FLOAT32_BYTES * products * rank * (layer.out_features + layer.in_features)
+    if moved and settings.weight_norm is not None:
+        return _wide_bytes(layer)
+    if not isinstance(factors, LowRankFactors) or not folding.folds:
+        return 0
+    ranks = folding.folds * len(factors.down)
+    multiplied_out = settings.moving or ranks >= min(layer.in_features, layer.out_features)
+    return _FLOAT32_BYTES * _weight(layer).numel() if multiplied_out else 0
 
 
 def _fold_bytes(layer: SecuraLayer, adapter_name: str, folding: Folding) -> int:
