@@ -104,7 +104,8 @@ def test_importing_secura_lets_peft_read_and_apply_its_configs(tmp_path: Path) -
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "numerics").glob("*.py")), ids=lambda path: path.name)
 def test_numerics_imports_pytorch_and_ways_to_write_types_down(path: Path) -> None:
-    allowed = {"torch", "jaxtyping", "secura", "typing", "collections", "contextlib", "dataclasses", "functools", "math"}
+    of_python = {"collections", "contextlib", "dataclasses", "functools", "math", "typing"}
+    allowed = {"torch", "jaxtyping", "secura", *of_python}
     imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from secura.cli.app import DONE, FAILED, USAGE, run
-from secura.experiments import evaluate as eval_run
+from secura.experiments import asking
 
 
 def test_help_answers_without_importing_torch(tmp_path: Path) -> None:
@@ -62,14 +62,14 @@ def test_wrong_usage_is_exit_code_3_with_one_line(
 def test_ctrl_c_is_exit_code_1_and_says_what_was_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = eval_run.score_task
+    original = asking.score_task
 
     def interrupted(model: object, tokenizer: object, task: object, *rest: object, **named: object) -> object:
         if getattr(task, "name", "") == "homes":
             raise KeyboardInterrupt
         return original(model, tokenizer, task, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(eval_run, "score_task", interrupted)
+    monkeypatch.setattr(asking, "score_task", interrupted)
     arguments = ["eval", "--tasks", "kinds,homes", "--count", "2", "--out", str(tmp_path)]
     assert run(arguments) == FAILED
     assert f"1 finished, their scores are in {tmp_path / 'evaluation.json'}" in capsys.readouterr().err

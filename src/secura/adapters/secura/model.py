@@ -319,7 +319,7 @@ class SecuraModel(BaseTuner):
         check_tensors(sealed_settings(config), digests, wholes[0], seal)
 
 
-_TAKEN_FROM_THE_CONFIG = re.compile(r"\.secura_(columns|rows|scale|fingerprint|seal)(\.|$)")
+_TAKEN_FROM_THE_CONFIG = re.compile(r"\.secura_(base|columns|rows|scale|fingerprint|seal)(\.|$)")
 """Tensors that transformers' loader finds no place for, since a layer has what they hold from the config already."""
 
 _UNSEALED = (
