@@ -67,6 +67,9 @@ def test_a_base_that_is_not_whole_has_no_sample() -> None:
     model.unmerge_adapter()
     assert base_sample(model) is not None
     assert base_sample(nn.Linear(3, 2, device="meta")) is None
+    packed = nn.Linear(3, 2)
+    packed.codes = nn.Parameter(torch.ones(3, dtype=torch.int8), requires_grad=False)
+    assert base_sample(packed) is None  # the same base may be plain elsewhere
 
 
 def test_it_is_far_smaller_than_the_model() -> None:

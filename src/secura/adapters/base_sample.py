@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from secura.adapters.sharding import is_sharded
 
 _READ = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-"""Types that are read; what is packed, such as 4-bit weights, is not."""
+"""Types that are read. What is packed, such as 4-bit weights, is not, and may be plain where the adapter is used."""
 _LONGEST_VECTOR = 1 << 20
 
 
@@ -28,7 +28,7 @@ def base_sample(model: nn.Module, *, but: Collection[str] = ()) -> Tensor | None
 
     Returns:
         The values in the widest type that they are held in, shape (count,), on the CPU; None where a weight is
-        divided, offloaded or on the meta device, or an adapter is merged into it.
+        divided, packed, offloaded or on the meta device, or an adapter is merged into it.
     """
     if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
         return None
@@ -40,7 +40,9 @@ def base_sample(model: nn.Module, *, but: Collection[str] = ()) -> Tensor | None
         if parameter.is_meta or is_sharded(parameter):
             return None
         values = parameter.detach()
-        if type(values) is Tensor and values.dtype in _READ and values.numel():
+        if type(values) is not Tensor or values.dtype not in _READ:
+            return None
+        if values.numel():
             parts.append(_sampled(values))
     if not parts:
         return None

@@ -248,12 +248,9 @@ def test_low_rank_folds_never_take_a_forward_pass_beyond_the_rank_of_the_layer(c
         assert_close(layer.effective_weight("default"), composed(layer, changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "norm"),
-    [
-        ("cabr", "bounded"),
-        *(pytest.param("low_rank", norm, marks=pytest.mark.slow) for norm in ("none", "released", "bounded")),
-    ],
+    ("change", "norm"), [("cabr", "bounded"), *(("low_rank", norm) for norm in ("none", "released", "bounded"))]
 )
 def test_ten_thousand_folds_are_one_entry_and_the_last_cost_what_the_first_did(change: str, norm: str) -> None:
     fold_does = "undamped" if norm == "released" else "keep"

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from secura import fold, folded_tasks
+from secura.errors import ConfigError
 
 BASES = [llama, gpt2]
 
@@ -134,3 +135,11 @@ def test_a_model_that_has_loaded_an_adapter_can_be_copied_and_pickled(tmp_path: 
     model.load_adapter(str(folder))
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(logits(again), logits(model))
+
+
+def test_a_weights_file_that_is_cut_short_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    folder = saved_adapter(adapted(llama(), llama_config()), tmp_path)
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(ConfigError, match="damaged or cut short"):
+        llama().load_adapter(str(folder))

@@ -176,7 +176,7 @@ def test_the_final_adapter_loads_and_answers_as_the_last_stage_did(tmp_path: Pat
     assert (served[name] == slow[name.replace(".weight", ".default.weight")]).all()
 
 
-@pytest.mark.parametrize("method", ["lora", "corda"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("corda", marks=pytest.mark.slow)])
 def test_a_sequence_that_begins_anew_ends_in_the_merged_model(method: str, tmp_path: Path) -> None:
     learn(tmp_path / "out", f"method.name={method}", "method.boundary=anew")
     assert not (tmp_path / "out" / "adapter").exists()

@@ -24,6 +24,7 @@ from peft.utils import (
     get_quantization_kwargs,
     resolve_quantization_backend,
 )
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -374,7 +375,12 @@ def _report_nothing_of_ours(model: nn.Module) -> None:
 
 
 def _load_and_look_through(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    loaded = load(*args, **kwargs)
+    try:
+        loaded = load(*args, **kwargs)
+    except SafetensorError as problem:
+        raise ConfigError(
+            f"the weights file of the adapter is damaged or cut short ({problem}); take the file as it was saved."
+        ) from problem
     unexpected = getattr(loaded[0] if isinstance(loaded, tuple) else loaded, "unexpected_keys", None)
     if isinstance(unexpected, set):
         unexpected.difference_update([key for key in unexpected if _TAKEN_FROM_THE_CONFIG.search(key)])
