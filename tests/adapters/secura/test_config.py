@@ -170,6 +170,8 @@ def test_an_unknown_field_is_answered_with_the_nearest_one() -> None:
         ({"tau": -1.0}, r"tau is -1\.0"),
         ({"tau": float("nan")}, r"tau is nan"),
         ({"floor": -0.1}, r"floor is -0\.1, but must be at least 0"),
+        ({"output_bias": float("nan")}, r"output_bias is nan, but must be true or false"),
+        ({"output_bias": 1}, r"output_bias is 1, but"),
         ({"dropout": 1.0}, r"dropout is 1\.0, but must be at least 0 and below 1"),
         ({"dropout": -0.1}, r"dropout is -0\.1"),
         ({"target_modules": ".*q_proj", "layers_to_transform": [0]}, r"layers_to_transform cannot be used when"),

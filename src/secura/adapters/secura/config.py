@@ -273,6 +273,8 @@ class SecuraConfig(PeftConfig):
             _check_choice(name, getattr(self, name), get_args(choices))
         if self.verify_base not in (True, False, "adapted"):
             raise ConfigError(f"verify_base is {_shown(self.verify_base)}; known: true, false, adapted.")
+        if not isinstance(self.output_bias, bool):
+            raise ConfigError(f"output_bias is {_shown(self.output_bias)}, but must be true or false.")
         if self.start is not None:
             _check_choice("start", self.start, get_args(Start))
             if self.change == "cur":
