@@ -39,6 +39,7 @@ def change_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> N
         (lambda config: config.update(target_modules=["q_proj"]), "v_proj was among those"),
         (lambda config: config["saved"]["folds"].reverse(), "is not what was saved"),
         (lambda config: config["saved"]["layers"].popitem(), "is not what was saved"),
+        (lambda config: config["saved"].update(seal=None), "saved.seal in adapter_config.json is None, not settings, "),
         (lambda config: config["saved"].pop("seal"), "the seal was taken out of the adapter's adapter_config.json"),
         (lambda config: config.update(saved=[]), r"saved in adapter_config.json is \[\], not an object"),
     ],

@@ -186,7 +186,7 @@ def check_saved(saved: object) -> None:
         raise _malformed("saved.folds", folds, "folds in stacks that a seal vouches for")
     if len(set(folds)) < len(folds):
         raise _malformed("saved.folds", folds, "a list without repeats")
-    if seal is not None:
+    if "seal" in saved:
         _check_seal_form(seal)
 
 
