@@ -46,6 +46,7 @@ OWN_TEXT = [
 SLOW_SETTINGS = [
     pytest.param(setting, marks=pytest.mark.slow)
     for setting in (
+        ["method.name=secura", "method.adapter.reference=moving"],
         ["method.name=secura-paper"],
         ["method.name=lora", "strategy.name=ewc", "strategy.settings.fisher_examples=10"],
         ["method.name=lora", "strategy.name=ilora"],
@@ -105,7 +106,6 @@ def test_tasks_to_come_are_left_out_where_they_are_not_wanted(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "setting",
     [
-        ["method.name=secura", "method.adapter.reference=moving"],
         ["method.name=lora", "strategy.name=replay", "strategy.settings.share=0.5"],
         ["method.name=lora", *OWN_TEXT],
         *SLOW_SETTINGS,
