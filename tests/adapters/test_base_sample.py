@@ -1,9 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 from adapted_models import adapted, gpt2, llama, llama_config
+from peft import get_peft_model
 from torch import nn
+from transformers import BertConfig, BertForTokenClassification
 
+from secura import SecuraConfig
 from secura.adapters.base_sample import base_sample
+from secura.adapters.secura.layer import SecuraLayer
 
 
 def sample(model: nn.Module) -> torch.Tensor:
@@ -75,3 +81,13 @@ def test_a_base_that_is_not_whole_has_no_sample() -> None:
 def test_it_is_far_smaller_than_the_model() -> None:
     model = llama(width=256, between=1024)
     assert sample(model).numel() < sum(each.numel() for each in model.parameters()) / 50
+
+
+def test_a_head_that_peft_saves_whole_by_itself_is_no_part_of_the_base(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 37}
+    base = BertForTokenClassification(BertConfig(**sizes, vocab_size=99))
+    model = get_peft_model(base, SecuraConfig(r=4, task_type="TOKEN_CLS", target_modules=["query"]))
+    model.save_pretrained(str(tmp_path))
+    model.load_adapter(str(tmp_path), adapter_name="again")  # refused before: the first sample held the head
+    model.delete_adapter("again")
+    assert not any("again" in layer.whole_base for layer in model.modules() if isinstance(layer, SecuraLayer))

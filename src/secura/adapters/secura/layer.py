@@ -72,6 +72,7 @@ class SecuraLayer(BaseTunerLayer):
         "secura_reference",
         "secura_folded",
         "secura_dropout",
+        "whole_base",
     )
 
     def __init__(self, base_layer: nn.Module, digests: WeightDigests | None = None, **kwargs: Any) -> None:

@@ -76,7 +76,7 @@ class SecuraModel(BaseTuner):
         check = peft_config.saved if peft_config.verify_base else None
         self._verified = _verify_base(model, check) if check else {}
         self._whole_base = None
-        sample = base_sample(model, but=peft_config.modules_to_save or ())
+        sample = base_sample(model, but=_saved_whole(peft_config))
         if sample is not None:
             digests, stored = WeightDigests(), (check or {}).get("base")
             if stored is not None and not digests.match(fingerprint_from_text(stored), lambda: nullcontext(sample)):
@@ -424,6 +424,13 @@ def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDig
         _verify_layer(name, layer, fingerprint_from_text(record["fingerprint"]))
         digests[name] = layer._digests
     return digests
+
+
+def _saved_whole(config: PeftConfig) -> set[str]:
+    """Modules that an adapter saves whole, with the heads that PEFT adds to them once the first adapter is in."""
+    heads = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+    task = str(getattr(config.task_type, "value", config.task_type))
+    return {*(getattr(config, "modules_to_save", None) or ()), *heads.get(task, ())}
 
 
 def _refuse_whole_base(config: PeftConfig) -> None:
