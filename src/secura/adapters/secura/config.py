@@ -246,7 +246,10 @@ class SecuraConfig(PeftConfig):
                 json.load(file, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError) as problem:
             raise ConfigError(f"{path_json_file} cannot be read: {problem or 'it is nested too deep'}.") from problem
-        return super().from_json_file(path_json_file, **kwargs)
+        found = super().from_json_file(path_json_file, **kwargs)
+        if "peft_type" in found:
+            found["peft_type"] = plain_peft_type(found["peft_type"])
+        return found
 
     def save_pretrained(self, save_directory: str, **kwargs: Any) -> None:
         """Write adapter_config.json, with the indices and fingerprints of the layers it was saved from.
