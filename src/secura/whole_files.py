@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from secura.errors import SecuraError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+def write_file(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write a file beside `path`, then put it in place of what was there.
 
     Raises:
         SecuraError: if it cannot be written, such as on a full disk; what was there stays.
@@ -22,8 +22,13 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     with _whole_or_not(path, partial):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        fill(partial)
         os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text whole or not at all; raises as `write_file`."""
+    write_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,11 +2,14 @@
 
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from secura.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Option = typer.Option
 
@@ -39,23 +42,33 @@ def report(
 
     page = _run(folder, out, figures) if is_train_run(folder) else _comparison(folder, out, figures)
     if show:
-        webbrowser.open(page.resolve().as_uri())
+        open_page(page)
     return 0
 
 
 def _run(folder: Path, out: Path | None, figures: Path | None) -> Path:
     from rich.console import Console
 
+    if figures is not None:
+        raise ConfigError("--figures is for a comparison; the page of a run holds its figures. Leave it out.")
+    return make_run_page(Console(), folder, out)
+
+
+def make_run_page(console: "Console", folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a run and say where it is; `out` left out is a file in the run's folder."""
     from secura.one_writer import one_writer
     from secura.report.run_page import PAGE_FILE, write_run_page
 
-    if figures is not None:
-        raise ConfigError("--figures is for a comparison; the page of a run holds its figures. Leave it out.")
     page = out or folder / PAGE_FILE
     with one_writer(page.parent):
         write_run_page(folder, page)
-    Console().print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
     return page
+
+
+def open_page(page: Path) -> None:
+    """Open a page in the browser, where there is one."""
+    webbrowser.open(page.resolve().as_uri())
 
 
 def _comparison(folder: Path, out: Path | None, figures: Path | None) -> Path:

@@ -1,14 +1,13 @@
 """`secura train`: one run from the command line."""
 
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from secura.cli.report import make_run_page, open_page
 
+if TYPE_CHECKING:
     from secura.experiments.settings.run import RunConfig
 
 Option = typer.Option
@@ -139,7 +138,7 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool, show: bool) -> i
         address = push_run(prepared.folder, prepared.config.push_to_hub)
         console.print(f"uploaded to {address}", highlight=False, markup=False, soft_wrap=True)
     if is_main_process() and show:
-        _open_page(console, prepared.folder)
+        open_page(make_run_page(console, prepared.folder))
     if result.certificate is not None and not result.certificate.certified:
         return 2
     limit = config.retention.min_retention
@@ -148,13 +147,3 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool, show: bool) -> i
     verdict = judge(result.retention.families, limit, ask_more=ASK_MORE_KNOWLEDGE)
     console.print(verdict.sentence, highlight=False, markup=False, soft_wrap=True)
     return 0 if verdict.passed else 2
-
-
-def _open_page(console: "Console", folder: Path) -> None:
-    from secura.one_writer import one_writer
-    from secura.report.run_page import write_run_page
-
-    with one_writer(folder):
-        page = write_run_page(folder)
-    console.print(f"page: {page}", highlight=False, markup=False, soft_wrap=True)
-    webbrowser.open(page.resolve().as_uri())

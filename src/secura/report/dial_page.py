@@ -13,6 +13,7 @@ from secura.experiments.dial.result import JSON_FILE, DialPoint, DialResult
 from secura.report.certificate_text import certificate_facts
 from secura.report.matrix_figure import GAINED, LOST, UNCHANGED
 from secura.report.page_parts import flat_facts, for_script, own_file, page_templates, plotly_script
+from secura.report.plain_figure import FONT, HOVER, axis, plain
 
 PAGE_FILE = "dial.html"
 
@@ -114,18 +115,16 @@ def dial_figure(result: DialResult) -> dict[str, Any]:
             line={"color": LOST, "width": 1.5, "dash": "dash"},
             annotation={"text": f"keep {limit_text(result.keep)}", "font": {"color": LOST}},
         )
-    grid = {"gridcolor": "rgba(128,128,128,.25)", "zerolinecolor": "rgba(128,128,128,.6)", "fixedrange": True}
     figure.update_layout(
         template=None,
         height=_HEIGHT,
         margin={"l": 66, "r": 24, "t": 40, "b": 56},
-        font={"family": "system-ui, sans-serif", "size": 13},
-        hoverlabel={"font": {"family": "system-ui, sans-serif"}},
-        xaxis={"title": {"text": "kept, % of the base's right answers"}, **grid},
-        yaxis={"title": {"text": f"gain, {result.unit}"}, **grid},
+        font=FONT,
+        hoverlabel=HOVER,
+        xaxis=axis("kept, % of the base's right answers"),
+        yaxis=axis(f"gain, {result.unit}"),
     )
-    made = figure.to_plotly_json()
-    return {"data": made["data"], "layout": made["layout"]}
+    return plain(figure)
 
 
 def point_name(point: DialPoint) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from secura.experiments.forget.result import TaskChange
+from secura.report.plain_figure import FONT, HOVER, plain
 from secura.report.wording import difference_text, interval_text, value_text
 
 LOST, GAINED, UNCHANGED = "#d65a1e", "#2878dc", "#8d8a83"
@@ -50,7 +51,7 @@ def score_matrix(changes: Sequence[TaskChange]) -> dict[str, Any]:
     )
     figure.update_layout(**_layout(shown))
     figure.update_xaxes(side="top", fixedrange=True, showgrid=False)
-    return _plain(figure)
+    return plain(figure)
 
 
 def difference_figure(changes: Sequence[TaskChange]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def difference_figure(changes: Sequence[TaskChange]) -> dict[str, Any]:
         zerolinecolor="rgba(128,128,128,.9)",
         zerolinewidth=1.5,
     )
-    return _plain(figure)
+    return plain(figure)
 
 
 def _layout(shown: Sequence[TaskChange]) -> dict[str, Any]:
@@ -98,8 +99,8 @@ def _layout(shown: Sequence[TaskChange]) -> dict[str, Any]:
         "template": None,
         "height": 90 + _ROW_PIXELS * len(shown),
         "margin": {"l": 10, "r": 16, "t": 66, "b": 14},
-        "font": {"family": "system-ui, sans-serif", "size": 13},
-        "hoverlabel": {"font": {"family": "system-ui, sans-serif"}},
+        "font": FONT,
+        "hoverlabel": HOVER,
         "yaxis": {
             "tickvals": list(range(len(shown))),
             "ticktext": [_name(change.name) for change in shown],
@@ -116,9 +117,3 @@ def _name(name: str) -> str:
     """A task's name as a label: short, and with nothing in it that plotly would read as markup."""
     short = name if len(name) <= _NAME_LETTERS else name[: _NAME_LETTERS - 1] + "…"
     return escape(short, quote=False)
-
-
-def _plain(figure: go.Figure) -> dict[str, Any]:
-    """The figure as plain lists and numbers."""
-    made = figure.to_plotly_json()
-    return {"data": made["data"], "layout": made["layout"]}

@@ -4,9 +4,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
+
+from secura.report.templates import templates
 
 _SECTIONS = ("settings", "provenance", "versions", "hardware")
 """Parts of a record whose own names add nothing to those of what they hold."""
@@ -14,13 +16,7 @@ _SECTIONS = ("settings", "provenance", "versions", "hardware")
 
 def page_templates() -> Environment:
     """The templates of `report/page`; whatever comes from data is escaped."""
-    return Environment(
-        loader=PackageLoader("secura.report", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates(escaped=True)
 
 
 def own_file(templates: Environment, name: str) -> Markup:

@@ -10,6 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from secura.report.matrix_figure import GAINED, LOST, UNCHANGED
+from secura.report.plain_figure import FONT, HOVER, axis, plain
 
 _HEIGHT = 260
 
@@ -77,17 +78,15 @@ def _figure(lines: Sequence[Mapping[str, Any]], unit: str, drawn: Sequence[_Line
             marker={"size": 6},
             hovertemplate=f"step %{{x}}: %{{y:.4g}} {unit}<extra>{each.label}</extra>",
         )
-    grid = {"gridcolor": "rgba(128,128,128,.25)", "zerolinecolor": "rgba(128,128,128,.6)", "fixedrange": True}
     figure.update_layout(
         template=None,
         height=_HEIGHT,
         margin={"l": 62, "r": 20, "t": 16, "b": 44},
-        font={"family": "system-ui, sans-serif", "size": 13},
-        hoverlabel={"font": {"family": "system-ui, sans-serif"}},
+        font=FONT,
+        hoverlabel=HOVER,
         showlegend=len(drawn) > 1,
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"title": {"text": "step"}, **grid},
-        yaxis={"title": {"text": unit}, "rangemode": "tozero", **grid},
+        xaxis=axis("step"),
+        yaxis=axis(unit, rangemode="tozero"),
     )
-    made = figure.to_plotly_json()
-    return {"data": made["data"], "layout": made["layout"]}
+    return plain(figure)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from secura.adapters.secura.sealing import (
     tensor_digest,
 )
 from secura.errors import ConfigError
-from secura.whole_files import write_json
+from secura.whole_files import write_file, write_json
 
 _FACTORS = {"cabr": ("inner", "outer"), "cur": ("core",), "low_rank": ("up", "down")}
 _FOLDED = {"cabr": ("core",), "cur": ("core",), "low_rank": ("up", "down")}
@@ -71,7 +70,7 @@ def seal_folder(folder: Path) -> None:
 
     Raises:
         ConfigError: naming the first thing that is wrong; nothing is written then.
-        OSError: if a file cannot be written; what was there stays.
+        SecuraError: if a file cannot be written; what was there stays.
     """
     config, written = _config(folder), load_file(folder / SAFETENSORS_WEIGHTS_NAME)
     broken_off = [seal_from_tensor(written.pop(key)) for key in list(written) if key.endswith(".secura_seal")]
@@ -89,10 +88,9 @@ def seal_folder(folder: Path) -> None:
             "sealed; take the files as they were saved."
         )
     written[f"{first}.secura_seal"] = seal_as_tensor(seal["whole"])
-    file = folder / SAFETENSORS_WEIGHTS_NAME
-    partial = file.with_name(f"{file.name}.partial")
-    save_file(written, partial, metadata={"format": "pt"})
-    os.replace(partial, file)
+    write_file(
+        folder / SAFETENSORS_WEIGHTS_NAME, lambda partial: save_file(written, partial, metadata={"format": "pt"})
+    )
     content = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     write_json(folder / CONFIG_NAME, {**content, "saved": {**state, "seal": seal}})
 

@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
+
+from secura.report.templates import templates
 
 A_PROMPT = "What is the capital of France?"
 """What a snippet asks unless it is to show a question of the data."""
@@ -14,13 +16,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 def card_templates() -> Environment:
     """The templates of cards."""
-    return Environment(
-        loader=PackageLoader("secura.report", "page"),
-        autoescape=False,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates(escaped=False)
 
 
 def hub_name(base: str) -> str | None:

@@ -53,7 +53,7 @@ def test_the_curve_goes_from_the_base_to_the_end_and_at_dial_0_back_to_the_base(
     assert halfway.task_nats != end.task_nats
     assert set(end.text_nats) == {"homes", "ages"}
     assert read_record(write_record(tmp_path, record)).curve == record.curve
-    (kept,) = (tmp_path / "cache" / "curves").iterdir()  # for the other runs of the grid
+    (kept,) = (tmp_path / "cache" / "curves").glob("*.jsonl")  # for the other runs of the grid
     assert kept.read_text() == (run.run_folder / CURVE_FILE).read_text().splitlines(keepends=True)[0]
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
@@ -78,15 +79,17 @@ class MeasureCurve(TrainerCallback):
         del args, control, kwargs
         if state.global_step or self._has(0, 0.0):
             return
-        # The same for every run of a grid on the same rows, and slow on a CPU.
+        # The same for every run of a grid on the same rows, and slow on a CPU; runs that begin together wait for one.
         kept = cache_folder() / "curves" / f"{self._what_is_measured()}.jsonl"
-        for point in _read(kept):
-            self._add(point)
-            return
-        with base_alone(self.run.model):
-            self._measure(self.run.model, 0, 0.0, asked=range(len(self.questions)))
         kept.parent.mkdir(parents=True, exist_ok=True)
-        write_text(kept, _as_lines(self.points[-1:]))
+        with FileLock(f"{kept}.lock"):
+            known = _read(kept)
+            if known:
+                self._add(known[0])
+                return
+            with base_alone(self.run.model):
+                self._measure(self.run.model, 0, 0.0, asked=range(len(self.questions)))
+            write_text(kept, _as_lines(self.points[-1:]))
 
     @override
     def on_step_end(
