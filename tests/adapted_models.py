@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
@@ -163,8 +164,27 @@ def combinations() -> list[dict[str, str]]:
     return accepted
 
 
-def label(choice: dict[str, str]) -> str:
-    return "-".join(choice.values())
+def crossed(choices: list[dict[str, str]]) -> pytest.MarkDecorator:
+    """A test over all `choices`: by default as many as hold every pair of two settings, the others marked slow."""
+    covering = pairwise(choices)
+    return pytest.mark.parametrize(
+        "choice",
+        [
+            pytest.param(choice, id="-".join(choice.values()), marks=() if choice in covering else pytest.mark.slow)
+            for choice in choices
+        ],
+    )
+
+
+def pairwise(choices: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A few of `choices` that hold every pair of two settings that any of them holds, chosen greedily."""
+    pairs = {str(choice): set(itertools.combinations(choice.items(), 2)) for choice in choices}
+    missing, covering = set().union(*pairs.values()), []
+    while missing:
+        best = max(choices, key=lambda choice: len(pairs[str(choice)] & missing))
+        covering.append(best)
+        missing -= pairs[str(best)]
+    return covering
 
 
 COMBINATIONS = combinations()

@@ -13,9 +13,9 @@ from adapted_models import (
     OneConv1D,
     TwoLinears,
     adapted,
+    crossed,
     first_layer,
     inputs,
-    label,
     llama,
     llama_config,
     logits,
@@ -58,7 +58,7 @@ def test_a_weight_is_brought_in_for_the_block_and_taken_away_again() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("build", [two_linears, one_conv1d])
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_an_offloaded_adapter_computes_what_it_did(choice: dict[str, str], build: Any, dtype: torch.dtype) -> None:
     model = adapted(build(dtype=dtype), small_config(**choice, output_bias=True))
     fold(model, "one")
@@ -71,7 +71,7 @@ def test_an_offloaded_adapter_computes_what_it_did(choice: dict[str, str], build
 
 
 @pytest.mark.parametrize("build", [two_linears, one_conv1d])
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_an_adapter_attached_to_an_offloaded_base_learns_what_it_would_on_another(
     choice: dict[str, str], build: Callable[[], TwoLinears | OneConv1D]
 ) -> None:

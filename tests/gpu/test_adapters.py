@@ -11,10 +11,10 @@ from adapted_models import (
     COMBINATIONS,
     WEIGHT_SPACE,
     adapted,
+    crossed,
     first_layer,
     gpt2,
     inputs,
-    label,
     llama,
     llama_config,
     moved,
@@ -69,7 +69,7 @@ def test_a_layer_and_its_gradients_are_those_of_float64(
         assert apart(parameter.grad, theirs[name].grad) < rounding, name
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 @pytest.mark.parametrize("base", [llama, gpt2])
 def test_an_adapter_travels_between_devices_with_its_folds(
     base: Any, choice: dict[str, str], device: torch.device, tmp_path: Path
@@ -89,7 +89,7 @@ def test_an_adapter_travels_between_devices_with_its_folds(
     assert_close(logits(home.to(device), device), expected)
 
 
-@pytest.mark.parametrize("choice", WEIGHT_SPACE[::3], ids=label)
+@crossed(WEIGHT_SPACE[::3])
 def test_what_was_folded_on_a_device_is_undone_there(choice: dict[str, str], device: torch.device) -> None:
     model = adapted(llama().to(device), llama_config(**choice))
     before = logits(llama().to(device), device)
@@ -169,7 +169,7 @@ def test_float16_with_gradient_scaling_learns_and_skips_a_step_that_overflows(no
     assert scaler.get_scale() < scale
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS[::4], ids=label)
+@crossed(COMBINATIONS[::4])
 def test_weights_kept_on_the_cpu_are_brought_for_each_forward_pass(
     choice: dict[str, str], device: torch.device
 ) -> None:

@@ -12,9 +12,9 @@ import torch
 from adapted_models import (
     COMBINATIONS,
     adapted,
+    crossed,
     first_layer,
     gpt2,
-    label,
     llama,
     llama_config,
     logits,
@@ -113,7 +113,7 @@ def with_folds(base: Any, config: SecuraConfig, **arguments: Any) -> PeftModel:
 
 
 @on_every_path
-@pytest.mark.parametrize("choice", CHOICES, ids=label)
+@crossed(CHOICES)
 def test_a_reloaded_adapter_gives_the_same_bits(
     tmp_path: Path, load: Callable[[Any, Path], Any], choice: dict[str, str]
 ) -> None:

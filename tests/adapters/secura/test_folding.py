@@ -8,9 +8,9 @@ from adapted_models import (
     COMBINATIONS,
     WEIGHT_SPACE,
     adapted,
+    crossed,
     first_layer,
     inputs,
-    label,
     llama,
     llama_config,
     logits,
@@ -74,7 +74,7 @@ def fold_three(model: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("base", [two_linears, one_conv1d])
-@pytest.mark.parametrize("choice", KEEPING, ids=label)
+@crossed(KEEPING)
 def test_a_fold_that_keeps_leaves_the_outputs_to_the_bit(base: Any, choice: dict[str, str]) -> None:
     model = adapted(base(), small_config(**choice, alpha=6.0))
     for seed, task in enumerate(("one", "two", "two")):
@@ -88,7 +88,7 @@ def test_a_fold_that_keeps_leaves_the_outputs_to_the_bit(base: Any, choice: dict
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("choice", [one for one in KEEPING if one["change"] == "cabr"], ids=label)
+@crossed([one for one in KEEPING if one["change"] == "cabr"])
 def test_a_fold_that_keeps_does_so_on_a_16_bit_base(dtype: torch.dtype, choice: dict[str, str]) -> None:
     x = inputs(dtype=dtype)
     model = adapted(two_linears(dtype=dtype), small_config(**choice))
@@ -109,7 +109,7 @@ def test_a_language_model_keeps_its_logits_over_a_fold() -> None:
 # ------------------------------------------------------------------ undamped
 
 
-@pytest.mark.parametrize("choice", UNDAMPED, ids=label)
+@crossed(UNDAMPED)
 def test_an_undamped_fold_is_the_base_plus_the_change_without_its_norm(choice: dict[str, str]) -> None:
     model = adapted(two_linears(), small_config(**choice))
     layer, before = first_layer(model), outputs(model)
@@ -132,7 +132,7 @@ def test_an_undamped_fold_of_released_moves_the_reference_output(change: str) ->
 # ------------------------------------------------------------------ undo
 
 
-@pytest.mark.parametrize("choice", WEIGHT_SPACE, ids=label)
+@crossed(WEIGHT_SPACE)
 def test_folds_compose_by_the_formula_and_any_task_can_be_taken_out(choice: dict[str, str]) -> None:
     model = adapted(two_linears(), small_config(**choice, alpha=6.0), seed=None)
     layer = first_layer(model)
@@ -145,7 +145,7 @@ def test_folds_compose_by_the_formula_and_any_task_can_be_taken_out(choice: dict
     assert_close(layer.effective_weight("default"), composed(layer, [one]))
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_undoing_the_last_task_gives_the_model_before_it_and_undoing_all_the_base(choice: dict[str, str]) -> None:
     model = adapted(two_linears(), small_config(**choice))
     fold(model, "one")
@@ -171,7 +171,7 @@ def test_undo_takes_every_fold_of_a_task() -> None:
 # ------------------------------------------------------------------ storage
 
 
-@pytest.mark.parametrize("choice", CABR, ids=label)
+@crossed(CABR)
 def test_folding_a_task_at_every_step_stores_one_matrix_where_folds_add_up_and_one_stack_otherwise(
     choice: dict[str, str],
 ) -> None:
@@ -198,7 +198,7 @@ def test_a_low_rank_fold_stores_the_pair_of_its_task() -> None:
     assert_close(entry, {"up": up, "down": down})
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_what_is_cached_of_the_folds_is_what_building_it_anew_gives_to_the_bit(choice: dict[str, str]) -> None:
     model = adapted(two_linears(), small_config(**choice, alpha=6.0))
     for seed, task in enumerate(["one"] * 6 + ["two"] * 6):
@@ -211,7 +211,7 @@ def test_what_is_cached_of_the_folds_is_what_building_it_anew_gives_to_the_bit(c
     assert torch.equal(outputs(model), found)
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_a_fold_after_a_fold_takes_each_change_once_whatever_was_folded_before(
     choice: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +231,7 @@ def test_a_fold_after_a_fold_takes_each_change_once_whatever_was_folded_before(
     assert counts[1] <= 2  # one for each of the two layers
 
 
-@pytest.mark.parametrize("choice", [one for one in COMBINATIONS if one["change"] == "low_rank"], ids=label)
+@crossed([one for one in COMBINATIONS if one["change"] == "low_rank"])
 def test_low_rank_folds_never_take_a_forward_pass_beyond_the_rank_of_the_layer(choice: dict[str, str]) -> None:
     model = adapted(two_linears(), small_config(**choice), seed=None)
     layer, ranks, changes = first_layer(model), [], []
@@ -272,7 +272,7 @@ def test_ten_thousand_folds_are_one_entry_and_the_last_cost_what_the_first_did(c
     assert held[-1] < 1.3 * 10 * held[0]
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_the_base_weight_is_never_written_by_a_fold(choice: dict[str, str]) -> None:
     model = adapted(two_linears(), small_config(**choice))
     fold(model, "one")
@@ -299,7 +299,7 @@ def test_folding_before_every_step_leaves_the_other_factor_without_a_gradient(ch
     assert zeroed.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("choice", WEIGHT_SPACE, ids=label)
+@crossed(WEIGHT_SPACE)
 def test_training_goes_on_after_a_fold(choice: dict[str, str]) -> None:
     model = adapted(two_linears(), small_config(**choice), seed=None)
     target = inputs(5, 24, seed=3)

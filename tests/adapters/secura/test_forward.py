@@ -8,10 +8,10 @@ from adapted_models import (
     COMBINATIONS,
     WEIGHT_SPACE,
     adapted,
+    crossed,
     first_layer,
     gpt2,
     inputs,
-    label,
     llama,
     llama_config,
     logits,
@@ -36,7 +36,7 @@ BASES = {"linear": two_linears, "conv1d": one_conv1d}
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_a_fresh_adapter_is_the_base_to_the_bit(base: str, choice: dict[str, str]) -> None:
     model = adapted(BASES[base](), small_config(**choice), seed=None)
     assert torch.equal(outputs(model), outputs(BASES[base]()))
@@ -58,14 +58,14 @@ def test_a_fresh_adapter_leaves_every_logit_of_a_language_model(base: Any, norm:
     assert torch.equal(logits(model), logits(base()))
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_init_weights_false_moves_the_model_at_once(choice: dict[str, str]) -> None:
     model = adapted(two_linears(), small_config(**choice, init_weights=False), seed=None)
     assert (outputs(model) - outputs(two_linears())).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_disable_adapter_is_the_base_to_the_bit(base: str, choice: dict[str, str]) -> None:
     model = adapted(BASES[base](), small_config(**choice))
     fold(model, "one")
@@ -97,7 +97,7 @@ def test_the_low_rank_layer_without_a_norm_is_lora() -> None:
     assert_close(layer(inputs()), expected)
 
 
-@pytest.mark.parametrize("choice", WEIGHT_SPACE, ids=label)  # `released` looks at the whole batch at once
+@crossed(WEIGHT_SPACE)  # `released` looks at the whole batch at once
 def test_inputs_of_any_number_of_dimensions_give_the_same_rows(choice: dict[str, str]) -> None:
     layer = first_layer(adapted(two_linears(), small_config(**choice)))
     x = inputs(6, 33)
@@ -144,7 +144,7 @@ def test_generate_picks_the_tokens_of_the_full_forward_pass(base: Any, norm: str
 @pytest.mark.parametrize("base", [llama, gpt2])
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("autocast_adapter_dtype", [True, False])
-@pytest.mark.parametrize("choice", COMBINATIONS[::9], ids=label)
+@crossed(COMBINATIONS[::9])
 def test_16_bit_models_stay_close_to_float32(
     base: Any, dtype: torch.dtype, autocast_adapter_dtype: bool, choice: dict[str, str]
 ) -> None:
@@ -346,7 +346,7 @@ def test_the_base_layer_is_the_plain_one_beneath() -> None:
 
 
 @pytest.mark.parametrize("selection", ["least", "sample"])
-@pytest.mark.parametrize("choice", COMBINATIONS[:3], ids=label)
+@crossed(COMBINATIONS[:3])
 def test_the_same_config_on_the_same_base_selects_the_same_indices(selection: str, choice: dict[str, str]) -> None:
     chosen = []
     for _ in range(2):
@@ -358,7 +358,7 @@ def test_the_same_config_on_the_same_base_selects_the_same_indices(selection: st
 # ------------------------------------------------------------------ the base under it changes
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_a_new_base_state_dict_is_followed_by_everything_derived_from_the_old_one(choice: dict[str, str]) -> None:
     config = small_config(**choice)
     model = adapted(two_linears(), config)
@@ -388,7 +388,7 @@ def test_a_new_base_state_dict_is_followed_by_everything_derived_from_the_old_on
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_hooks_of_the_base_layer_run_and_its_product_is_the_same(
     choice: dict[str, str], dtype: torch.dtype, register: str
 ) -> None:

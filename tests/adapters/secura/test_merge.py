@@ -8,10 +8,10 @@ import torch
 from adapted_models import (
     WEIGHT_SPACE,
     adapted,
+    crossed,
     first_layer,
     gpt2,
     inputs,
-    label,
     llama,
     llama_config,
     logits,
@@ -46,7 +46,7 @@ def base_weights(model: nn.Module) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("choice", WEIGHT_SPACE, ids=label)
+@crossed(WEIGHT_SPACE)
 def test_merging_keeps_the_outputs_and_unmerging_restores_the_weight_to_the_bit(
     base: str, choice: dict[str, str]
 ) -> None:
@@ -260,7 +260,7 @@ def test_merging_in_training_ignores_dropout_and_is_deterministic() -> None:
 
 
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("choice", WEIGHT_SPACE, ids=label)
+@crossed(WEIGHT_SPACE)
 def test_the_delta_weight_is_the_additive_residual_in_the_layout_of_the_base(base: str, choice: dict[str, str]) -> None:
     model = adapted(BASES[base](), small_config(**choice))
     layer = first_layer(model)

@@ -12,10 +12,10 @@ import torch
 from adapted_models import (
     COMBINATIONS,
     adapted,
+    crossed,
     first_layer,
     gpt2,
     inputs,
-    label,
     llama,
     llama_config,
     logits,
@@ -48,7 +48,7 @@ def take_steps(model: Any, steps: int, lr: float = 0.01) -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_two_steps_move_every_adapter_parameter_and_nothing_else(choice: dict[str, str]) -> None:
     model = get_peft_model(two_linears(), small_config(**choice, output_bias=True))  # type: ignore[arg-type]
     before = {name: one.detach().clone() for name, one in model.named_parameters()}
@@ -58,7 +58,7 @@ def test_two_steps_move_every_adapter_parameter_and_nothing_else(choice: dict[st
     assert all(".secura_change.default." in name for name in trained_parameters(model))
 
 
-@pytest.mark.parametrize("choice", COMBINATIONS, ids=label)
+@crossed(COMBINATIONS)
 def test_every_trained_factor_has_a_gradient_at_once_with_init_weights_false(choice: dict[str, str]) -> None:
     config = small_config(**choice, init_weights=False, output_bias=True)
     model = get_peft_model(two_linears(), config)  # type: ignore[arg-type]
@@ -68,7 +68,7 @@ def test_every_trained_factor_has_a_gradient_at_once_with_init_weights_false(cho
         assert parameter.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("choice", [one for one in COMBINATIONS if one["reference"] == "moving"], ids=label)
+@crossed([one for one in COMBINATIONS if one["reference"] == "moving"])
 def test_training_with_folds_writes_neither_the_base_nor_an_earlier_fold(choice: dict[str, str]) -> None:
     model = get_peft_model(two_linears(), small_config(**choice))  # type: ignore[arg-type]
     take_steps(model, 3)
@@ -211,7 +211,7 @@ def train(model: Any, folder: Path, *, resume: bool | str = False, **settings: A
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("choice", [COMBINATIONS[0], COMBINATIONS[-2]], ids=label)
+@crossed([COMBINATIONS[0], COMBINATIONS[-2]])
 def test_the_stock_trainer_trains_saves_and_resumes_to_the_same_weights(tmp_path: Path, choice: dict[str, str]) -> None:
     def fresh() -> PeftModel:
         return adapted(llama(), llama_config(**choice), seed=None)
