@@ -159,7 +159,13 @@ def read_row(row: Any) -> Example:
     ],
     ids=["replay", "ewc", "ewc on weights", "ilora", "kl anchor", "lwf"],
 )
-@pytest.mark.parametrize("config", [None, SecuraConfig(target_modules=["q_proj"], r=4)], ids=["lora", "secura"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(None, id="lora"),
+        pytest.param(SecuraConfig(target_modules=["q_proj"], r=4), id="secura", marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_task_ends_with_the_same_bits(build: Any, config: Any, tmp_path: Path) -> None:
     many = {"max_steps": 7, "save_strategy": "steps", "save_steps": 4, "optim": "adamw_torch", "learning_rate": 1e-2}
 
@@ -245,7 +251,7 @@ PROGRAM = Path(one_task.__file__)
 PENALTIES = ["ewc", "kl_anchor", "lwf"]
 
 
-@pytest.mark.parametrize("trainer", ["plain", "sft"])
+@pytest.mark.parametrize("trainer", ["plain", pytest.param("sft", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("strategy", PENALTIES)
 def test_a_penalty_is_as_strong_in_one_pass_as_in_several(strategy: str, trainer: str) -> None:
     at_once = one_task.learned(trainer, strategy, 4, 1)

@@ -30,7 +30,10 @@ def test_where_no_rate_learns_the_least_harmful_is_chosen_and_where_all_diverge_
         chosen_rate(trials(math.inf, math.inf, math.inf))
 
 
-@pytest.mark.parametrize("method", ["lora", "secura", "secura-paper"])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param("lora", marks=pytest.mark.slow), "secura", pytest.param("secura-paper", marks=pytest.mark.slow)],
+)
 def test_trials_leave_the_weights_as_they_were_and_say_what_was_chosen(
     tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,10 +55,14 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 ADAPTERS = [name for name in METHOD_NAMES if name not in ("full", "corda")]
+ON_ARCHITECTURES = [
+    pytest.param(method, architecture, marks=() if (row + column) % len(ARCHITECTURES) == 0 else pytest.mark.slow)
+    for row, method in enumerate(ADAPTERS)
+    for column, architecture in enumerate(ARCHITECTURES)
+]
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize(("method", "architecture"), ON_ARCHITECTURES)
 def test_an_adapter_reloads_to_the_bit(architecture: str, method: str, rows_file: Path, tmp_path: Path) -> None:
     if (method, architecture) == ("osf", "gpt2"):
         pytest.skip("PEFT's OSF does not adapt Conv1D")
@@ -72,7 +76,10 @@ def test_an_adapter_reloads_to_the_bit(architecture: str, method: str, rows_file
     assert len(AutoTokenizer.from_pretrained(result.saved)) == len(prepared.tokenizer)
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+@pytest.mark.parametrize(
+    "architecture",
+    [pytest.param(one, marks=() if one == "llama" else pytest.mark.slow) for one in ARCHITECTURES],
+)
 def test_corda_is_saved_as_a_lora_of_twice_the_rank_that_fits_the_base_as_it_was(
     architecture: str, rows_file: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +163,13 @@ def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(
 
 
 @pytest.mark.parametrize("every", [2, "task"])
-@pytest.mark.parametrize("method", ["secura", "secura-paper", "cabr-lora", "cur-lora", "bounded-lora"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(one, marks=() if one == "secura" else pytest.mark.slow)
+        for one in ("secura", "secura-paper", "cabr-lora", "cur-lora", "bounded-lora")
+    ],
+)
 def test_a_folded_adapter_reloads_to_the_bit_too(
     method: str, every: int | str, llama_folder: Path, rows_file: Path, tmp_path: Path
 ) -> None:
@@ -180,7 +193,10 @@ class _InterruptAt(TrainerCallback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(one, marks=() if one in ("secura", "lora", "full") else pytest.mark.slow) for one in METHOD_NAMES],
+)
 def test_ctrl_c_saves_and_the_resumed_run_ends_as_an_uninterrupted_one(
     method: str, llama_folder: Path, rows_file: Path, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,28 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SECURA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(scope="module")
+def learned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sequence") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SECURA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        learn(out)
+    return out
+
+
+@pytest.fixture
+def learned(learned_once: Path, tmp_path: Path) -> Path:
+    """A folder of the few tasks, learned with the defaults, to do anything to."""
+    shutil.copytree(learned_once, tmp_path / "out")
+    return tmp_path / "out"
+
+
 def adapter(out: Path) -> dict[str, Any]:
     return load_file(next((out / "adapter").glob("*.safetensors")))
 
 
-def test_every_stage_is_scored_on_every_task_and_on_knowledge(tmp_path: Path) -> None:
-    matrix = learn(tmp_path / "out")
+def test_every_stage_is_scored_on_every_task_and_on_knowledge(learned: Path) -> None:
+    matrix = open_sequence(learned).matrix
     assert sorted(matrix.cells) == [0, 1, 2, 3]
     assert {group.name for group in matrix.cells[0] if group.kind == "task"} == {
         "different_homes",
@@ -186,34 +203,32 @@ def test_a_sequence_that_begins_anew_ends_in_the_merged_model(method: str, tmp_p
     assert all((served[name] == last[name]).all() for name in last)
 
 
-def test_a_damaged_stage_is_passed_over_with_a_note_and_learned_again(tmp_path: Path) -> None:
-    learn(tmp_path / "out")
-    before = (tmp_path / "out" / "adapter" / "adapter_model.safetensors").read_bytes()
-    last = stage_folder(tmp_path / "out", 3, "pair_in_short") / "adapter" / "adapter_model.safetensors"
+def test_a_damaged_stage_is_passed_over_with_a_note_and_learned_again(learned: Path) -> None:
+    before = (learned / "adapter" / "adapter_model.safetensors").read_bytes()
+    last = stage_folder(learned, 3, "pair_in_short") / "adapter" / "adapter_model.safetensors"
     content = bytearray(last.read_bytes())
     content[-5] ^= 255
     last.write_bytes(bytes(content))
-    again = prepare_sequence(config(tmp_path / "out"))
+    again = prepare_sequence(config(learned))
     assert again.first_stage == 2
     assert again.notes == ["after-03-pair_in_short is damaged and is passed over"]
     run_sequence(again, Console(file=io.StringIO()), lambda *_: None)
-    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").read_bytes() == before
+    assert (learned / "adapter" / "adapter_model.safetensors").read_bytes() == before
 
 
-def test_a_changed_setting_is_refused_with_the_difference(tmp_path: Path) -> None:
-    learn(tmp_path / "out", "tasks=[different_homes]")
+def test_a_changed_setting_is_refused_with_the_difference(learned: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.steps was 3, now 5"):
-        prepare_sequence(config(tmp_path / "out", "tasks=[different_homes]", "training.steps=5"))
+        prepare_sequence(config(learned, "training.steps=5"))
 
 
-def test_an_undone_task_gives_back_the_scores_from_before_it(tmp_path: Path) -> None:
-    matrix = learn(tmp_path / "out", "training.steps=12")
-    assert open_sequence(tmp_path / "out").ledger == ["different_homes", "two_steps", "pair_in_short"]
-    undone = undo_task(tmp_path / "out", "pair_in_short")
-    assert undone.after == matrix.cells[2]
+def test_an_undone_task_gives_back_the_scores_from_before_it(learned: Path) -> None:
+    opened = open_sequence(learned)
+    assert opened.ledger == ["different_homes", "two_steps", "pair_in_short"]
+    undone = undo_task(learned, "pair_in_short")
+    assert undone.after == opened.matrix.cells[2]
     assert (undone.saved / "adapter_config.json").is_file()
     with pytest.raises(FoldError, match="was never folded"):
-        undo_task(tmp_path / "out", "younger")
+        undo_task(learned, "younger")
 
 
 def test_what_lies_in_one_adapter_cannot_be_undone(tmp_path: Path) -> None:
@@ -241,10 +256,9 @@ def test_bisection_names_the_task_that_broke_a_family(tmp_path: Path) -> None:
     assert found.models_asked <= 4
 
 
-def test_an_unknown_family_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    learn(tmp_path / "out", "tasks=[different_homes]")
+def test_an_unknown_family_is_refused_with_those_there_are(learned: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown family 'birds'; this sequence asks for homes"):
-        bisect_family(tmp_path / "out", "birds")
+        bisect_family(learned, "birds")
 
 
 def test_the_order_seed_permutes_the_tasks() -> None:
@@ -308,18 +322,21 @@ def test_what_cannot_be_done_is_refused_before_anything_is(setting: list[str], m
     assert not (tmp_path / "out").exists()
 
 
-def test_the_matrix_file_says_which_task_came_before_each_stage(tmp_path: Path) -> None:
-    learn(tmp_path / "out", "tasks=[two_steps]")
-    stored = json.loads((tmp_path / "out" / "matrix.json").read_text())
-    assert [stage["after_task"] for stage in stored["stages"]] == [None, "two_steps"]
+def test_the_matrix_file_says_which_task_came_before_each_stage(learned: Path) -> None:
+    stored = json.loads((learned / "matrix.json").read_text())
+    assert [stage["after_task"] for stage in stored["stages"]] == [
+        None,
+        "different_homes",
+        "two_steps",
+        "pair_in_short",
+    ]
 
 
-def test_the_log_reads_files_and_loads_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    learn(tmp_path / "out")
-    matrix = (tmp_path / "out" / "matrix.json").read_text()
+def test_the_log_reads_files_and_loads_no_model(learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = (learned / "matrix.json").read_text()
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", _fails)
     monkeypatch.setattr("secura.experiments.data.read_items", _fails)
-    opened = open_sequence(tmp_path / "out")
+    opened = open_sequence(learned)
     assert opened.ledger == opened.names == ["different_homes", "two_steps", "pair_in_short"]
     assert opened.last_stage == 3
     write_matrix(tmp_path, opened.matrix)
@@ -335,27 +352,25 @@ def test_a_damaged_matrix_is_named(text: str, tmp_path: Path) -> None:
         read_matrix(tmp_path, ["a"])
 
 
-def test_a_bisection_uses_no_stage_that_was_changed_and_refuses_numbers_that_mean_nothing(tmp_path: Path) -> None:
-    learn(tmp_path / "out", "tasks=[different_homes, two_steps]")
+def test_a_bisection_uses_no_stage_that_was_changed_and_refuses_numbers_that_mean_nothing(learned: Path) -> None:
     for below in (5.0, float("nan"), 0.0):
         with pytest.raises(ConfigError, match="--below is"):
-            bisect_family(tmp_path / "out", "birds", below=below)
+            bisect_family(learned, "birds", below=below)
     with pytest.raises(ConfigError, match="--questions is 0"):
-        bisect_family(tmp_path / "out", "birds", questions=0)
-    stage = tmp_path / "out" / "after-01-different_homes"
+        bisect_family(learned, "birds", questions=0)
+    stage = learned / "after-01-different_homes"
     (stage / "more").touch()
     with pytest.raises(ConfigError, match="is damaged or was changed"):
-        load_stage(open_sequence(tmp_path / "out").config, tmp_path / "out", 1)
+        load_stage(open_sequence(learned).config, learned, 1)
 
 
 def _fails(*args: Any, **kwargs: Any) -> None:
     raise AssertionError("loaded or read")
 
 
-def test_a_folder_of_the_other_command_is_named_as_such(tmp_path: Path) -> None:
-    learn(tmp_path / "sequence", "tasks=[two_steps]")
+def test_a_folder_of_the_other_command_is_named_as_such(learned: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds a sequence; go on with it with: secura sequence .*config\.yaml"):
-        check_kind(tmp_path / "sequence", RunConfig)
+        check_kind(learned, RunConfig)
     write_text(tmp_path / "run" / "config.yaml", config_as_yaml(RunConfig()))
     with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):
         open_sequence(tmp_path / "run")
