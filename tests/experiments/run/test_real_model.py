@@ -76,6 +76,6 @@ def test_secura_learns_on_the_weights_of_smollm2(tmp_path: Path) -> None:
         "order_json",
         tmp_path,
         "secura",
-        *("training.steps=4", "training.batch_size=2", "training.precision=bf16", "data.max_length=512"),
+        *("training.steps=4", "training.batch_size=2", "training.precision=auto", "data.max_length=512"),
     )
     assert steps[-1] < steps[0]
