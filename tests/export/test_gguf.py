@@ -66,7 +66,7 @@ def test_llama_cpp_gives_the_same_tokens_merged_and_by_a_lora(
         assert found.largest_kl < KL_OF_FLOAT32
         assert found.same + found.ties == len(found.prompts)
         assert found.ties <= 2
-    assert parity(merged, tmp_path / "base.gguf", count=4).largest_kl > 100 * KL_OF_FLOAT32
+    assert parity(merged, tmp_path / "base.gguf", count=4).largest_kl > 20 * KL_OF_FLOAT32
 
 
 @slow
