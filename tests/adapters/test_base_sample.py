@@ -1,11 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from adapted_models import adapted, gpt2, llama, llama_config
 from peft import get_peft_model
 from torch import nn
-from transformers import BertConfig, BertForTokenClassification
+from transformers import (
+    BertConfig,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 
 from secura import SecuraConfig
 from secura.adapters.base_sample import base_sample
@@ -83,10 +89,18 @@ def test_it_is_far_smaller_than_the_model() -> None:
     assert sample(model).numel() < sum(each.numel() for each in model.parameters()) / 50
 
 
-def test_a_head_that_peft_saves_whole_by_itself_is_no_part_of_the_base(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [
+        ("SEQ_CLS", BertForSequenceClassification),
+        ("TOKEN_CLS", BertForTokenClassification),
+        ("QUESTION_ANS", BertForQuestionAnswering),
+    ],
+)
+def test_a_head_that_peft_saves_whole_by_itself_is_no_part_of_the_base(task: str, kind: Any, tmp_path: Path) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 37}
-    base = BertForTokenClassification(BertConfig(**sizes, vocab_size=99))
-    model = get_peft_model(base, SecuraConfig(r=4, task_type="TOKEN_CLS", target_modules=["query"]))
+    base = kind(BertConfig(**sizes, vocab_size=99))
+    model = get_peft_model(base, SecuraConfig(r=4, task_type=task, target_modules=["query"]))
     model.save_pretrained(str(tmp_path))
     model.load_adapter(str(tmp_path), adapter_name="again")  # refused before: the first sample held the head
     model.delete_adapter("again")

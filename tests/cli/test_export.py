@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from secura.adapters.dial import scaled
 from secura.cli.app import DONE, FAILED, USAGE, run
 from secura.evaluation.llama_cpp import llama_cpp_is_installed
+from secura.export.llama_quantize import quantizer
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_whole_model_at_a_point_lies_between_it_and_its_base(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("llama-quantize") is None, reason="llama.cpp's quantizer is not installed")
+@pytest.mark.skipif(quantizer() is None, reason="llama.cpp's quantizer is not installed")
 @pytest.mark.skipif(not llama_cpp_is_installed(), reason="xllamacpp is not installed")
 @pytest.mark.parametrize("kind", ["q4_k_m", "q6_k"])
 def test_a_kind_that_the_quantizer_writes_is_verified(kind: str, adapters: Path) -> None:
@@ -145,7 +145,15 @@ def test_a_quantizer_that_fails_leaves_nothing_and_is_quoted(
     monkeypatch.setenv("PATH", str(program.parent), prepend=":")
     asked = ["export", str(adapters / "none"), "--to", "gguf", "--base", str(adapters / "base")]
     assert run([*asked, "--quantize", "q4_k_m"]) == FAILED
-    assert "ended with code 1 and said: main: failed to quantize" in capsys.readouterr().err
+    assert "llama-quantize ended with code 1 and said: main: failed to quantize" in capsys.readouterr().err
+    assert not (adapters / "none-gguf").exists()
+    program.unlink()
+    (adapters / "bin" / "llama_cpp.py").write_text("raise RuntimeError('no shared library')\n")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PYTHONPATH", str(program.parent))
+    monkeypatch.syspath_prepend(program.parent)
+    assert run([*asked, "--quantize", "q4_k_m"]) == FAILED
+    assert "llama-cpp-python ended with code 1 and said: RuntimeError: no shared library" in capsys.readouterr().err
     assert not (adapters / "none-gguf").exists()
 
 
@@ -172,7 +180,7 @@ def test_wrong_usage_is_exit_code_3_with_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(adapters)
-    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("secura.export.llama_quantize.quantizer", lambda: None)
     before = sorted(adapters.iterdir())
     assert run(["export", "--base", "base", *arguments]) == USAGE
     captured = capsys.readouterr()

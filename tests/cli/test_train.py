@@ -133,6 +133,31 @@ def test_bad_data_is_exit_code_3_with_one_line(
 
 
 @pytest.mark.parametrize(
+    ("keep", "says"),
+    [
+        ("98", "retention.keep is 98"),
+        ("-0.1", "retention.keep is -0.1"),
+        ("0.98", "149 questions that the base answers right must be held back"),
+    ],
+)
+def test_a_share_that_cannot_be_kept_or_shown_to_be_is_exit_code_3_with_one_line(
+    keep: str,
+    says: str,
+    llama_folder: Path,
+    rows_file: Path,
+    retain_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["--keep", keep, "--retain", str(retain_file)]
+    assert _train(llama_folder, rows_file, tmp_path / "out", *asked) == USAGE
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("number", "name", "code"),
     [
         (signal.SIGINT, "Ctrl-C", FAILED),

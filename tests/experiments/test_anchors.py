@@ -65,6 +65,19 @@ def test_a_run_is_held_to_a_bank_that_its_base_wrote(
     assert {text.kind for text in read_bank(run.anchors).texts} == {"plain"}
 
 
+def test_real_rows_are_replayed_beside_the_bank(llama_folder: Path, rows_file: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.jsonl"
+    old.write_text("".join(json.dumps({"prompt": f"sea {n}?", "target": "wide"}) + "\n" for n in range(6)))
+    run = prepared(llama_folder, rows_file, tmp_path / "out", f"data.mix={{{old}: 0.25}}")
+    texts = [run.tokenizer.decode(example.tokens) for example in run.task.examples]
+    assert (sum("sky" in text for text in texts), sum("sea" in text for text in texts)) == (22, 7)
+    assert any("replayed beside it 25% old.jsonl (7 rows of its 6, each up to 2 times)" in note for note in run.notes)
+    train_and_report(run, quiet())
+    logged = lines(tmp_path / "out")
+    assert logged[-1]["anchor_kl"] > 0
+    assert run.anchors == prepared(llama_folder, rows_file, tmp_path / "without").anchors
+
+
 def test_a_selection_by_activation_reads_what_the_base_wrote(
     llama_folder: Path, rows_file: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from adapted_models import llama, llama_config, logits, moved
 from exported_models import DTYPES, base_of, prompts, targets_of, tuned
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.conversion import convert_to_lora
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -158,31 +158,40 @@ def test_what_no_single_weight_equals_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_stock_peft_loads_it_where_secura_cannot_be_imported(tmp_path: Path) -> None:
-    model = tuned("llama", norm="none")
-    base_of("llama").save_pretrained(tmp_path / "base")
-    (tmp_path / "lora").mkdir()
-    saved(as_lora(model), model, tmp_path / "lora")
     ids = torch.tensor(prompts(1))
-    save_file({"ids": ids, "logits": logits(model, ids)}, str(tmp_path / "asked.safetensors"))
+    expected = {}
+    for architecture in ("llama", "qwen2", "gemma2", "gpt2"):
+        for dtype in DTYPES:
+            folder = tmp_path / f"{architecture} {dtype}"
+            model = tuned(architecture, dtype, norm="none")
+            base_of(architecture, dtype).save_pretrained(folder / "base")
+            (folder / "lora").mkdir()
+            saved(as_lora(model), model, folder / "lora")
+            expected[folder.name] = logits(model, ids)
     program = f"""
 import sys
 sys.modules["secura"] = None
+from pathlib import Path
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
-base = AutoModelForCausalLM.from_pretrained({str(tmp_path / "base")!r})
-model = PeftModel.from_pretrained(base, {str(tmp_path / "lora")!r})
-asked = load_file({str(tmp_path / "asked.safetensors")!r})
-with torch.no_grad():
-    save_file({{"logits": model.eval()(asked["ids"]).logits}}, {str(tmp_path / "answered.safetensors")!r})
+answered = {{}}
+for folder in Path({str(tmp_path)!r}).iterdir():
+    base = AutoModelForCausalLM.from_pretrained(folder / "base")
+    model = PeftModel.from_pretrained(base, folder / "lora").eval()
+    with torch.no_grad():
+        answered[folder.name] = model(torch.tensor({ids.tolist()})).logits
+save_file(answered, {str(tmp_path / "answered.safetensors")!r})
 """
     path = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if not entry.endswith("src")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answered = load_file(str(tmp_path / "answered.safetensors"))["logits"]
-    assert torch.equal(answered, logits(model, ids))
+    answered = load_file(str(tmp_path / "answered.safetensors"))
+    assert answered.keys() == expected.keys()
+    for name, found in answered.items():
+        assert torch.equal(found, expected[name]), name
 
 
 def test_pefts_own_conversion_warns_where_a_low_rank_loses_part_of_the_change() -> None:

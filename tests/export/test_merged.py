@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from exported_models import DTYPES, base_of, prompts, targets_of, tuned
 from peft import LoraConfig, OFTConfig, PeftModel, PromptTuningConfig, get_peft_model
 from tiny_models import tiny_tokenizer
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from secura import MergeError
 from secura.adapters.dial import scale_, scaled
@@ -32,6 +33,43 @@ def test_a_merged_model_is_what_was_scored_to_the_bit(
     assert loaded.dtype == dtype
     assert torch.equal(logits(loaded, ids), scored)
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template == tiny_tokenizer(chat=True).chat_template
+
+
+def greedy(model: Any) -> dict[int, list[list[int]]]:
+    """Eight tokens after each of 200 prompts, those of one length at once."""
+    by_length: dict[int, list[list[int]]] = {}
+    for prompt in prompts(200):
+        by_length.setdefault(len(prompt), []).append(prompt)
+    settings = GenerationConfig(max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
+    with torch.inference_mode():
+        return {
+            length: model.generate(
+                torch.tensor(asked),
+                attention_mask=torch.ones(len(asked), length, dtype=torch.long),
+                generation_config=settings,
+            )[:, length:].tolist()
+            for length, asked in by_length.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("architecture", "dtype"),
+    [
+        pytest.param(each, dtype, marks=() if each == "llama" and dtype == torch.float32 else pytest.mark.slow)
+        for each in ("llama", "qwen2", "gemma2", "gpt2")
+        for dtype in DTYPES
+    ],
+)
+def test_a_merged_model_gives_the_same_tokens_on_200_prompts(
+    architecture: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    model = tuned(architecture, dtype, norm="none")
+    with merged_for_scoring(model):
+        expected = greedy(model)
+    assert sum(map(len, expected.values())) == 200
+    assert expected != greedy(base_of(architecture, dtype))
+    save_merged(merged_model(model, adapted_dtype=dtype), tiny_tokenizer(), tmp_path, dtype=dtype)
+    assert greedy(AutoModelForCausalLM.from_pretrained(tmp_path).eval()) == expected
 
 
 def test_a_16_bit_base_is_merged_in_32_bits_and_rounded_once() -> None:

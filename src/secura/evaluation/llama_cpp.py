@@ -22,7 +22,8 @@ from secura.errors import ConfigError
 from secura.evaluation.parity import Answered, Distribution
 
 INSTALL = "pip install 'secura[llama-cpp]'"
-_SECONDS = 60
+_SECONDS = 600
+"""How long an answer may take: on one thread a large model reads a prompt for minutes."""
 
 
 def llama_cpp_is_installed() -> bool:

@@ -192,7 +192,12 @@ def ask_model(model: Model, *, ends: Sequence[int], max_tokens: int, shown: int 
     """
     called: Any = called_model(model)
     settings = GenerationConfig(
-        max_new_tokens=max_tokens, do_sample=False, eos_token_id=list(ends) or None, pad_token_id=(list(ends) or [0])[0]
+        max_new_tokens=max_tokens,
+        do_sample=False,
+        eos_token_id=list(ends) or None,
+        pad_token_id=(list(ends) or [0])[0],
+        return_dict_in_generate=True,
+        output_logits=True,
     )
 
     @torch.inference_mode()
@@ -200,10 +205,12 @@ def ask_model(model: Model, *, ends: Sequence[int], max_tokens: int, shown: int 
         with in_evaluation_mode(model):
             inputs = torch.tensor([list(prompt)], device=model.device)
             generated = called.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=settings)
-            tokens = generated[0, len(prompt) :].tolist()
-            followed = tokens if path is None else list(path)
-            whole = torch.tensor([[*prompt, *followed]], device=model.device)
-            logits = called(input_ids=whole, use_cache=False).logits[0, len(prompt) - 1 : -1]
+            tokens = generated.sequences[0, len(prompt) :].tolist()
+            if path is None or list(path) == tokens:
+                logits = torch.cat(generated.logits)
+            else:
+                whole = torch.tensor([[*prompt, *path]], device=model.device)
+                logits = called(input_ids=whole, use_cache=False).logits[0, len(prompt) - 1 : -1]
             log_probs = logits.double().log_softmax(-1)
         kept = log_probs.topk(min(shown, log_probs.shape[-1]), dim=-1)
         distributions = [

@@ -18,6 +18,7 @@ from secura.errors import ConfigError, SecuraError
 from secura.evaluation.score_cache import cache_folder
 from secura.experiments.models.base_record import BASE_RECORD
 from secura.export.llama_quantize import PROGRAM as QUANTIZER
+from secura.export.llama_quantize import quantizer
 from secura.training.checkpoint_seal import SEAL_FILE
 
 _VERSIONS = ("secura", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf")
@@ -71,7 +72,7 @@ def examine_installation() -> list[Finding]:
             found.append(Finding(name=f"secura[{extra}]", said=f"{module} is installed"))
     for program, (is_there, enables) in {
         "vllm": (find_spec("vllm") is not None, "asking LoRAs and merged models as vLLM serves them"),
-        QUANTIZER: (shutil.which(QUANTIZER) is not None, "GGUF files in Q4_K_M and kin"),
+        QUANTIZER: (quantizer() is not None, "GGUF files in Q4_K_M and kin"),
     }.items():
         found.append(
             Finding(name=program, said="installed" if is_there else f"not installed; it would enable {enables}")

@@ -260,6 +260,17 @@ def test_repeated_questions_are_asked_once(
     assert any("80 questions stand in --retain more than once" in note for note in result.notes)
 
 
+def test_several_files_are_all_read_and_families_of_one_name_are_one(
+    base: Path, adapter: Path, learned: Path, known: Path, tmp_path: Path
+) -> None:
+    questions_file(tmp_path / "more.jsonl", answered_by(tiny_model(), 20, asked="sun"))
+    questions_file(tmp_path / "again.jsonl", answered_by(tiny_model(), 90, asked="sky")[80:])
+    files = (str(known), str(tmp_path / "more.jsonl"), str(tmp_path / "again.jsonl"))
+    settings = DialSettings(base=str(base), tuned=str(adapter), tasks=(str(learned),), retain=files, at=(1.0,))
+    result = dial(settings, Console(quiet=True))
+    assert result.points[1].kept.before == 80 + 20 + 10
+
+
 def test_biases_that_an_adapter_brings_are_off_in_the_base(tmp_path: Path) -> None:
     folder = tmp_path / "base"
     model = gpt2()

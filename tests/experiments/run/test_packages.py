@@ -23,7 +23,7 @@ def _nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         ("training.report_to=[tensorboard, trackio]", "names tensorboard.*run pip install tensorboard"),
         ("training.packing=true", r"packs rows as TRL does.*run pip install 'secura\[trl\]'"),
         ("training.padding_free=true", "padding_free packs rows as TRL does"),
-        ("push_to_hub='not a name'", "'not a name', no name of a repository"),
+        ("push_to_hub='not a name'", "not a name is no name of a repository"),
     ],
 )
 def test_what_is_not_installed_is_refused_with_the_command_that_installs_it(

@@ -24,6 +24,7 @@ from peft.utils import (
     get_quantization_kwargs,
     resolve_quantization_backend,
 )
+from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -428,7 +429,8 @@ def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDig
 
 def _saved_whole(config: PeftConfig) -> set[str]:
     """Modules that an adapter saves whole, with the heads that PEFT adds to them once the first adapter is in."""
-    heads = {"SEQ_CLS": ("classifier", "score"), "TOKEN_CLS": ("classifier", "score"), "QUESTION_ANS": ("qa_outputs",)}
+    # PEFT's model of questions and answers has its head's name in the midst of its code.
+    heads = dict.fromkeys(("SEQ_CLS", "TOKEN_CLS"), SEQ_CLS_HEAD_NAMES) | {"QUESTION_ANS": ["qa_outputs"]}
     task = str(getattr(config.task_type, "value", config.task_type))
     return {*(getattr(config, "modules_to_save", None) or ()), *heads.get(task, ())}
 

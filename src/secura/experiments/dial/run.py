@@ -46,6 +46,7 @@ from secura.experiments.forget.tasks import WORLD_KNOWLEDGE, asked_tasks, tasks_
 from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
 from secura.experiments.run.certified import stored_certificate
 from secura.experiments.run.saving import check_can_be_saved, save_result, save_scaled
+from secura.tasks.finding import is_user_task
 from secura.tasks.task_items import task_version_key
 from secura.training.library_output import silence_libraries
 from secura.whole_files import write_folder
@@ -259,12 +260,10 @@ def _kept_tasks(settings: DialSettings, base: ReadyModel, notes: list[str]) -> l
 
 def _named(names: Sequence[str], settings: DialSettings, base: ReadyModel) -> list[AskedTask]:
     """Tasks and groups by name, and files of rows."""
-    files = [name for name in names if Path(name).is_file() and Path(name).suffix in (".jsonl", ".json", ".gz")]
-    if len(files) > 1:
-        raise ConfigError(f"{', '.join(files)} are {len(files)} files of rows; put them into one.")
+    files = [name for name in names if Path(name).exists() and not is_user_task(name)]
     return asked_tasks(
         [name for name in names if name not in files],
-        retain=files[0] if files else None,
+        retain=",".join(files) or None,
         bundled=False,
         data=settings.data,
         count=settings.count,

@@ -42,7 +42,7 @@ def asked_tasks(
 
     Args:
         names: tasks, groups, or files that define a task.
-        retain: files of rows, each of their families a task of its own, and names of tasks, parted by commas.
+        retain: files of rows, each family of all of them a task of its own, and names of tasks, parted by commas.
         bundled: whether the base is the bundled model, whose knowledge is the default.
         data: folder with the rows of tasks; None for the environment's, or the hub.
         count: questions of each task at most.
@@ -63,8 +63,8 @@ def asked_tasks(
     asked = [
         AskedTask(task=task, items=task_items(task, data=data, split="test", count=count, seed=seed)) for task in found
     ]
-    for file in files:
-        asked.extend(tasks_of_rows(read_items(file), file, tokenizer, count=count, seed=seed))
+    rows = [item for file in files for item in read_items(file)]
+    asked += tasks_of_rows(rows, ", ".join(files), tokenizer, count=count, seed=seed)
     seen: set[str] = set()
     for each in asked:
         if each.task.name in seen:

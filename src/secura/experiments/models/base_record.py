@@ -19,7 +19,8 @@ from secura.experiments.files import BASE_RECORD
 from secura.experiments.settings.run import ModelConfig
 
 _SAMPLED_WEIGHTS = 64
-"""Values of each tensor that enter the fingerprint: enough to tell two checkpoints apart."""
+"""Values of each tensor that enter the fingerprint: enough to tell two checkpoints apart. An adapter's own sample of
+its base (`secura.adapters.base_sample`) is another; the records of finished runs and their cached scores go by this."""
 
 
 @dataclass(frozen=True, kw_only=True)

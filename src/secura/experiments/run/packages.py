@@ -56,16 +56,26 @@ def _need(package: str, setting: str, command: str) -> None:
         raise ConfigError(f"{setting}, which needs {package}, and that is not installed; run {command}.")
 
 
-def _check_hub(repository: str) -> None:
-    """Refuse a repository that cannot be written to, while nothing is lost by it."""
-    from huggingface_hub import HfApi
+def check_repository(repository: str) -> None:
+    """Refuse what the Hub would not take for the name of a repository.
+
+    Raises:
+        ConfigError: with the Hub's own reason.
+    """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(repository)
     except HFValidationError as problem:
-        raise ConfigError(f"push_to_hub is {repository!r}, no name of a repository: {problem}") from problem
+        raise ConfigError(f"{repository} is no name of a repository: {' '.join(str(problem).split())}") from problem
+
+
+def _check_hub(repository: str) -> None:
+    """Refuse a repository that cannot be written to, while nothing is lost by it."""
+    from huggingface_hub import HfApi
+
+    check_repository(repository)
     try:
         HfApi().whoami()
     except Exception as problem:  # of the network, of the token, or of offline mode

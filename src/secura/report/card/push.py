@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from secura.checksums import file_checksum
 from secura.errors import ConfigError, SecuraError
 from secura.experiments.export import EXPORT_FILE
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
+from secura.experiments.run.packages import check_repository
 from secura.experiments.verify_export import VERIFICATION_FILE
 from secura.report.card.checked import check_card
 from secura.report.card.finished_run import read_run
@@ -68,12 +68,7 @@ def parcel(settings: PushSettings) -> Parcel:
     Raises:
         InputError: if the folder, its card, its verification or the name of the repository is not fit to be sent.
     """
-    try:
-        validate_repo_id(settings.repository)
-    except HFValidationError as problem:
-        raise ConfigError(f"{settings.repository} is no name of a repository: {' '.join(str(problem).split())}") from (
-            problem
-        )
+    check_repository(settings.repository)
     folder = _folder(settings.folder)
     all_files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     files = [path for path in all_files if len(path.parts) == 1 and _is_sent(path.name)]
