@@ -76,7 +76,7 @@ def by_layer(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
 def tensor_digest(tensor: Tensor) -> str:
     """Type, shape, and a digest of the bits."""
     held = tensor.cpu().contiguous()
-    # Read where it lies: an adapter has hundreds of small tensors, and a NumPy view of each takes as long as its digest.
+    # Read where it lies: an adapter has hundreds of small tensors, and a NumPy view of each costs as much.
     raw = (ctypes.c_ubyte * held.nbytes).from_address(held.data_ptr()) if held.nbytes else b""
     return _form(tensor.dtype, tensor.shape) + hashlib.sha256(raw).hexdigest()[:_DIGITS]
 
