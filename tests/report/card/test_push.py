@@ -176,6 +176,10 @@ def change_afterwards(export: Path) -> None:
         (fail_verification, "says that the export differs: q_proj differs"),
         (change_afterwards, "export.json has changed since it was verified"),
         (lambda export: (export / "adapter_config.json").unlink(), "holds no adapter, model or export"),
+        (lambda export: (export / "README.md").write_bytes(b"\xff\xfe"), "README.md is no text of UTF-8"),
+        (lambda export: (export / "adapter_config.json").write_text("["), "adapter_config.json is not JSON"),
+        (lambda export: (export / "verification.json").write_text("["), "verification.json is not JSON"),
+        (lambda export: (export / "verification.json").write_text('{"passed": true}'), "verification.json is damaged"),
     ],
 )
 def test_what_is_not_fit_to_be_sent_is_refused(
