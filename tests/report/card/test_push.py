@@ -168,9 +168,14 @@ def change_afterwards(export: Path) -> None:
     (export / "verification.json").write_text(json.dumps({"passed": True, "failures": [], "files_sha256": sums}))
 
 
+def add_afterwards(export: Path) -> None:
+    (export / "verification.json").write_text(json.dumps({"passed": True, "failures": [], "files_sha256": {}}))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (add_afterwards, "adapter_config.json has come since it was verified"),
         (lambda export: (export / "README.md").unlink(), "has no card; write one with secura card"),
         (spoil_card, "front matter is not valid"),
         (fail_verification, "says that the export differs: q_proj differs"),

@@ -86,7 +86,7 @@ def parcel(settings: PushSettings) -> Parcel:
         folder=folder,
         files=files,
         left_out=[path for path in all_files if path not in files],
-        notes=[*notes, *_notes_on_base(folder), *_notes_on_verification(folder)],
+        notes=[*notes, *_notes_on_base(folder), *_notes_on_verification(folder, files)],
     )
 
 
@@ -174,7 +174,7 @@ def _notes_on_base(folder: Path) -> list[str]:
     ]
 
 
-def _notes_on_verification(folder: Path) -> list[str]:
+def _notes_on_verification(folder: Path, sent: Sequence[Path]) -> list[str]:
     """Refuse an export that is known to be wrong; say where none has been looked at."""
     file = folder / VERIFICATION_FILE
     if not file.is_file():
@@ -189,6 +189,9 @@ def _notes_on_verification(folder: Path) -> list[str]:
     for name, checksum in checksums.items():
         if name != CARD_FILE and (not (folder / name).is_file() or file_checksum(folder / name) != checksum):
             raise ConfigError(f"{folder / name} has changed since it was verified; run secura verify-export again.")
+    for name in (each.name for each in sent):
+        if name not in checksums and name not in (CARD_FILE, VERIFICATION_FILE):
+            raise ConfigError(f"{folder / name} has come since it was verified; run secura verify-export again.")
     return []
 
 
