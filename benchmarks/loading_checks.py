@@ -25,10 +25,18 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from secura import SecuraConfig
 from secura.adapters.fingerprint import WeightDigests
+from secura.adapters.secura import config
 from secura.adapters.secura import model as tuner
 
-SEAL = ("check_config_seal", "tensor_digest", "check_tensors", "refuse_non_finite", "seal_from_tensor", "_by_layer")
-BASE = ("base_sample", "fingerprints_agree")
+SEAL = (
+    (config, "check_saved"),
+    (tuner, "check_config_seal"),
+    (tuner.SecuraModel, "_check_seal"),
+    (tuner.LookAtFirstUse, "put_on"),
+    (tuner.LookAtFirstUse, "take_off"),
+)
+"""All that looks at what was saved: the form of the config, digests, values that are not finite, keys not its own."""
+BASE = ((tuner, "base_sample"), (tuner, "fingerprints_agree"))
 
 
 def main() -> None:
@@ -52,7 +60,7 @@ def main() -> None:
 def write(base: Path, adapter: Path, layers: int, width: int) -> None:
     """A model and an adapter of every linear layer of it."""
     torch.manual_seed(0)
-    config = LlamaConfig(
+    shape = LlamaConfig(
         hidden_size=width,
         intermediate_size=8 * width // 3,
         num_hidden_layers=layers,
@@ -61,7 +69,7 @@ def write(base: Path, adapter: Path, layers: int, width: int) -> None:
         vocab_size=49152,
         tie_word_embeddings=True,
     )
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
     model.save_pretrained(base)
     get_peft_model(model, SecuraConfig.preset("secura")).save_pretrained(str(adapter))
 
@@ -80,8 +88,8 @@ def load(base: Path, adapter: Path) -> dict[str, float]:
 
         return call
 
-    patches = [mock.patch.object(tuner, name, timed("seal", getattr(tuner, name))) for name in SEAL]
-    patches += [mock.patch.object(tuner, name, timed("sample of the base", getattr(tuner, name))) for name in BASE]
+    patches = [mock.patch.object(of, name, timed("seal", getattr(of, name))) for of, name in SEAL]
+    patches += [mock.patch.object(of, name, timed("sample of the base", getattr(of, name))) for of, name in BASE]
     patches += [
         mock.patch.object(WeightDigests, "match", timed("all fingerprints", WeightDigests.match)),
     ]

@@ -17,6 +17,7 @@ from secura.adapters.sharding import is_sharded
 _READ = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """Types that are read. What is packed, such as 4-bit weights, is not, and may be plain where the adapter is used."""
 _LONGEST_VECTOR = 1 << 20
+_AROUND = (BaseTunerLayer, AuxiliaryTrainingWrapper)
 
 
 def base_sample(model: nn.Module, *, but: Collection[str] = ()) -> Tensor | None:
@@ -30,20 +31,21 @@ def base_sample(model: nn.Module, *, but: Collection[str] = ()) -> Tensor | None
         The values in the widest type that they are held in, shape (count,), on the CPU; None where a weight is
         divided, packed, offloaded or on the meta device, or an adapter is merged into it.
     """
-    if any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules()):
-        return None
     parts, seen = [], set()
-    for parameter in _base_parameters(model, "", tuple(but)):
-        if id(parameter) in seen:  # tied
-            continue
-        seen.add(id(parameter))
-        if parameter.is_meta or is_sharded(parameter):
+    for module in _base_modules(model, tuple(but)):
+        if isinstance(module, BaseTunerLayer) and module.merged:
             return None
-        values = parameter.detach()
-        if type(values) is not Tensor or values.dtype not in _READ:
-            return None
-        if values.numel():
-            parts.append(_sampled(values))
+        for parameter in () if isinstance(module, _AROUND) else module._parameters.values():
+            if parameter is None or id(parameter) in seen:  # tied
+                continue
+            seen.add(id(parameter))
+            if parameter.is_meta or is_sharded(parameter):
+                return None
+            values = parameter.detach()
+            if type(values) is not Tensor or values.dtype not in _READ:
+                return None
+            if values.numel():
+                parts.append(_sampled(values))
     if not parts:
         return None
     if len({part.device for part in parts}) > 1:
@@ -53,19 +55,20 @@ def base_sample(model: nn.Module, *, but: Collection[str] = ()) -> Tensor | None
 
 def _sampled(values: Tensor) -> Tensor:
     step = values.shape[-1] - 1 if values.dim() > 1 else values.numel() // _LONGEST_VECTOR
-    return values.reshape(-1)[:: max(step, 1)]
+    values, step = values.contiguous(), max(step, 1)
+    return values.as_strided((-(-values.numel() // step),), (step,))
 
 
-def _base_parameters(module: nn.Module, name: str, but: tuple[str, ...]) -> Iterator[nn.Parameter]:
-    """A model's own parameters, in one order whether or not it carries adapters."""
-    if but and name.endswith(but):
-        return
-    if isinstance(module, BaseTunerLayer):
-        yield from _base_parameters(module.get_base_layer(), name, but)
-        return
-    if isinstance(module, AuxiliaryTrainingWrapper):
-        yield from _base_parameters(module.original_module, name, but)
-        return
-    yield from module.parameters(recurse=False)
-    for child_name, child in module.named_children():
-        yield from _base_parameters(child, f"{name}.{child_name}" if name else child_name, but)
+def _base_modules(model: nn.Module, but: tuple[str, ...]) -> Iterator[nn.Module]:
+    """A model's own modules, in one order whether or not it carries adapters, and what adapters put around them."""
+    to_come = [("", model)]
+    while to_come:
+        name, module = to_come.pop()
+        if but and name.endswith(but):
+            continue
+        yield module
+        if isinstance(module, _AROUND):
+            to_come.append((name, module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module))
+            continue
+        prefix = f"{name}." if name else ""
+        to_come += [(prefix + each, child) for each, child in reversed(module._modules.items()) if child is not None]

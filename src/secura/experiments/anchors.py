@@ -26,6 +26,7 @@ from secura.evaluation.score_cache import cache_folder
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record
 from secura.experiments.models.loading import load_model, model_source
 from secura.experiments.settings.run import ModelConfig
+from secura.one_writer import one_writer_of
 from secura.tasks.data_files import read_items
 from secura.tasks.question import Item
 from secura.training.examples import Example, example_from_item
@@ -61,6 +62,11 @@ def make_anchors(settings: AnchorSettings, console: Console) -> AnchorBank:
     """
     silence_libraries()
     check_size(settings.texts, settings.tokens)
+    with one_writer_of(settings.out):
+        return _make_anchors(settings, console)
+
+
+def _make_anchors(settings: AnchorSettings, console: Console) -> AnchorBank:
     out = settings.out
     if out.exists() and not holds_bank(out) and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"out {out} is not empty and holds no anchor bank; name another folder with --out.")

@@ -35,6 +35,7 @@ from secura.export.lora import DEFAULT_LIMIT, SERVED_RANKS, Lora, as_lora, save_
 from secura.export.merged import merged_model, save_merged
 from secura.export.ollama import chat_parts, modelfile
 from secura.export.tuned_weights import DrawnBack
+from secura.one_writer import one_writer_of
 from secura.training.library_output import silence_libraries
 from secura.whole_files import write_folder, write_json
 
@@ -148,6 +149,16 @@ def export(
     """
     silence_libraries()
     folder = _folder(settings)
+    with one_writer_of(folder):
+        return _export(settings, folder, console, on_measured)
+
+
+def _export(
+    settings: ExportSettings,
+    folder: Path,
+    console: Console,
+    on_measured: Callable[[Lora, Sequence[Effect]], None] | None,
+) -> ExportResult:
     pair = open_source(settings.source, settings.base)
     pair.check()
     if settings.to in ("lora", "gguf-lora") and not pair.is_adapter:

@@ -243,6 +243,14 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, trained: Pat
     assert read_run(trained / "adapter").folder == trained
 
 
+@pytest.mark.parametrize("name", ["retention.json", "secura_base.json", "adapter/adapter_config.json"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{}", b'{"config": 1, "method": []}'])
+def test_a_run_with_a_damaged_file_is_refused_in_a_sentence(finished: Path, name: str, content: bytes) -> None:
+    (finished / name).write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
+        read_run(finished)
+
+
 @pytest.mark.slow
 def test_a_sequence_has_every_task_and_the_strategy(tmp_path: Path) -> None:
     file = tmp_path / "seq.yaml"

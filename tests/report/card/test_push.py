@@ -168,14 +168,23 @@ def change_afterwards(export: Path) -> None:
     (export / "verification.json").write_text(json.dumps({"passed": True, "failures": [], "files_sha256": sums}))
 
 
+def add_afterwards(export: Path) -> None:
+    (export / "verification.json").write_text(json.dumps({"passed": True, "failures": [], "files_sha256": {}}))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (add_afterwards, "adapter_config.json has come since it was verified"),
         (lambda export: (export / "README.md").unlink(), "has no card; write one with secura card"),
         (spoil_card, "front matter is not valid"),
         (fail_verification, "says that the export differs: q_proj differs"),
         (change_afterwards, "export.json has changed since it was verified"),
         (lambda export: (export / "adapter_config.json").unlink(), "holds no adapter, model or export"),
+        (lambda export: (export / "README.md").write_bytes(b"\xff\xfe"), "README.md is no text of UTF-8"),
+        (lambda export: (export / "adapter_config.json").write_text("["), "adapter_config.json is not JSON"),
+        (lambda export: (export / "verification.json").write_text("["), "verification.json is not JSON"),
+        (lambda export: (export / "verification.json").write_text('{"passed": true}'), "verification.json is damaged"),
     ],
 )
 def test_what_is_not_fit_to_be_sent_is_refused(

@@ -22,22 +22,31 @@ class LookAtFirstUse:
     """A forward pre-hook of the model's root, for one adapter whose config came from a file."""
 
     adapter_name: str
-    base: Mapping[str, Tensor]
-    """Every parameter of the base as it was before anything was loaded."""
+    base: list[tuple[str, nn.Module, str, Tensor]]
+    """Every parameter of the base before anything was loaded: its module's name, the module, its own name, itself."""
     sealed: Mapping[str, str] | None
     """Digests of the adapter's tensors; None where its config says nothing of what was saved."""
 
     @classmethod
-    def put_on(cls, model: nn.Module, adapter_name: str, sealed: Mapping[str, str] | None) -> None:
-        """Look at `model` when it is next called."""
-        base = {name: each for name, each in model.named_parameters() if not _is_of_adapter(name)}
+    def put_on(
+        cls, model: nn.Module, modules: Mapping[str, nn.Module], adapter_name: str, sealed: Mapping[str, str] | None
+    ) -> None:
+        """Look at `model` when it is next called; `modules` are its own and its layers', by name."""
+        base = [
+            (name, module, own_name, each)
+            for name, module in modules.items()
+            if not _is_of_adapter(name)
+            for own_name, each in module._parameters.items()
+            if each is not None
+        ]
         model.register_forward_pre_hook(cls(adapter_name, base, sealed))
 
     @classmethod
-    def take_off(cls, model: nn.Module, adapter_name: str) -> None:
+    def take_off(cls, modules: Mapping[str, nn.Module], adapter_name: str) -> None:
         """Forget about an adapter whose tensors have been looked at otherwise."""
-        for module in model.modules():
-            _remove(module, [hook for hook in _hooks(module) if hook.adapter_name == adapter_name])
+        for module in modules.values():
+            if module._forward_pre_hooks:
+                _remove(module, [hook for hook in _hooks(module) if hook.adapter_name == adapter_name])
 
     def __call__(self, module: nn.Module, inputs: Any) -> None:
         """Refuse a base that was written to, tensors that are not those that were saved, and a config without a word.
@@ -46,16 +55,16 @@ class LookAtFirstUse:
             ConfigError: naming the first.
         """
         del inputs
-        now = dict(module.named_parameters())
-        for name, before in self.base.items():
-            if name in now and now[name] is not before and _was_loaded(now[name]):
+        for name, holder, own_name, before in self.base:
+            now = holder._parameters.get(own_name)
+            if now is not None and now is not before and _was_loaded(now):
                 raise ConfigError(
-                    f"the weights file of adapter {self.adapter_name!r} has changed {name} of the base model itself; "
-                    "load the base again, and take the adapter's files as they were saved."
+                    f"the weights file of adapter {self.adapter_name!r} has changed {name}.{own_name} of the base "
+                    "model itself; load the base again, and take the adapter's files as they were saved."
                 )
         part = f".secura_change.{self.adapter_name}."
         if self.sealed is None:
-            if any(part in name and _was_loaded(each) for name, each in now.items()):
+            if any(part in name and _was_loaded(each) for name, each in module.named_parameters()):
                 raise ConfigError(
                     f"`saved` was taken out of the adapter_config.json of adapter {self.adapter_name!r}, so nothing "
                     "says what its weights should be; take the file as it was saved."
@@ -89,7 +98,7 @@ def _remove(module: nn.Module, hooks: list[LookAtFirstUse]) -> None:
 
 
 def _is_of_adapter(name: str) -> bool:
-    return ".secura_" in name or ".modules_to_save." in name or ".token_adapter." in name
+    return ".modules_to_save" in name or ".token_adapter" in name
 
 
 def _was_loaded(tensor: Tensor) -> bool:

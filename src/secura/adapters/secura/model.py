@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -38,6 +38,7 @@ from secura.adapters.secura.layer import Linear, SecuraLayer
 from secura.adapters.secura.ledger import folds_by_key
 from secura.adapters.secura.sealing import (
     UNKNOWN_BASE,
+    by_layer,
     can_be_sealed,
     check_config_seal,
     check_tensors,
@@ -161,7 +162,7 @@ class SecuraModel(BaseTuner):
         selected = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
         layers: dict[str, dict[str, str]] = {}
         folds: list[str] = []
-        for name, layer in _layers_with(model, adapter_name):
+        for name, layer in _layers_with(outer_modules(model), adapter_name):
             record = layers[name.removeprefix(_PEFT_PREFIX)] = {}
             if is_offloaded(layer._change(adapter_name)):
                 with layer.weights_at_hand([adapter_name]):
@@ -183,7 +184,7 @@ class SecuraModel(BaseTuner):
         # For SecuraConfig.save_pretrained, which PEFT calls next; not a field of the live config.
         to_save: dict[str, Any] = {"layers": layers, "folds": folds, "base": None}
         if layers:
-            name, layer = next(_layers_with(model, adapter_name))
+            name, layer = next(_layers_with(outer_modules(model), adapter_name))
             whole_base = layer.whole_base.get(adapter_name)
             selected[f"{name}.secura_base.{adapter_name}"] = UNKNOWN_BASE if whole_base is None else whole_base
             to_save["base"] = None if whole_base is None else fingerprint_text(whole_base)
@@ -212,12 +213,13 @@ class SecuraModel(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        state_dict = dict(state_dict)
-        cls._check_seal(model, config, adapter_name, state_dict)
-        LookAtFirstUse.take_off(model, adapter_name)
+        state_dict, modules = dict(state_dict), outer_modules(model)
+        layers = dict(_layers_with(modules, adapter_name))
+        cls._check_seal(layers, _saved_names_beside(modules, adapter_name), config, adapter_name, state_dict)
+        LookAtFirstUse.take_off(modules, adapter_name)
         taken: list[tuple[SecuraLayer, dict[str, Tensor], float, dict[str, dict[str, Tensor]]]] = []
-        stored = _by_layer(state_dict)
-        for name, layer in _layers_with(model, adapter_name):
+        stored = by_layer({key: key for key in state_dict})
+        for name, layer in layers.items():
             if is_offloaded(layer._change(adapter_name)):
                 raise ConfigError(
                     f"adapter {adapter_name!r} is offloaded by accelerate, so nothing can be loaded into it; load it "
@@ -252,7 +254,8 @@ class SecuraModel(BaseTuner):
         """
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         config = self.peft_config[adapter_name]
-        adapted = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
+        modules = outer_modules(model)
+        adapted = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(modules, adapter_name)}
         for layer in adapted.values():
             layer.whole_base.pop(adapter_name, None)
             if self._whole_base is not None:
@@ -262,7 +265,7 @@ class SecuraModel(BaseTuner):
             _report_nothing_of_ours(model)
         seal, self._seal = self._seal, None
         if seal is not None or (saved is None and config.__dict__.get("_was_read")):
-            LookAtFirstUse.put_on(model, adapter_name, None if seal is None else seal["tensors"])
+            LookAtFirstUse.put_on(model, modules, adapter_name, None if seal is None else seal["tensors"])
         if saved is None or seal is None:
             return
         odd = sorted(adapted.keys() ^ saved.get("layers", {}).keys())
@@ -272,20 +275,32 @@ class SecuraModel(BaseTuner):
                 f"layer {odd[0]} {which} among those that the adapter was saved with; take target_modules and the "
                 "other settings as they were saved."
             )
-        sealed = _by_layer(seal["tensors"])
+        sealed = by_layer(seal["tensors"])
         for name, layer in adapted.items():
-            own = {short: seal["tensors"][key] for short, key in sealed.get(name, {}).items()}
+            own = sealed.get(name, {})
             if "fingerprint" in saved.get("layers", {}).get(name, {}) and getattr(config, "verify_base", True):
                 own["of_base"] = saved["layers"][name]["fingerprint"]
             layer.sealed_tensors[adapter_name] = own
 
     @classmethod
     def _check_seal(
-        cls, model: nn.Module, config: PeftConfig, adapter_name: str, state_dict: dict[str, Tensor]
+        cls,
+        layers: Mapping[str, SecuraLayer],
+        beside: Mapping[str, str],
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
     ) -> None:
-        """Refuse tensors that are not those of an adapter as it was saved, and take their seal out of `state_dict`."""
-        layers = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in _layers_with(model, adapter_name)}
-        beside = _saved_names_beside(model, adapter_name)
+        """Refuse tensors that are not those of an adapter as it was saved, and take their seal out of `state_dict`.
+
+        Args:
+            layers: those of the adapter, by name.
+            beside: the name in the file of each tensor of modules saved beside them, by its name in the model.
+            config: the adapter's.
+            adapter_name: the name it is loaded under.
+            state_dict: what is to be loaded.
+        """
+        layers = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in layers.items()}
         # Modules saved beside the layers are sealed since the sample of the base is.
         seals_beside = any(".secura_base" in key for key in state_dict)
         wholes, tensors = [], {}
@@ -306,8 +321,8 @@ class SecuraModel(BaseTuner):
             tensors[plain] = state_dict[key]
         refuse_non_finite(tensors)
         for name, layer in layers.items():
-            for factor, _ in layer._change(adapter_name).named_parameters():
-                if f"{name}.secura_change.{factor}" not in tensors:
+            for factor, held in layer._change(adapter_name)._parameters.items():
+                if held is not None and f"{name}.secura_change.{factor}" not in tensors:
                     raise ConfigError(f"the adapter's weights file lacks {name}.secura_change.{factor}; copy it again.")
         # The config's seal is of what it was loaded with; what is loaded later, such as a checkpoint, has its own.
         is_first = any(adapter_name in layer.sealed_tensors for layer in layers.values())
@@ -330,36 +345,26 @@ _UNSEALED = (
 )
 
 
-def _by_layer(keys: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Keys of adapter tensors by layer and by what comes after `.secura_`."""
-    found: dict[str, dict[str, str]] = {}
-    for key in keys:
-        layer, mark, short = plain_key(key).partition(".secura_")
-        if mark:
-            found.setdefault(layer, {})[short] = key
-    return found
-
-
 def _modules_beside(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the modules that are saved beside the layers, whole or by token, under the names PEFT gives them."""
     found = {}
-    for name, module in _wrappers(model):
+    for name, module in _wrappers(outer_modules(model)):
         own = {key.removeprefix(f"{name}."): each for key, each in state_dict.items() if key.startswith(f"{name}.")}
         found |= {f"{name}.{key}": each for key, each in module.adapter_state_dict(adapter_name, own).items()}
     return found
 
 
-def _saved_names_beside(model: nn.Module, adapter_name: str) -> dict[str, str]:
+def _saved_names_beside(modules: Mapping[str, nn.Module], adapter_name: str) -> dict[str, str]:
     """The name in the file of each tensor of modules beside the layers, by its name in the model."""
     return {
         f"{name}.{stored}": f"{name}.{saved}"
-        for name, module in _wrappers(model)
+        for name, module in _wrappers(modules)
         for saved, stored in module.adapter_state_dict_load_map(adapter_name).items()
     }
 
 
-def _wrappers(model: nn.Module) -> Iterator[tuple[str, Any]]:  # PEFT declares fewer arguments than it gives
-    for name, module in model.named_modules():
+def _wrappers(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Any]]:  # PEFT declares fewer arguments
+    for name, module in modules.items():
         if isinstance(module, AuxiliaryTrainingWrapper):
             yield name.removeprefix("_fsdp_wrapped_module."), module
 
@@ -402,16 +407,31 @@ def _add_adapter_names(
     return args, {**kwargs, "adapter_names": adapter_names}
 
 
-def _layers_with(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, SecuraLayer]]:
-    for name, module in model.named_modules():
+def outer_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """A model's modules by name, each once, in their order, without the many that SECURA layers hold of adapters."""
+    found: dict[str, nn.Module] = {}
+    seen, to_come = set(), [("", model)]
+    while to_come:
+        name, module = to_come.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        found[name] = module
+        inside = {"base_layer": module.base_layer} if isinstance(module, SecuraLayer) else module._modules
+        prefix = f"{name}." if name else ""
+        to_come += [(prefix + each, child) for each, child in reversed(inside.items()) if child is not None]
+    return found
+
+
+def _layers_with(modules: Mapping[str, nn.Module], adapter_name: str) -> Iterator[tuple[str, SecuraLayer]]:
+    for name, module in modules.items():
         if isinstance(module, SecuraLayer) and adapter_name in module.secura_change:
             yield name.replace("_fsdp_wrapped_module.", "").removeprefix("_orig_mod."), module
 
 
 def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDigests]:
     """Refuse a base model that an adapter was not made for; what was computed to find out, by layer."""
-    modules = dict(model.named_modules())
-    digests = {}
+    modules, digests = outer_modules(model), {}
     for name, record in saved.get("layers", {}).items():
         if "fingerprint" not in record:
             continue

@@ -17,6 +17,7 @@ from secura.adapters.secura.config import SecuraConfig
 from secura.adapters.secura.ledger import folds_in
 from secura.adapters.secura.sealing import (
     UNKNOWN_BASE,
+    by_layer,
     check_config_seal,
     check_tensors,
     make_seal,
@@ -107,19 +108,16 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _check_layers(config: SecuraConfig, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
     """Refuse where the two files do not say the same of each layer."""
-    by_layer: dict[str, dict[str, Tensor]] = {}
     refuse_non_finite(tensors)
-    for key, tensor in tensors.items():
-        layer, mark, name = key.partition(".secura_")
-        if mark:
-            by_layer.setdefault(layer, {})[name] = tensor
-        elif not any(f".{module}." in f".{key}" for module in config.modules_to_save or ()):
+    for key in tensors:
+        if ".secura_" not in key and not any(f".{module}." in f".{key}" for module in config.modules_to_save or ()):
             raise ConfigError(f"the adapter's weights file holds {key}, which is no tensor of its own.")
-    odd = sorted(by_layer.keys() ^ saved["layers"].keys())
-    if odd or not by_layer:
+    layers = by_layer(tensors)
+    odd = sorted(layers.keys() ^ saved["layers"].keys())
+    if odd or not layers:
         which = f"layer {odd[0]} is in one of its files alone" if odd else "it holds no layer"
         raise ConfigError(f"{which}; take the files as they were saved.")
-    for layer, own in by_layer.items():
+    for layer, own in layers.items():
         _check_layer(config, layer, own, saved)
 
 

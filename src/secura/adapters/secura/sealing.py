@@ -7,12 +7,14 @@ what differs can be named. It tells damage and mix-ups apart from what was saved
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -45,6 +47,7 @@ _LONGEST_UNSEALED_STACK = 100_000
 """Of folds: room for a stack is made before its weights are seen, and only a seal vouches for its length."""
 _INDICES = re.compile(r"\d{1,9}( \d{1,9})*")
 _FINGERPRINT = re.compile(r"-?\d{1,20}( -?\d{1,20}){3}")
+_LAYER_FORMS = {"columns": _INDICES, "rows": _INDICES, "fingerprint": _FINGERPRINT}
 
 
 UNKNOWN_BASE = torch.zeros(4, dtype=torch.int64)
@@ -52,17 +55,35 @@ UNKNOWN_BASE = torch.zeros(4, dtype=torch.int64)
 
 _PEFT_PREFIX = "base_model.model."
 
+Value = TypeVar("Value")
+
 
 def plain_key(key: str) -> str:
     """The name of a tensor without what PEFT, FSDP and torch.compile put before it."""
     return key.replace("_fsdp_wrapped_module.", "").removeprefix("_orig_mod.").removeprefix(_PEFT_PREFIX)
 
 
+def by_layer(values: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    """What is known of adapter tensors, by layer and by what comes after `.secura_` in their keys; of no others."""
+    found: dict[str, dict[str, Value]] = {}
+    for key, value in values.items():
+        layer, mark, name = plain_key(key).partition(".secura_")
+        if mark:
+            found.setdefault(layer, {})[name] = value
+    return found
+
+
 def tensor_digest(tensor: Tensor) -> str:
     """Type, shape, and a digest of the bits."""
-    raw = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
-    bits = hashlib.sha256(raw.data).hexdigest()[:_DIGITS]
-    return f"{str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))} {bits}"
+    held = tensor.cpu().contiguous()
+    # Read where it lies: an adapter has hundreds of small tensors, and a NumPy view of each costs as much.
+    raw = (ctypes.c_ubyte * held.nbytes).from_address(held.data_ptr()) if held.nbytes else b""
+    return _form(tensor.dtype, tensor.shape) + hashlib.sha256(raw).hexdigest()[:_DIGITS]
+
+
+@lru_cache(maxsize=1024)
+def _form(dtype: torch.dtype, shape: torch.Size) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {'x'.join(map(str, shape))} "
 
 
 def was_changed(found: str, sealed: str) -> bool:
@@ -173,13 +194,14 @@ def check_saved(saved: object) -> None:
         raise _malformed("saved", sorted(map(str, unknown))[0], "layers, folds, base and seal")
     if "base" in saved and ("seal" in saved) is ("unsealed" in saved):
         raise ConfigError("the seal was taken out of the adapter's adapter_config.json; take the file as it was saved.")
-    if saved.get("base") is not None:
-        _check_fingerprint("saved.base", saved["base"])
+    base = saved.get("base")
+    if base is not None and not (isinstance(base, str) and _FINGERPRINT.fullmatch(base) and _is_fingerprint(base)):
+        raise _malformed("saved.base", base, "four numbers of 64 bits in a text")
     layers, folds, seal = saved.get("layers"), saved.get("folds", []), saved.get("seal")
     if not isinstance(layers, dict) or not layers:
         raise _malformed("saved.layers", layers, "an object with the layers that were saved")
     for name, record in layers.items():
-        _check_layer(f"saved.layers[{str(name)[:100]!r}]", record)
+        _check_layer(name, record)
     if not isinstance(folds, list) or not all(isinstance(key, str) and _is_fold_key(key) for key in folds):
         raise _malformed("saved.folds", folds, "a list of numbered tasks")
     if seal is None and any(folds_in(key) > _LONGEST_UNSEALED_STACK for key in folds):
@@ -195,26 +217,27 @@ def _is_fold_key(key: str) -> bool:
     return place is not None and (place[2] is None or int(place[1]) < int(place[2]))
 
 
-def _check_layer(place: str, record: object) -> None:
+def _check_layer(layer: object, record: object) -> None:
     if not isinstance(record, dict):
-        raise _malformed(place, record, "an object")
+        raise _malformed(_place_of(layer), record, "an object")
     for name, value in record.items():
-        form = {"columns": _INDICES, "rows": _INDICES, "fingerprint": _FINGERPRINT}.get(str(name))
+        form = _LAYER_FORMS.get(name)
         if not isinstance(value, str) or (form is not None and not form.fullmatch(value)):
-            raise _malformed(f"{place}.{name}", value, "numbers in a text")
-        if name == "fingerprint":
-            _check_fingerprint(f"{place}.{name}", value)
+            raise _malformed(f"{_place_of(layer)}.{name}", value, "numbers in a text")
+        if name == "fingerprint" and not _is_fingerprint(value):
+            raise _malformed(f"{_place_of(layer)}.{name}", value, "numbers of 64 bits")
         if name == "scale" and not _is_scale(value):
-            raise _malformed(f"{place}.{name}", value, "a finite number in a text")
+            raise _malformed(f"{_place_of(layer)}.{name}", value, "a finite number in a text")
         if form is None and name != "scale":
-            raise _malformed(place, name, "columns, rows, fingerprint and scale")
+            raise _malformed(_place_of(layer), name, "columns, rows, fingerprint and scale")
 
 
-def _check_fingerprint(place: str, value: object) -> None:
-    if not isinstance(value, str) or not _FINGERPRINT.fullmatch(value):
-        raise _malformed(place, value, "four numbers in a text")
-    if any(abs(int(part)) >= 2**63 for part in value.split()):
-        raise _malformed(place, value, "numbers of 64 bits")
+def _place_of(layer: object) -> str:
+    return f"saved.layers[{str(layer)[:100]!r}]"
+
+
+def _is_fingerprint(text: str) -> bool:
+    return all(-(2**63) <= int(part) < 2**63 for part in text.split())
 
 
 def _is_scale(text: str) -> bool:
@@ -248,12 +271,22 @@ def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
         ConfigError: naming it.
     """
     floating = {key: each for key, each in tensors.items() if each.is_floating_point() and not each.is_meta}
-    # A sum is NaN or infinite where a value is; and all sums are looked at together, which spares most of the time.
-    sums = [each.sum(dtype=torch.float64).cpu() for each in floating.values()]
-    if sums and not bool(torch.stack(sums).isfinite().all()):
+    # A sum of squares is NaN or infinite where a value is, or where it overflows: then each value is looked at.
+    if not all(math.isfinite(_sum_of_squares(each)) for each in floating.values()):
         for key, tensor in floating.items():
-            if not torch.isfinite(tensor).all():
+            if not torch.isfinite(_at_least_16_bits(tensor)).all():
                 raise ConfigError(f"{key} in the adapter holds NaN or infinity, so its outputs would mean nothing.")
+
+
+def _sum_of_squares(tensor: Tensor) -> float:
+    if tensor.numel() == 1:
+        return tensor.item()
+    flat = _at_least_16_bits(tensor).reshape(-1)
+    return torch.dot(flat, flat).item()
+
+
+def _at_least_16_bits(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype.itemsize == 1 else tensor  # little is computed with 8 bits
 
 
 def seal_as_tensor(whole: str) -> Tensor:

@@ -9,6 +9,7 @@ Every score is kept in the cache, task by task and point by point, so a dial tha
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +47,7 @@ from secura.experiments.forget.tasks import WORLD_KNOWLEDGE, asked_tasks, tasks_
 from secura.experiments.models.pair import BUNDLED, ModelPair, ReadyModel, model_pair
 from secura.experiments.run.certified import stored_certificate
 from secura.experiments.run.saving import check_can_be_saved, save_result, save_scaled
+from secura.one_writer import one_writer_of
 from secura.tasks.finding import is_user_task
 from secura.tasks.task_items import task_version_key
 from secura.training.library_output import silence_libraries
@@ -108,8 +110,12 @@ class DialSettings:
             return
         if self.keep is None and len(points) != 1:
             raise ConfigError("--write needs a point to write: name the share to keep with --keep, or one --at.")
-        if self.write.exists() and (not self.write.is_dir() or any(self.write.iterdir())):
-            raise ConfigError(f"--write {self.write} is there already; name a new folder.")
+        _refuse_taken(self.write)
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--write {folder} is there already; name a new folder.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +144,13 @@ def dial(settings: DialSettings, console: Console) -> DialResult:
         InputError: for a model, a task, a file, an adapter or a share to keep that cannot be used.
         SecuraError: if a model's score is not a number.
     """
+    with nullcontext() if settings.write is None else one_writer_of(settings.write):
+        if settings.write is not None:
+            _refuse_taken(settings.write)  # again, now that nobody else writes there
+        return _dial(settings, console)
+
+
+def _dial(settings: DialSettings, console: Console) -> DialResult:
     silence_libraries()
     began = time.monotonic()
     pair = model_pair(settings.base, settings.tuned)

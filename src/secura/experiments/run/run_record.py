@@ -32,8 +32,8 @@ def run_record(config: LearningConfig, tasks: Sequence[PreparedTask]) -> dict[st
 
 
 def has_record(folder: Path) -> bool:
-    """Whether the run in a folder has one; those of earlier versions have none."""
-    return (folder / RUN_RECORD).is_file()
+    """Whether the run in a folder has one that can be read; those of earlier versions have none."""
+    return _read(folder / RUN_RECORD) is not None
 
 
 def refuse_another_run(folder: Path, config: LearningConfig, tasks: Sequence[PreparedTask]) -> None:

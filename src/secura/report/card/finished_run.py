@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secura.adapters.secura.config import plain_peft_type
-from secura.errors import DataError
+from secura.errors import DataError, SecuraError
 from secura.evaluation.tally import Tally, together
 from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD, MODEL_FOLDER, REPORT_FILE
 from secura.experiments.run.certified import stored_certificate
@@ -111,13 +111,21 @@ def read_run(folder: Path) -> FinishedRun:
     """Read a finished run.
 
     Raises:
-        DataError: if the folder holds none, or one that has not come to its end.
+        DataError: if the folder holds none, one that has not come to its end, or one with a damaged file.
     """
     folder = folder.parent if folder.name in (ADAPTER_FOLDER, MODEL_FOLDER) else folder
-    if (folder / REPORT_FILE).is_file():
-        return _train_run(folder)
-    if (folder / SUMMARY_FILE).is_file():
-        return _sequence_run(folder)
+    for name, read in ((REPORT_FILE, _train_run), (SUMMARY_FILE, _sequence_run)):
+        if not (folder / name).is_file():
+            continue
+        try:
+            return read(folder)
+        except SecuraError:
+            raise
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
+            raise DataError(
+                f"{name} or another file of the run in {folder} is damaged ({type(problem).__name__}: {problem}); "
+                "take the folder as the run left it."
+            ) from problem
     if (folder / BASE_RECORD).is_file():
         raise DataError(f"{folder} holds a run that has not come to its end; finish it, then make its card.")
     raise DataError(

@@ -4,7 +4,6 @@ Sent are the files of a model, an adapter or an export, and nothing else that ma
 `secura verify-export` has found different, or that has changed since it looked.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from secura.checksums import file_checksum
 from secura.errors import ConfigError, SecuraError
 from secura.experiments.export import EXPORT_FILE
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
+from secura.experiments.models.base_record import read_json
 from secura.experiments.run.packages import check_repository
 from secura.experiments.verify_export import VERIFICATION_FILE
 from secura.report.card.checked import check_card
@@ -72,16 +72,16 @@ def parcel(settings: PushSettings) -> Parcel:
     folder = _folder(settings.folder)
     all_files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     files = [path for path in all_files if len(path.parts) == 1 and _is_sent(path.name)]
-    card = folder / CARD_FILE
-    if not card.is_file() or is_pefts_form(card.read_text(encoding="utf-8")):
+    card = _text_of(folder / CARD_FILE)
+    if not card or is_pefts_form(card):
         raise ConfigError(f"{folder} has no card; write one with secura card, or a {CARD_FILE} of your own.")
-    data: Any = check_card(card.read_text(encoding="utf-8")).data
+    data: Any = check_card(card).data
     notes = [] if data.license else [f"{CARD_FILE} names no license, so others may not use the model; add one"]
     return Parcel(
         folder=folder,
         files=files,
         left_out=[path for path in all_files if path not in files],
-        notes=[*notes, *_notes_on_base(folder), *_notes_on_verification(folder)],
+        notes=[*notes, *_notes_on_base(folder), *_notes_on_verification(folder, files)],
     )
 
 
@@ -150,11 +150,18 @@ def _is_sent(name: str) -> bool:
     return not name.startswith(".") and (name.endswith(_SENT) or name == "Modelfile")
 
 
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+    except UnicodeDecodeError as problem:
+        raise ConfigError(f"{file} is no text of UTF-8; write it anew.") from problem
+
+
 def _notes_on_base(folder: Path) -> list[str]:
-    config = folder / "adapter_config.json"
-    if not config.is_file():
+    config = read_json(folder / "adapter_config.json")
+    if config is None:
         return []
-    base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = config.get("base_model_name_or_path")
     if base and hub_name(str(base)):
         return []
     return [
@@ -162,18 +169,24 @@ def _notes_on_base(folder: Path) -> list[str]:
     ]
 
 
-def _notes_on_verification(folder: Path) -> list[str]:
+def _notes_on_verification(folder: Path, sent: Sequence[Path]) -> list[str]:
     """Refuse an export that is known to be wrong; say where none has been looked at."""
     file = folder / VERIFICATION_FILE
     if not file.is_file():
         is_export = (folder / EXPORT_FILE).is_file()
         return ["secura verify-export has not been run on it"] if is_export else []
-    found = json.loads(file.read_text(encoding="utf-8"))
-    if not found["passed"]:
-        raise ConfigError(f"{file} says that the export differs: {found['failures'][0]}; export it again.")
-    for name, checksum in found["files_sha256"].items():
+    found = read_json(file) or {}
+    failures, checksums = found.get("failures"), found.get("files_sha256")
+    if found.get("passed") is False and isinstance(failures, list) and failures:
+        raise ConfigError(f"{file} says that the export differs: {failures[0]}; export it again.")
+    if found.get("passed") is not True or not isinstance(checksums, dict):
+        raise ConfigError(f"{file} is damaged; run secura verify-export again.")
+    for name, checksum in checksums.items():
         if name != CARD_FILE and (not (folder / name).is_file() or file_checksum(folder / name) != checksum):
             raise ConfigError(f"{folder / name} has changed since it was verified; run secura verify-export again.")
+    for name in (each.name for each in sent):
+        if name not in checksums and name not in (CARD_FILE, VERIFICATION_FILE):
+            raise ConfigError(f"{folder / name} has come since it was verified; run secura verify-export again.")
     return []
 
 

@@ -9,6 +9,7 @@ from secura.errors import ConfigError, DataError
 from secura.evaluation.spectra import Spectrum
 from secura.evaluation.tally import Tally
 from secura.experiments.comparison.grid.grid_run import GridRun
+from secura.experiments.comparison.query import tables as query_tables
 from secura.experiments.comparison.query.tables import Tables
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun, write_declaration
 from secura.experiments.comparison.runs.record import Cost, RunRecord, SequenceRecord
@@ -125,6 +126,26 @@ def test_a_query_that_does_not_end_is_stopped(way: str, folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"no answer within 0\.2 seconds"):
         tables.query(endless) if way == "query" else tables.export(endless, folder / "all.csv")
     assert tables.query("select 1").rows == [(1,)]
+
+
+@pytest.mark.parametrize("way", ["query", "export"])
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("select * from range(3000000000)", "more than 1,000,000 rows"),
+        ("select count(*) from (select random() r from range(1000000000) order by r limit 500000000)", "Memory"),
+    ],
+)
+def test_a_query_fills_neither_memory_nor_disk(
+    way: str, sql: str, says: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(query_tables, "_LOCKED", ("memory_limit = '50MB'", *query_tables._LOCKED[:-2], "threads = 1"))
+    before = sorted(folder.rglob("*"))
+    tables = Tables(folder)
+    with pytest.raises(ConfigError, match=says):
+        tables.query(sql) if way == "query" else tables.export(sql, folder / "all.csv")
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:

@@ -74,6 +74,19 @@ def test_what_was_measured_of_the_base_is_not_measured_again_by_another_run(
     assert second.curve[1:] != first.curve[1:]
 
 
+def test_a_damaged_measurement_of_the_base_in_the_cache_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECURA_CACHE", str(tmp_path / "cache"))
+    first = train_and_measure(grid_run(tmp_path / "first", "lora", "1.0e-2"), Console(quiet=True))
+    (kept,) = (tmp_path / "cache" / "curves").glob("*.jsonl")
+    whole = kept.read_text()
+    kept.write_text(whole[:40])
+    second = train_and_measure(grid_run(tmp_path / "second", "lora", "1.0e-2"), Console(quiet=True))
+    assert second.curve == first.curve
+    assert kept.read_text() == whole
+
+
 def test_points_that_were_measured_are_not_measured_again_and_a_damaged_file_is_refused(tmp_path: Path) -> None:
     settings = ["training.steps=2", "training.batch_size=4", "data.test_rows=4", "retention.path=none"]
     run = prepare_run(load_config(None, settings, {"method.name": "lora", "out": str(tmp_path)}))

@@ -46,11 +46,13 @@ _EXPORTS: dict[str, Callable[[pyarrow.Table, BinaryIO], object]] = {
     ".parquet": pyarrow.parquet.write_table,
 }
 _LOCKED = (
+    "temp_directory = ''",  # or what does not fit into memory would be written beside the user's files
     "enable_external_access = false",
     "python_enable_replacements = false",
     "memory_limit = '1GB'",
     "lock_configuration = true",
 )
+_MOST_ROWS = 1_000_000
 _SECONDS = 60.0
 """A query over the few rows of a comparison takes milliseconds; one that takes longer will not end."""
 
@@ -107,7 +109,10 @@ class Tables:
         with self._within_limits():
             result = self._connection.execute(sql)
             columns = [column[0] for column in result.description or ()]
-            return Answer(columns=columns, rows=result.fetchall() if columns else [])
+            rows = result.fetchmany(_MOST_ROWS + 1) if columns else []
+        if len(rows) > _MOST_ROWS:
+            raise ConfigError(f"--sql: the answer has more than {_MOST_ROWS:,} rows; add a limit to the query.")
+        return Answer(columns=columns, rows=rows)
 
     @contextmanager
     def _within_limits(self) -> Iterator[None]:
@@ -137,7 +142,9 @@ class Tables:
             result = self._connection.sql(sql)
             if result is None:
                 raise ConfigError("--sql: the query gives no rows to write; let it be a select.")
-            table = result.to_arrow_table()
+            table = result.limit(_MOST_ROWS + 1).to_arrow_table()
+        if len(table) > _MOST_ROWS:
+            raise ConfigError(f"--sql: the answer has more than {_MOST_ROWS:,} rows; add a limit to the query.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:

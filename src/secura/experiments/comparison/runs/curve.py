@@ -83,9 +83,9 @@ class MeasureCurve(TrainerCallback):
         kept = cache_folder() / "curves" / f"{self._what_is_measured()}.jsonl"
         kept.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{kept}.lock"):
-            known = _read(kept)
-            if known:
-                self._add(known[0])
+            known = _kept(kept)
+            if known is not None:
+                self._add(known)
                 return
             with base_alone(self.run.model):
                 self._measure(self.run.model, 0, 0.0, asked=range(len(self.questions)))
@@ -154,6 +154,15 @@ def _as_lines(points: Sequence[CurvePoint]) -> str:
     return "".join(json.dumps(asdict(each)) + "\n" for each in points)
 
 
+def _kept(path: Path) -> CurvePoint | None:
+    """The base's point from the cache; None where there is none, or a damaged one, which is measured again."""
+    try:
+        (point,) = _points(path)
+    except (OSError, ValueError, TypeError):
+        return None
+    return point if point.step == 0 else None
+
+
 def _read(path: Path) -> list[CurvePoint]:
     """The points of an earlier attempt.
 
@@ -163,6 +172,10 @@ def _read(path: Path) -> list[CurvePoint]:
     if not path.is_file():
         return []
     try:
-        return [CurvePoint(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, TypeError) as problem:
+        return _points(path)
+    except (OSError, ValueError, TypeError) as problem:
         raise ConfigError(f"{path} is damaged ({problem}); delete the run's folder to measure it again.") from problem
+
+
+def _points(path: Path) -> list[CurvePoint]:
+    return [CurvePoint(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
