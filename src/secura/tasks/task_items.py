@@ -186,6 +186,7 @@ def _rows_of_hub(task: Task, split: Split) -> _Source:
     ways_out = f"name a folder that holds {task.name}.{split}.jsonl with --data-dir or {DATA_VARIABLE}"
     if task.hub is None or wanted is None:
         raise DataError(f"task {task.name} has no {split} rows on the hub; {ways_out}.")
+    bundled = ", or ask tasks that come with secura, such as everyday" if split == "test" else ""
     from_hub = task.row_from_hub
     name = _hub_name(task, split)
     try:
@@ -193,7 +194,7 @@ def _rows_of_hub(task: Task, split: Split) -> _Source:
     except LookupError as problem:
         raise DataError(
             f"task {task.name}: no folder of task data is named, and {name} could not be loaded from the hub "
-            f"({problem}); {ways_out}."
+            f"({problem}); {ways_out}{bundled}."
         ) from problem
     return _Source(
         name=name,
