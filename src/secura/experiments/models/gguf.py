@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from secura.checksums import file_checksum
 from secura.errors import ConfigError
@@ -123,9 +123,7 @@ def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            **where, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, **_unpacked())
         if hasattr(model.config, "quantization_config"):  # the weights are plain now
             del model.config.quantization_config
         model.save_pretrained(partial)
@@ -136,6 +134,12 @@ def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:
         raise ConfigError(f"model {file} cannot be unpacked: {reason}") from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unpacked() -> dict[str, Any]:
+    """How transformers is told to unpack the weights; below 5.17 it does nothing else, and has no such config."""
+    kind = getattr(transformers, "GgufConfig", None)
+    return {} if kind is None else {"quantization_config": kind(dequantize=True)}
 
 
 def _check(file: Path) -> None:
