@@ -121,10 +121,16 @@ def test_rows_mixed_in_are_all_there_are_of_files_and_tasks(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("read", "says"),
     [
-        (lambda: read_task("yonger", bundled_model=True, seed=0, test_rows=5), "the nearest tasks are younger, youngest"),
+        (
+            lambda: read_task("yonger", bundled_model=True, seed=0, test_rows=5),
+            "the nearest tasks are younger, youngest",
+        ),
         (lambda: read_retention("homs,sums", bundled_model=False, per_family=2, seed=0), "the nearest tasks are homes"),
         (lambda: read_retention("every_day", bundled_model=False, per_family=2, seed=0), "everyday"),
-        (lambda: read_mixed({"qqqqq": 0.2}, bundled_model=False, seed=0), "qqqqq: no file, folder or task has this name"),
+        (
+            lambda: read_mixed({"qqqqq": 0.2}, bundled_model=False, seed=0),
+            "qqqqq: no file, folder or task has this name",
+        ),
     ],
 )
 def test_a_name_of_nothing_is_answered_with_the_nearest_tasks_and_without_a_network(

@@ -195,7 +195,7 @@ def items_needed(keep: float, confidence: float = CONFIDENCE, *, true_kept: floa
         (149, 183, 969)
     """
     if not 0 <= keep < 1:
-        raise ValueError(f"keep is {keep}; it is a share from 0 and below 1.")
+        raise ValueError(f"keep is {keep}; it must be at least 0 and below 1.")
     if not keep < true_kept <= 1:
         raise ValueError(f"true_kept is {true_kept}, but must lie above keep, {keep}, and at most at 1.")
     if keep == 0:

@@ -123,7 +123,7 @@ def read_mixed(mix: Mapping[str, float], *, bundled_model: bool, seed: int) -> t
     total = sum(mix.values())
     if total >= 1:
         raise ConfigError(
-            f"the shares of data.mix come to {total:g}, which leaves nothing for data.path; make them less than 1."
+            f"the shares of data.mix add up to {total:g}, which leaves nothing for data.path; make the sum less than 1."
         )
     return tuple(
         MixedRows(
@@ -147,7 +147,7 @@ def _named_task(path: str) -> Task | None:
         return None
     tasks = find_tasks([path])
     if len(tasks) > 1:
-        raise ConfigError(f"{path} holds {len(tasks)} tasks, and a run learns one; put it into a file of its own.")
+        raise ConfigError(f"{path} holds {len(tasks)} tasks, but a run learns only one; put it into a separate file.")
     return tasks[0]
 
 

@@ -14,7 +14,7 @@ def told_apart(texts: Sequence[str], letters: int) -> list[str]:
         letters: the most that is kept of each, with the `…` that stands for the rest.
     """
     different = {text for text in texts if text}
-    shared = len(commonprefix(list(different))) if len(different) > 1 else 0
+    shared = len(commonprefix([*different])) if len(different) > 1 else 0  # noqa: RUF071  # texts, not paths
     too_long = any(len(text) > letters for text in different)
     start = max(0, shared - letters // 3) if too_long else 0
     return [_cut(text, start, letters) for text in texts]

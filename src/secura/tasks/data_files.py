@@ -153,7 +153,9 @@ def folder_files(folder: Path, split: str) -> list[Path]:
         kinds = ", ".join((*_TEXTS, *_TABLES))
         raise DataError(f"{folder} is a folder without data files; readable are {kinds}, gzipped or not.")
     if split not in splits:
-        raise DataError(f"{folder} has no files of split {split!r}; by their names they are of {', '.join(splits)}.")
+        raise DataError(
+            f"{folder} has no files of split {split!r}; by their names, its splits are {', '.join(splits)}."
+        )
     return splits[split]
 
 
@@ -248,7 +250,7 @@ def _table_rows(path: Path, kind: str) -> Iterator[tuple[str, object]]:
             yield f"{path}, row {number}", row
     except Exception as problem:  # pyarrow, fsspec and datasets each have their own
         reason = " ".join(str(problem).split())[:300]
-        raise DataError(f"{path} is no {kind} file that can be read: {reason}") from problem
+        raise DataError(f"{path} cannot be read as a {kind} file: {reason}") from problem
     finally:
         datasets.logging.set_verbosity(verbosity)
 

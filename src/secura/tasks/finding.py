@@ -66,7 +66,7 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
         for task in _tasks_named(name):
             known = found.setdefault(task.name, CATALOGUE.get(task.name, task))
             if known is not task:
-                raise ConfigError(f"{name}: a task is already called {task.name!r}; give this one another name.")
+                raise ConfigError(f"{name}: there is already a task called {task.name!r}; give this one another name.")
     return list(found.values())
 
 
@@ -80,7 +80,7 @@ def _tasks_named(name: str) -> Sequence[Task]:
     near = get_close_matches(name, [*CATALOGUE, *GROUPS], n=3, cutoff=0.5)
     meant = f"the nearest are {', '.join(near)}" if near else f"groups of tasks are {', '.join(GROUPS)}"
     raise ConfigError(
-        f"{name!r} is no task; {meant}. A task of your own is named by the path of its .yaml or .py file."
+        f"{name!r} is no task; {meant}. To use a task of your own, give the path of its .yaml or .py file."
     )
 
 

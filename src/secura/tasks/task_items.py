@@ -124,7 +124,7 @@ class _Source:
 def _drawn(task: Task, split: Split, count: int | None, seed: int) -> Sequence[Item]:
     draw = task.bundled if split == "test" else task.bundled_train
     if draw is None:
-        raise DataError(f"task {task.name} asks what a model knows already; it has no rows to learn from.")
+        raise DataError(f"task {task.name} only asks what a model already knows; it has no rows to learn from.")
     return draw(task.drawn[split] if count is None else count, seed)
 
 

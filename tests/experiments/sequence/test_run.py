@@ -354,7 +354,7 @@ def _fails(*args: Any, **kwargs: Any) -> None:
 
 def test_a_folder_of_the_other_command_is_named_as_such(tmp_path: Path) -> None:
     learn(tmp_path / "sequence", "tasks=[two_steps]")
-    with pytest.raises(ConfigError, match=r"holds a sequence; go on with it with: secura sequence .*config\.yaml"):
+    with pytest.raises(ConfigError, match=r"holds a sequence; continue it with: secura sequence .*config\.yaml"):
         check_kind(tmp_path / "sequence", RunConfig)
     write_text(tmp_path / "run" / "config.yaml", config_as_yaml(RunConfig()))
     with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):

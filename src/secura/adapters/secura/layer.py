@@ -133,7 +133,9 @@ class SecuraLayer(BaseTunerLayer):
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
             if not (saved or weight.is_meta or torch.isfinite(weight).all()):
-                raise InputError(f"the base weight of layer {layer_name} holds NaN or infinity; get the base anew.")
+                raise InputError(
+                    f"the base weight of layer {layer_name} holds NaN or infinity; download or copy the base again."
+                )
             if config.change != "low_rank":
                 columns, rows = selected_indices(weight, r, config, layer_name, saved)
                 self.secura_columns[adapter_name] = columns

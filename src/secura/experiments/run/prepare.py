@@ -272,7 +272,7 @@ def start_model(
         return attach_adapter(model, method.name, method.adapter, texts)
     folder = Path(config.method.start_from)
     if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"method.start_from {folder}: no adapter there, for want of adapter_config.json.")
+        raise InputError(f"method.start_from {folder}: no adapter there (no adapter_config.json).")
     doubt = check_base(folder, fingerprint, model_source(config.model))
     if doubt is not None:
         raise BaseMismatchError(f"{doubt}; give that model with --model.")

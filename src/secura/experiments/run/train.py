@@ -104,7 +104,7 @@ def train_and_report(
 
 def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[TrainerCallback]) -> RunResult:
     if run.resumes and from_main_process(lambda: last_good_checkpoint(run.folder)) != run.resume_from:
-        raise ConfigError(f"another process has gone on with the run in {run.folder} meanwhile; start again.")
+        raise ConfigError(f"another process has continued the run in {run.folder} in the meantime; start again.")
     before = from_main_process(lambda: _ask_base(run, console))
     probe = None if run.config.retention.keep is None else part_probe(before.retention, seed=run.config.training.seed)
     known = [answer.question for answer in before.retention if answer.correct] if probe is None else probe.steer

@@ -96,7 +96,7 @@ def run_sequence(sequence: PreparedSequence, console: Console, on_stage: OnStage
 def _run_sequence(sequence: PreparedSequence, console: Console, on_stage: OnStage) -> SequenceScores:
     run = sequence.run
     if last_whole_stage(run.folder, run.names)[0] != sequence.first_stage:
-        raise ConfigError(f"another process has gone on with the sequence in {run.folder} meanwhile; start again.")
+        raise ConfigError(f"another process has continued the sequence in {run.folder} in the meantime; start again.")
     matrix = read_matrix(run.folder, run.names)
     for stage in range(len(run.tasks) + 1):
         began = time.monotonic()
