@@ -50,7 +50,8 @@ def settings_page() -> str:
         _section("secura train", "Settings of one run.", _rows(RunConfig)),
         _section(
             "secura sequence",
-            "As for `secura train`, except for these. `data.path`, `data.split` and `data.test_path` are only for one run.",
+            "As for `secura train`, except for these. `data.path`, `data.split` and `data.test_path` are only for "
+            "one run.",
             [row for row in _rows(SequenceConfig) if row not in set(_rows(RunConfig))],
         ),
         _section(
@@ -60,8 +61,8 @@ def settings_page() -> str:
         ),
         _section(
             "Adapter",
-            "Settings of this package's methods, as `method.adapter.NAME` or as arguments of `SecuraConfig`. PEFT's own "
-            "methods take the fields of PEFT's configs in the same place.",
+            "Settings of this package's methods, as `method.adapter.NAME` or as arguments of `SecuraConfig`. PEFT's "
+            "own methods take the fields of PEFT's configs in the same place.",
             list(_adapter_rows()),
         ),
         _strategies(),

@@ -28,8 +28,9 @@ def anchors(
     """Let a model write an anchor bank: its own text, which keeps it close to itself while it learns something new.
 
     After an interruption, the same command continues; it also repairs a damaged teacher cache. secura train --strategy
-    own_text makes a bank automatically; to use another, give --set strategy.settings.bank=DIR. Exit codes: 0 done, 1 failed or stopped
-    by Ctrl-C, 3 wrong usage.
+    own_text makes a bank automatically; to use another, give --set strategy.settings.bank=DIR.
+
+    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
     from rich.console import Console

@@ -278,7 +278,8 @@ def _remarks(score: TaskScore) -> list[str]:
         remarks.append(f"{score.task}: {score.truncated} of {len(score.items)} answers were cut at the limit of tokens")
     if score.prompts_cut:
         remarks.append(
-            f"{score.task}: {score.prompts_cut} of {len(score.items)} prompts were cut at the beginning to fit the context"
+            f"{score.task}: {score.prompts_cut} of {len(score.items)} prompts were cut at the beginning to fit the "
+            "context"
         )
     return remarks
 

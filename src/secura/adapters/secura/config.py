@@ -64,16 +64,17 @@ class SecuraConfig(PeftConfig):
     norm: Norm = field(
         default="bounded",
         metadata={
-            "help": "How D is limited: `bounded` by a smooth bound on every weight; `row_bounded` by a bound on how far each row "
-            "moves (costs what LoRA costs, and the result is a LoRA of rank r); `paper` by S-MagNorm as published; "
-            "`released` by the released code's norm on activations (cannot be merged); `none` not at all."
+            "help": "How D is limited: `bounded` by a smooth bound on every weight; `row_bounded` by a bound on how "
+            "far each row moves (costs what LoRA costs, and the result is a LoRA of rank r); `paper` by S-MagNorm "
+            "as published; `released` by the released code's norm on activations (cannot be merged); `none` not at "
+            "all."
         },
     )
     reference: Reference | None = field(
         default=None,
         metadata={
-            "help": "What D is measured against: `moving` (M1) is the model at the last fold, `fixed` (M2) the pretrained "
-            "weight. None is `moving`, except that it is `fixed` with the norm `released`."
+            "help": "What D is measured against: `moving` (M1) is the model at the last fold, `fixed` (M2) the "
+            "pretrained weight. None is `moving`, except that it is `fixed` with the norm `released`."
         },
     )
     fold: Fold = field(
@@ -91,8 +92,8 @@ class SecuraConfig(PeftConfig):
     selection: Selection = field(
         default="least",
         metadata={
-            "help": "Which columns and rows: `least`, those of smallest norm; `sample`, a random draw that favours them; "
-            "`activation`, those that the base uses least on texts that it reads first (`measure_activity`)."
+            "help": "Which columns and rows: `least`, those of smallest norm; `sample`, a random draw that favours "
+            "them; `activation`, those that the base uses least on texts that it reads first (`measure_activity`)."
         },
     )
     selection_seed: int = field(default=0, metadata={"help": "Seed of the draw of `selection='sample'`."})
@@ -125,8 +126,8 @@ class SecuraConfig(PeftConfig):
     scale: Scale = field(
         default="natural",
         metadata={
-            "help": "What D is multiplied by: `natural`, a number for each layer such that a step at rate 1e-2 moves D by "
-            "one hundredth of its natural size, on every model; `plain`, nothing, as published."
+            "help": "What D is multiplied by: `natural`, a number for each layer such that a step at rate 1e-2 moves "
+            "D by one hundredth of its natural size, on every model; `plain`, nothing, as published."
         },
     )
     alpha: float | None = field(
@@ -165,9 +166,10 @@ class SecuraConfig(PeftConfig):
     verify_base: bool | Literal["adapted"] = field(
         default=True,
         metadata={
-            "help": "Whether loading refuses a base model with other weights than in training. True compares all values of "
-            "each adapted weight, and one value of every row of the other weights. `adapted` compares only the adapted "
-            "weights, for a base whose other weights were changed on purpose. False compares nothing."
+            "help": "Whether loading refuses a base model with other weights than in training. True compares all "
+            "values of each adapted weight, and one value of every row of the other weights. `adapted` compares "
+            "only the adapted weights, for a base whose other weights were changed on purpose. False compares "
+            "nothing."
         },
     )
     saved: dict[str, Any] | None = field(

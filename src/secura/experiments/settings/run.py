@@ -82,8 +82,8 @@ class MethodConfig(Section):
     adapter: dict[str, Any] = {}
     """Settings of the adapter that differ from the method's defaults, such as r, tau or target_modules."""
     calibration: str | None = None
-    """File or task with what must be kept; corda, and adapters with selection=activation, read it before training.
-    Null is the bundled model's own knowledge."""
+    """File or task with what must be kept; corda, and adapters with selection=activation, read it before training. Null
+    is the bundled model's own knowledge."""
     fold_every: int | Literal["task", "method"] | None = "method"
     """Steps between folds, task for one at the end, null for none; method is the method's own default."""
     start_from: str | None = None
@@ -102,7 +102,8 @@ class TrainingConfig(Section):
     gradient_accumulation: int = Field(default=1, ge=1)
     """Forward passes per step."""
     tokens_per_step: int | None = Field(default=None, ge=1)
-    """Tokens that a step should have: sets gradient_accumulation from the mean length of a row. Only for secura train."""
+    """Tokens that a step should have: sets gradient_accumulation from the mean length of a row. Only for secura
+    train."""
     packing: bool = False
     """Whether several short rows share one sequence of data.max_length tokens; no row sees another. TRL packs them."""
     padding_free: bool = False
@@ -127,8 +128,8 @@ class TrainingConfig(Section):
     """Steps between evaluations: the loss of held-out rows, and the share of what the base knew that is still answered
     right. Null evaluates only before and after. Only for secura train."""
     best: Literal["gain", "retention"] | None = None
-    """Which evaluation becomes the result; null is the last. gain: the lowest held-out loss. retention: the lowest loss of
-    those that keep `best_keeps`, or, if none does, the one that keeps most. Each evaluation saves a checkpoint."""
+    """Which evaluation becomes the result; null is the last. gain: the lowest held-out loss. retention: the lowest loss
+    of those that keep `best_keeps`, or, if none does, the one that keeps most. Each evaluation saves a checkpoint."""
     best_keeps: float = Field(default=0.95, ge=0.0, le=1.0)
     """Share of what the base knew that an evaluation must keep, if best is retention."""
     patience: int | None = Field(default=None, ge=1)
@@ -154,13 +155,13 @@ class RetentionConfig(Section):
     """Which knowledge must not be lost."""
 
     path: str | None = None
-    """Files of questions and names of tasks, separated by commas, asked before and after; none asks nothing. Null is the
-    bundled model's own questions, and everyday for any other model."""
+    """Files of questions and names of tasks, separated by commas, asked before and after; none asks nothing. Null is
+    the bundled model's own questions, and everyday for any other model."""
     per_family: int = Field(default=50, ge=1)
     """Questions per field of knowledge, drawn by the seed."""
     keep: float | None = Field(default=None, ge=0.0, lt=1.0)
-    """Share of the base's right answers to keep: the model is kept close to the base on the base's own text, scaled back
-    if that is not enough, and certified. The exit code is 2 if this share is not shown to be kept. Only for secura
+    """Share of the base's right answers to keep: the model is kept close to the base on the base's own text, scaled
+    back if that is not enough, and certified. The exit code is 2 if this share is not shown to be kept. Only for secura
     train."""
     min_retention: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Share of the base's knowledge that must be shown to be kept; otherwise the exit code is 2."""

@@ -34,12 +34,13 @@ class SequenceMethodConfig(Section):
     adapter: dict[str, Any] = Field(default_factory=dict)
     """Settings of the adapter that differ from the method's defaults."""
     calibration: str | None = None
-    """File or task with what must be kept; corda, and adapters with selection=activation, read it before training.
-    Null is the bundled model's own knowledge."""
+    """File or task with what must be kept; corda, and adapters with selection=activation, read it before training. Null
+    is the bundled model's own knowledge."""
     fold_every: int | Literal["method"] | None = "method"
     """Steps between folds inside a task, null for none; method is the method's own default."""
     boundary: Boundary | Literal["method"] = "method"
-    """fold stores a task's change in the ledger, keep continues with the adapter, anew merges it and starts a new one."""
+    """fold stores a task's change in the ledger, keep continues with the adapter, anew merges it and starts a new
+    one."""
 
 
 class SequenceRetentionConfig(RetentionConfig):
