@@ -166,7 +166,7 @@ def test_a_bank_of_the_users_is_used_and_its_damage_told_of(
     assert run.anchors == bank
     teacher = bank / "teacher.safetensors"
     teacher.write_bytes(teacher.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match=r"teacher cache .* is missing, damaged or cut off"):
+    with pytest.raises(ConfigError, match=r"teacher cache .* is missing, damaged or cut short"):
         prepared(llama_folder, rows_file, tmp_path / "next", setting)
     assert make_anchors(settings, quiet()) == made  # writes the cache again
     assert prepared(llama_folder, rows_file, tmp_path / "next", setting).anchors == bank
@@ -174,7 +174,7 @@ def test_a_bank_of_the_users_is_used_and_its_damage_told_of(
 
 @pytest.mark.parametrize(
     ("changed", "says"),
-    [({"texts": 1}, "texts is 1"), ({"tokens": 1}, "tokens is 1"), ({"seed": 1}, "a bank of other settings")],
+    [({"texts": 1}, "texts is 1"), ({"tokens": 1}, "tokens is 1"), ({"seed": 1}, "a bank made with other settings")],
 )
 def test_what_cannot_be_written_there_is_refused(
     changed: dict[str, int], says: str, llama_folder: Path, tmp_path: Path

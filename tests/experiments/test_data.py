@@ -97,7 +97,7 @@ def test_a_file_that_is_called_like_a_task_is_read_as_a_file(tmp_path: Path, mon
 def test_a_file_of_several_tasks_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from secura.tasks.catalogue import CATALOGUE\nTASKS = [CATALOGUE['piqa'], CATALOGUE['boolq']]\n")
-    with pytest.raises(ConfigError, match=r"mine\.py holds 2 tasks, and a run learns one"):
+    with pytest.raises(ConfigError, match=r"mine\.py holds 2 tasks, but a run learns only one"):
         read_task(str(path), bundled_model=False, seed=0, test_rows=200)
 
 
@@ -114,7 +114,7 @@ def test_rows_mixed_in_are_all_there_are_of_files_and_tasks(tmp_path: Path) -> N
     general = str(tmp_path / "general.jsonl")
     (mixed,) = read_mixed({general: 0.2}, bundled_model=False, seed=0)
     assert (mixed.name, mixed.share, len(mixed.rows)) == (general, 0.2, 5)
-    with pytest.raises(ConfigError, match=r"data\.mix come to 1, which leaves nothing for data\.path"):
+    with pytest.raises(ConfigError, match=r"data\.mix add up to 1, which leaves nothing for data\.path"):
         read_mixed({general: 0.5, "other": 0.5}, bundled_model=False, seed=0)
 
 

@@ -144,7 +144,7 @@ def test_a_row_of_parquet_is_refused_by_its_number_and_a_damaged_file_by_its_nam
     with pytest.raises(DataError, match=r"rows\.parquet, row 2: 'target' is empty"):
         read_items(str(path))
     path.write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"rows\.parquet is no parquet file"):
+    with pytest.raises(DataError, match=r"rows\.parquet is cannot be read as a parquet file"):
         read_items(str(path))
 
 
@@ -157,7 +157,7 @@ def test_a_folder_is_read_split_by_split(tmp_path: Path) -> None:
     (folder / "b.csv").write_text('prompt,target\nc?,"d\u2028e"\n', encoding="utf-8")
     (folder / "a.jsonl").write_text(json.dumps(ROWS[0]) + "\n", encoding="utf-8")
     assert read_items(str(folder)) == ITEMS
-    with pytest.raises(DataError, match="no files of split 'test'; by their names they are of train"):
+    with pytest.raises(DataError, match="no files of split 'test'; by their names, its splits are train"):
         read_items(str(folder), split="test")
     (folder / "a.jsonl.gz").write_bytes(gzip.compress((folder / "a.jsonl").read_bytes()))
     (folder / "a.jsonl").unlink()

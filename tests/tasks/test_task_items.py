@@ -112,7 +112,7 @@ def test_a_task_without_rows_of_a_kind_says_so(tmp_path: Path) -> None:
         task_items(CATALOGUE["mmlu"], split="train")
     with pytest.raises(DataError, match=r"--data-dir \S+ has no mmlu\.train\.jsonl or \.gz; name another folder"):
         task_items(CATALOGUE["mmlu"], data=tmp_path, split="train")
-    with pytest.raises(DataError, match="homes asks what a model knows already; it has no rows to learn from"):
+    with pytest.raises(DataError, match="homes only asks what a model already knows; it has no rows to learn from"):
         task_items(CATALOGUE["homes"], split="train")
 
 

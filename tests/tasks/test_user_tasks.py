@@ -159,7 +159,7 @@ def test_rows_are_looked_for_beside_the_file_and_need_no_folder_of_data(
         ("prompt: a\nchoices: [a, b]", "has 'choices' but no 'answer'"),
         ("prompt: a\nanswer: a\nchoices: ['{{', b]", "'choices' is no jinja2 template"),
         ("metric: acuracy", "'metric' is 'acuracy'; the nearest is 'accuracy', all are accuracy, "),
-        ("name: my task", "'name' is 'my task'; use letters, digits"),
+        ("name: my task", "'name' is 'my task'; use only letters, digits"),
         ("rows: gone.jsonl", "gone.jsonl) nor a hub name"),
         ("train_rows: ./gone", "'train_rows' is './gone'; neither a file"),
     ],

@@ -20,7 +20,7 @@ Source = Annotated[
 Base = Annotated[str | None, Option(help="The base of an adapter; default: the one it names.")]
 Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 
-_HELP = "/base, /tuned or /both says who answers; /new begins anew; /quit ends."
+_HELP = "/base, /tuned or /both chooses who answers; /new starts a new conversation; /quit ends."
 
 
 def chat(

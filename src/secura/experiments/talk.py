@@ -105,7 +105,7 @@ class Talk:
         length = len(prompt)
         if context is not None and length >= context:
             raise ConfigError(
-                f"the conversation is {length} tokens long, the context {context}; /new starts a new one."
+                f"the conversation is {length} tokens long, the context {context}; /new starts a new conversation."
             )
         room = self._max_tokens if context is None else min(self._max_tokens, context - len(prompt))
         pieces: list[str] = []

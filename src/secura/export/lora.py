@@ -130,7 +130,9 @@ def as_lora(
     if rank is not None and rank < 1:
         raise ConfigError(f"the rank is {rank}; give a number of columns, at least 1.")
     if not 0 <= limit < 1:
-        raise ConfigError(f"the limit of what may be lost is {limit}; it is a share from 0 and below 1, such as 0.01.")
+        raise ConfigError(
+            f"the limit of what may be lost is {limit}; give a share of at least 0 and below 1, such as 0.01."
+        )
     layers = []
     for layer in tuned_layers(model, drawn_back):
         layers.append(_lora_layer(layer, rank, limit))

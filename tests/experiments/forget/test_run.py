@@ -341,7 +341,7 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(
     [
         ({"count": 0}, "--count is 0"),
         ({"confidence": 1.0}, "--confidence is 1.0"),
-        ({"min_retention": 1.0}, "no number of questions shows that all is kept"),
+        ({"min_retention": 1.0}, "no number of questions can show that everything is kept"),
         ({"token_views": -1}, "--token-views is -1"),
         ({"seed": -1}, "--seed is -1"),
     ],

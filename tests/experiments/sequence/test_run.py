@@ -296,7 +296,7 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
         ),
         (["strategy.name=repaly"], "unknown strategy 'repaly'; the nearest is replay"),
         (["method.name=lora", "method.fold_every=2"], "cannot fold"),
-        (["method.fold_every=0"], "it counts steps, from 1"),
+        (["method.fold_every=0"], "give a number of steps, at least 1"),
         (["method.calibration=rows.jsonl"], "method.calibration is for corda"),
         (["data.max_length=100000"], "but the model reads"),
         (["data.max_length=4"], "rows are longer than"),

@@ -72,7 +72,7 @@ class ForgetSettings:
             raise ConfigError(f"--confidence is {self.confidence}; give a share between 0 and 1, such as 0.95.")
         if self.min_retention is not None and not 0 <= self.min_retention < 1:
             raise ConfigError(
-                f"--min-retention is {self.min_retention}; it is a share from 0 and below 1, such as 0.98: "
+                f"--min-retention is {self.min_retention}; give a share of at least 0 and below 1, such as 0.98: "
                 "no number of questions can show that everything is kept."
             )
         if self.token_views < 0:
