@@ -62,7 +62,7 @@ def test_a_whole_model_has_no_base_to_ask(
     typed(["/base", "sky?"], monkeypatch)
     assert run(["chat", str(tmp_path / "model"), "--max-tokens", "2"]) == DONE
     shown = capsys.readouterr().out
-    assert "whose base is not known" in shown
+    assert "and its base is not known" in shown
     assert answers(shown) == ["tuned"]
 
 

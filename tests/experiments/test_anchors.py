@@ -60,7 +60,7 @@ def test_a_run_is_held_to_a_bank_that_its_base_wrote(
     assert [line["anchor_strength"] for line in logged[:1]] == [1.0]
     assert abs(logged[0]["anchor_kl"]) < 1e-4  # before the first step it is its base
     assert all(line["anchor_kl_budget"] == 0.02 for line in logged)
-    assert "training left aside the model moved" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "not used for training, the model moved" in console.file.getvalue()  # type: ignore[attr-defined]
     assert run.anchors is not None
     assert {text.kind for text in read_bank(run.anchors).texts} == {"plain"}
 

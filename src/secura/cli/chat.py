@@ -65,7 +65,7 @@ def _converse(console: "Console", talk: "Talk", sides: tuple["Side", ...]) -> No
             if wanted:
                 chosen = wanted
             else:
-                console.print("this is a whole model, whose base is not known", highlight=False)
+                console.print("this is a whole model, and its base is not known", highlight=False)
         elif words.startswith("/"):
             console.print(_HELP, highlight=False, markup=False)
         elif words:

@@ -125,7 +125,7 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool, show: bool) -> i
         soft_wrap=True,
     )
     if prepared.resume_from:
-        console.print(f"going on from {prepared.resume_from}", highlight=False, soft_wrap=True)
+        console.print(f"continuing from {prepared.resume_from}", highlight=False, soft_wrap=True)
     for note in prepared.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     show_batch(console, prepared.tokenizer, first_batch(prepared))

@@ -286,7 +286,7 @@ def _learned(settings: VerifySettings, tested: _Tested, notes: list[str]) -> lis
     try:
         rows = held_out_rows(run, tested.model, tested.tokenizer)
     except InputError as problem:
-        notes.append(f"what was gained is not told: {problem}")
+        notes.append(f"the gain cannot be measured: {problem}")
         return []
     return tasks_of_rows(rows, str(run), tested.tokenizer, count=settings.count or settings.prompts, seed=0)
 

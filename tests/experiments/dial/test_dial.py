@@ -257,7 +257,7 @@ def test_repeated_questions_are_asked_once(
     doubled.write_text(2 * known.read_text())
     result = turn(base, adapter, learned, doubled, at=(0.5,))
     assert result.points[0].kept.before == 80
-    assert any("80 questions stand in --retain more than once" in note for note in result.notes)
+    assert any("80 questions appear in --retain more than once" in note for note in result.notes)
 
 
 def test_biases_that_an_adapter_brings_are_off_in_the_base(tmp_path: Path) -> None:

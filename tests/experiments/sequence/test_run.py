@@ -195,7 +195,7 @@ def test_a_damaged_stage_is_passed_over_with_a_note_and_learned_again(tmp_path: 
     last.write_bytes(bytes(content))
     again = prepare_sequence(config(tmp_path / "out"))
     assert again.first_stage == 2
-    assert again.notes == ["after-03-pair_in_short is damaged and is passed over"]
+    assert again.notes == ["after-03-pair_in_short is damaged and is skipped"]
     run_sequence(again, Console(file=io.StringIO()), lambda *_: None)
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").read_bytes() == before
 

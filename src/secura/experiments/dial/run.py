@@ -243,7 +243,7 @@ def _kept_tasks(settings: DialSettings, base: ReadyModel, notes: list[str]) -> l
         tasks = tasks_of_rows(rows, str(run), base.tokenizer, count=len(rows), seed=settings.seed)
         if settings.keep is not None and stored_certificate(run) is not None:
             notes.append(
-                "the run has certified itself on these questions already; a certificate on the same ones is a second "
+                "the run already has a certificate on these questions; another one on the same questions is a second "
                 "look, and holds less often than it says: name new ones with --retain"
             )
     else:
@@ -290,7 +290,7 @@ def _without_repeats(tasks: Sequence[AskedTask], notes: list[str]) -> list[Asked
             left.append(AskedTask(task=each.task, items=own))
     repeated = sum(len(each.items) for each in tasks) - len(seen)
     if repeated:
-        notes.append(f"{repeated} questions stand in --retain more than once and are asked once")
+        notes.append(f"{repeated} questions appear in --retain more than once and are asked once")
     return left
 
 

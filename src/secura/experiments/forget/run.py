@@ -98,7 +98,7 @@ def forget(settings: ForgetSettings, console: Console) -> ForgetResult:
     base = _ask_base(pair, asked, settings, cache, console)
     tuned = _ask_tuned(pair, base.asked, console)
     if tuned.chat_template != base.chat_template:
-        pair.notes.append("the two models have different chat templates, so each is asked in its own words")
+        pair.notes.append("the two models have different chat templates, so each is asked with its own")
     changes = by_clearest_loss(compare(base.asked, base.scores, tuned.scores, base.cached, settings))
     kept = {change.name: change.tally for change in changes if change.right_or_wrong}
     return ForgetResult(

@@ -177,7 +177,7 @@ def learn(
         moved = strategy.held_out_divergence(run.model)
         if moved is not None:
             console.print(
-                f"on text of the base's own that training left aside the model moved {moved:.4f} nats a token",
+                f"on the base's own text that was not used for training, the model moved {moved:.4f} nats a token",
                 highlight=False,
                 soft_wrap=True,
             )
