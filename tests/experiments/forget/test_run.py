@@ -336,6 +336,18 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_wrong_name_is_refused_before_any_weight_is_loaded(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("secura.experiments.models.pair.load_model", load)
+    for wrong in ({"tasks": ("oldest",)}, {"retain": "homs"}):
+        with pytest.raises((ConfigError, DataError), match="the nearest"):
+            _forget("bundled", str(llama_folder), **wrong)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
