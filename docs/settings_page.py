@@ -37,7 +37,7 @@ $ secura train --set training.steps=200 --set method.adapter.r=16
 $ secura train --method lora --keep 0.98
 ```
 
-An unknown name is answered with the nearest that there is.
+If a name is unknown, the error says the nearest one.
 """
 _NOT_SETTINGS = ("self", "read_row", "seed")
 """Of a strategy: what a run hands to it by itself."""
@@ -47,17 +47,22 @@ def settings_page() -> str:
     """The whole page."""
     parts = [
         _HEAD,
-        _section("secura train", "Of one run.", _rows(RunConfig)),
+        _section("secura train", "Settings of one run.", _rows(RunConfig)),
         _section(
             "secura sequence",
-            "As of `secura train`, but for these. `data.path`, `data.split` and `data.test_path` are of one run.",
+            "As for `secura train`, except for these. `data.path`, `data.split` and `data.test_path` are only for "
+            "one run.",
             [row for row in _rows(SequenceConfig) if row not in set(_rows(RunConfig))],
         ),
-        _section("secura compare", "Of a grid, a file of its own: [Comparing runs](compare.md).", _rows(GridConfig)),
+        _section(
+            "secura compare",
+            "Settings of a grid, which is a separate file: [Comparing runs](compare.md).",
+            _rows(GridConfig),
+        ),
         _section(
             "Adapter",
-            "Of the methods of this package, as `method.adapter.NAME` or as arguments of `SecuraConfig`. PEFT's own "
-            "methods take the fields of PEFT's configs in the same place.",
+            "Settings of this package's methods, as `method.adapter.NAME` or as arguments of `SecuraConfig`. PEFT's "
+            "own methods take the fields of PEFT's configs in the same place.",
             list(_adapter_rows()),
         ),
         _strategies(),

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from secura.cli.exit_codes import USAGE
 
 NEEDED = (
+    "attr",
     "datasets",
     "duckdb",
     "filelock",

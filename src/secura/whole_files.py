@@ -73,4 +73,4 @@ def _whole_or_not(path: Path, partial: Path) -> Iterator[None]:
         if not isinstance(problem, OSError | SafetensorError):
             raise
         reason = (problem.strerror if isinstance(problem, OSError) else None) or " ".join(str(problem).split())
-        raise SecuraError(f"{path} cannot be written: {reason}; what was there is as it was.") from problem
+        raise SecuraError(f"{path} cannot be written: {reason}; the old file is unchanged.") from problem

@@ -62,7 +62,7 @@ def test_a_damaged_bank_is_told_of_in_one_line(file: str, tmp_path: Path) -> Non
     tiny_bank(tmp_path / "bank")
     path = tmp_path / "bank" / file
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ConfigError, match="is damaged or cut off") as problem:
+    with pytest.raises(ConfigError, match="is damaged or cut short") as problem:
         read_bank(tmp_path / "bank")
     assert "\n" not in str(problem.value)
 

@@ -13,4 +13,4 @@ def test_the_bundled_model_writes_a_bank(tmp_path: Path, capsys: pytest.CaptureF
     assert "(20 plain), of which training leaves 4 aside" in shown
     assert run(arguments) == DONE  # it is there already
     assert run([*arguments, "--seed", "1"]) == USAGE
-    assert "holds a bank of other settings; name another folder with --out" in capsys.readouterr().err
+    assert "holds a bank made with other settings; name another folder with --out" in capsys.readouterr().err

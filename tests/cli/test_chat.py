@@ -42,7 +42,7 @@ def test_both_sides_answer_until_one_is_chosen(
     assert run(["chat", *adapter]) == DONE
     shown = capsys.readouterr().out
     assert answers(shown) == ["base", "tuned", "tuned", "base", "base", "tuned"]
-    assert shown.count("/new begins anew") == 2
+    assert shown.count("/new starts a new conversation") == 2
 
 
 def test_a_conversation_that_is_too_long_says_so_and_goes_on(
@@ -51,7 +51,7 @@ def test_a_conversation_that_is_too_long_says_so_and_goes_on(
     typed(["/tuned", "sky " * 60, "sky?"], monkeypatch)
     assert run(["chat", *adapter]) == DONE
     shown = capsys.readouterr().out
-    assert "the context 64; /new begins anew" in shown
+    assert "the context 64; /new starts a new conversation" in shown
     assert answers(shown) == ["tuned", "tuned"]
 
 
@@ -62,7 +62,7 @@ def test_a_whole_model_has_no_base_to_ask(
     typed(["/base", "sky?"], monkeypatch)
     assert run(["chat", str(tmp_path / "model"), "--max-tokens", "2"]) == DONE
     shown = capsys.readouterr().out
-    assert "whose base is not known" in shown
+    assert "and its base is not known" in shown
     assert answers(shown) == ["tuned"]
 
 

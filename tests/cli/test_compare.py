@@ -127,7 +127,7 @@ def test_ctrl_c_ends_the_runs_and_the_same_command_goes_on(tmp_path: Path) -> No
     os.kill(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=90)
     assert process.returncode == FAILED
-    assert "stopped by Ctrl-C; the same command goes on" in said
+    assert "stopped by Ctrl-C; the same command continues" in said
     assert len(list((out / "stopped").glob("results/*.json"))) < 3
     assert subprocess.run(command, check=False, capture_output=True).returncode == DONE
     assert [record.status for record in read_records(out)] == ["success"] * 3

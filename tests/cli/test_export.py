@@ -168,7 +168,7 @@ def test_a_quantizer_that_fails_leaves_nothing_and_is_quoted(
         (["base", "--to", "merged", "--scale", "0.5", "--base", "none"], "holds an adapter"),
         (["base", "--to", "lora"], "whole model"),
         (["none", "--to", "merged", "--tasks", "a"], "never folded; folded: none"),
-        (["none", "--to", "merged", "--out", "base"], "holds something else"),
+        (["none", "--to", "merged", "--out", "base"], "holds something that is not an export"),
         (["nowhere/at/all", "--to", "merged"], "no such folder"),
     ],
 )

@@ -175,3 +175,12 @@ def test_flips_are_counted_by_task_and_by_kind_of_answer() -> None:
     assert "sums 10 / 10" in lines
     assert "homes 5 / 0" in lines
     assert "all 10 / 10 5 / 0" in lines
+
+
+def test_long_choices_are_shown_where_they_differ() -> None:
+    long = "a choice that goes on for longer than there is room, " * 4
+    shown = _shown(
+        300, made_change("ages", some(30, 30), some(0, 30), metric="accuracy", answer=long + "red", given=long + "blue")
+    )
+    assert "red  tuned: …" in shown
+    assert "there is room, blue" in shown

@@ -199,6 +199,6 @@ def test_resume_needs_no_setting_but_the_folder(
     out = tmp_path / "out"
     assert _train(llama_folder, rows_file, out) == DONE
     assert run(["train", "--resume", "--out", str(out)]) == DONE
-    assert "going on from" in capsys.readouterr().out
+    assert "continuing from" in capsys.readouterr().out
     assert run(["train", "--resume", "--out", str(out), "--set", "training.steps=9"]) == USAGE
     assert "training.steps was 3, now 9" in capsys.readouterr().err

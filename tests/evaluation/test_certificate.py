@@ -133,7 +133,7 @@ def test_too_few_select_questions_still_choose_the_point_that_keeps_most() -> No
 
 @pytest.mark.parametrize("keep", [1.0, -0.1, 98, float("nan")])
 def test_a_share_to_keep_that_is_none_is_refused(keep: float) -> None:
-    with pytest.raises(ConfigError, match=r"--keep is .*; it is a share from 0 and below 1"):
+    with pytest.raises(ConfigError, match=r"--keep is .*; give a share of at least 0 and below 1"):
         check_keep(keep)
 
 

@@ -96,5 +96,5 @@ def test_among_many_groups_bad_luck_in_one_is_expected() -> None:
 
 @pytest.mark.parametrize("limit", [-0.1, 1.0, math.nan])
 def test_a_limit_that_nothing_could_show_is_refused(limit: float) -> None:
-    with pytest.raises(ValueError, match="it is a share from 0 and below 1"):
+    with pytest.raises(ValueError, match="it must be at least 0 and below 1"):
         questions_needed(limit, 0.95)

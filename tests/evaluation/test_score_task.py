@@ -201,7 +201,7 @@ def test_corpus_metrics_are_of_the_corpus_and_items_have_their_own() -> None:
         ("accuracy", FREE, "must be {question, choices, answer}"),
         ("exact_match", CHOICES, "must be {prompt, target}"),
         ("exact_match", [*FREE, *TEXTS], "must be {prompt, target}"),
-        ("perplexity", FREE, "its rows are {text}"),
+        ("perplexity", FREE, "which needs rows with {text}"),
         ("perplexity", [PlainText(text="")], "its texts are empty"),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_run_is_held_to_a_bank_that_its_base_wrote(
     assert [line["anchor_strength"] for line in logged[:1]] == [1.0]
     assert abs(logged[0]["anchor_kl"]) < 1e-4  # before the first step it is its base
     assert all(line["anchor_kl_budget"] == 0.02 for line in logged)
-    assert "training left aside the model moved" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "not used for training, the model moved" in console.file.getvalue()  # type: ignore[attr-defined]
     assert run.anchors is not None
     assert {text.kind for text in read_bank(run.anchors).texts} == {"plain"}
 
@@ -179,7 +179,7 @@ def test_a_bank_of_the_users_is_used_and_its_damage_told_of(
     assert run.anchors == bank
     teacher = bank / "teacher.safetensors"
     teacher.write_bytes(teacher.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match=r"teacher cache .* is missing, damaged or cut off"):
+    with pytest.raises(ConfigError, match=r"teacher cache .* is missing, damaged or cut short"):
         prepared(llama_folder, rows_file, tmp_path / "next", setting)
     assert make_anchors(settings, quiet()) == made  # writes the cache again
     assert prepared(llama_folder, rows_file, tmp_path / "next", setting).anchors == bank
@@ -187,7 +187,7 @@ def test_a_bank_of_the_users_is_used_and_its_damage_told_of(
 
 @pytest.mark.parametrize(
     ("changed", "says"),
-    [({"texts": 1}, "texts is 1"), ({"tokens": 1}, "tokens is 1"), ({"seed": 1}, "a bank of other settings")],
+    [({"texts": 1}, "texts is 1"), ({"tokens": 1}, "tokens is 1"), ({"seed": 1}, "a bank made with other settings")],
 )
 def test_what_cannot_be_written_there_is_refused(
     changed: dict[str, int], says: str, llama_folder: Path, tmp_path: Path

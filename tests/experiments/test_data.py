@@ -1,8 +1,9 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from secura.errors import ConfigError
+from secura.errors import ConfigError, DataError
 from secura.experiments.data import hold_out, read_mixed, read_retention, read_task
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import PlainText, Question
@@ -96,7 +97,7 @@ def test_a_file_that_is_called_like_a_task_is_read_as_a_file(tmp_path: Path, mon
 def test_a_file_of_several_tasks_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("from secura.tasks.catalogue import CATALOGUE\nTASKS = [CATALOGUE['piqa'], CATALOGUE['boolq']]\n")
-    with pytest.raises(ConfigError, match=r"mine\.py holds 2 tasks, and a run learns one"):
+    with pytest.raises(ConfigError, match=r"mine\.py holds 2 tasks, but a run learns only one"):
         read_task(str(path), bundled_model=False, seed=0, test_rows=200)
 
 
@@ -113,5 +114,32 @@ def test_rows_mixed_in_are_all_there_are_of_files_and_tasks(tmp_path: Path) -> N
     general = str(tmp_path / "general.jsonl")
     (mixed,) = read_mixed({general: 0.2}, bundled_model=False, seed=0)
     assert (mixed.name, mixed.share, len(mixed.rows)) == (general, 0.2, 5)
-    with pytest.raises(ConfigError, match=r"data\.mix come to 1, which leaves nothing for data\.path"):
+    with pytest.raises(ConfigError, match=r"data\.mix add up to 1, which leaves nothing for data\.path"):
         read_mixed({general: 0.5, "other": 0.5}, bundled_model=False, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("read", "says"),
+    [
+        (
+            lambda: read_task("yonger", bundled_model=True, seed=0, test_rows=5),
+            "the nearest tasks are younger, youngest",
+        ),
+        (lambda: read_retention("homs,sums", bundled_model=False, per_family=2, seed=0), "the nearest tasks are homes"),
+        (lambda: read_retention("every_day", bundled_model=False, per_family=2, seed=0), "everyday"),
+        (
+            lambda: read_mixed({"qqqqq": 0.2}, bundled_model=False, seed=0),
+            "qqqqq: no file, folder or task has this name",
+        ),
+    ],
+)
+def test_a_name_of_nothing_is_answered_with_the_nearest_tasks_and_without_a_network(
+    read: Callable[[], object], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("secura.tasks.data_files.hub_rows", no_network)
+    with pytest.raises(DataError, match=says) as raised:
+        read()
+    assert "A hub data set is named org/name." in str(raised.value)

@@ -199,4 +199,4 @@ def test_cut_prompts_and_truncated_answers_are_told_of(tmp_path: Path) -> None:
     settings = EvalSettings(model=str(folder), tasks=(str(tmp_path / "hues.yaml"),), out=tmp_path / "out")
     notes = evaluate(settings, CONSOLE).notes
     assert "hues: 2 of 2 answers were cut at the limit of tokens" in notes
-    assert "hues: 1 of 2 prompts lost their beginning, for want of context" in notes
+    assert "hues: 1 of 2 prompts were cut at the beginning to fit the context" in notes

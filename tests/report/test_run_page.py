@@ -89,7 +89,7 @@ def test_the_command_makes_the_page_of_a_run_and_opens_it(
     assert secura(["report", str(run), "--open"]) == DONE
     assert addresses == [(run / "run.html").resolve().as_uri()]
     assert secura(["report", str(run), "--figures", str(tmp_path / "figures")]) == USAGE
-    assert "the page of a run holds its figures" in capsys.readouterr().err
+    assert "the page of a run contains its figures" in capsys.readouterr().err
 
 
 def test_training_can_end_in_the_opened_page(

@@ -34,6 +34,15 @@ def test_without_a_loss_the_headline_says_so_and_the_details_say_what_would_not_
     assert "one of less than 6.0 points would not have shown." in details(result)[-1]
 
 
+def test_too_few_to_show_a_loss_is_the_headline() -> None:
+    few = made_result(made_change("older", some(1, 10), some(0, 10)))
+    assert headline(few).startswith("Too few to tell: 10 questions of 1 task cannot show a loss")
+    ignorant = made_result(made_change("older", some(3, 200), some(0, 200)))
+    assert headline(ignorant).startswith("Too few to tell: 200 questions of 1 task")
+    assert headline(made_result(made_change("older", some(3, 10), some(2, 10)), SAME)).startswith("No task lost")
+    assert headline(made_result(made_change("older", some(1, 100), some(90, 100)))).startswith("No task lost")
+
+
 def test_gains_are_told_apart_from_losses() -> None:
     said = " ".join(details(made_result(GONE, BETTER, SAME)))
     assert "Gained significantly: sums (+40.0 points)." in said

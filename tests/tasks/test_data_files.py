@@ -29,7 +29,9 @@ def test_lines_an_array_and_gzip_read_alike(tmp_path: Path) -> None:
         ("[]", "is empty"),
         ('{"prompt": "a?", "target": "b"}\n\n{"prompt": "a?"}\n', "line 3: has 'prompt' but lacks"),
         ('{"prompt": "a?", "target": "b"}\n{"prompt": \n', "line 2: is not JSON"),
-        ('[{"prompt": "a?", "target": "b"}, 7]', "row 2: holds 7"),
+        ('[{"prompt": "a?", "target": "b"}, 7]', "line 1, row 2: holds 7"),
+        ('\n[\n {"prompt": "a?",\n  "target": "b"},\n\n {"prompt": "a?"}\n]', "line 6, row 2: has 'prompt' but lacks"),
+        ('[{"prompt": "a?", "target": "b"},\n {"prompt": }]', "line 2: is not JSON"),
         ('{"prompt": "a?", "target": "b"}\n{"text": "c"}\n', "line 2: mixes plain text with questions"),
         ('{\n "data": []\n}\n', "line 1: begins one JSON object over several lines; put the rows into an array"),
         (
@@ -47,7 +49,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_name_and_line(tmp_path: Path, 
     assert says in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["missing.jsonl", "./missing", "/no/such/folder/rows.jsonl"])
+@pytest.mark.parametrize("name", ["missing", "missing.jsonl", "./missing", "/no/such/folder/rows.jsonl"])
 def test_a_missing_file_is_said_to_be_missing(name: str) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_items(name)
@@ -83,6 +85,8 @@ def test_a_hub_data_set_is_asked_for_by_name_configuration_and_split(
 
 
 def test_a_hub_data_set_that_cannot_be_had_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secura.tasks.hub_rows.check_hub_answers", lambda: None)
+
     def load_dataset(*_: object, **__: object) -> None:
         raise ConnectionError("no route\nto host")
 
@@ -140,7 +144,7 @@ def test_a_row_of_parquet_is_refused_by_its_number_and_a_damaged_file_by_its_nam
     with pytest.raises(DataError, match=r"rows\.parquet, row 2: 'target' is empty"):
         read_items(str(path))
     path.write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"rows\.parquet is no parquet file"):
+    with pytest.raises(DataError, match=r"rows\.parquet is cannot be read as a parquet file"):
         read_items(str(path))
 
 
@@ -153,11 +157,14 @@ def test_a_folder_is_read_split_by_split(tmp_path: Path) -> None:
     (folder / "b.csv").write_text('prompt,target\nc?,"d\u2028e"\n', encoding="utf-8")
     (folder / "a.jsonl").write_text(json.dumps(ROWS[0]) + "\n", encoding="utf-8")
     assert read_items(str(folder)) == ITEMS
-    with pytest.raises(DataError, match="no files of split 'test'; by their names they are of train"):
+    with pytest.raises(DataError, match="no files of split 'test'; by their names, its splits are train"):
         read_items(str(folder), split="test")
-    (folder / "a.jsonl").rename(folder / "train.jsonl")
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress((folder / "a.jsonl").read_bytes()))
+    (folder / "a.jsonl").unlink()
+    assert read_items(str(folder)) == ITEMS
+    (folder / "a.jsonl.gz").rename(folder / "train.jsonl.gz")
     (folder / "b.csv").rename(folder / "test.csv")
-    assert [path.name for path in folder_files(folder, "train")] == ["train.jsonl"]
+    assert [path.name for path in folder_files(folder, "train")] == ["train.jsonl.gz"]
     assert read_items(str(folder), split="test") == ITEMS[1:]
 
 

@@ -190,7 +190,7 @@ def test_columns_that_nothing_is_read_from_are_named_and_renamed_ones_are_read()
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "has a part of type 'image_url'"),
         ({"messages": [{"role": "user", "content": 3}]}, "turn 1 of 'messages' holds 3, not a text"),
         ({"messages": [{"role": "assistant", "content": None}]}, "lacks 'content' and calls nothing"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "a tool call that names no function"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "a tool call without a function name"),
         (
             {"messages": [*ASKED, {"role": "assistant", "content": "b", "weight": 2}]},
             "turn 2 of 'messages' has weight 2",
@@ -198,7 +198,7 @@ def test_columns_that_nothing_is_read_from_are_named_and_renamed_ones_are_read()
         ({"messages": [*ASKED, {"role": "assistant", "function_call": {}}]}, "lacks 'content' and calls nothing"),
         (
             {"messages": [*ASKED, {**ANSWERED, "function_call": {}}]},
-            "has replaced; write it as 'tool_calls'",
+            "an old form of OpenAI's; write it as 'tool_calls'",
         ),
         (
             {"messages": [*ASKED, {"role": "assistant", "content": "b"}], "tools": "f"},
@@ -210,9 +210,9 @@ def test_columns_that_nothing_is_read_from_are_named_and_renamed_ones_are_read()
         ({"foo": "a"}, "has none of the needed keys"),
         ({"choices": ["a", "b"], "answer": 0}, "lacks 'question'"),
         ({"question": "a", "choices": ["a", "b"], "answer": 2}, "counts from 0 to 1"),
-        ({"question": "a", "choices": ["a", "b"], "answer": "c"}, "neither a number nor one of"),
+        ({"question": "a", "choices": ["a", "b"], "answer": "c"}, "neither the number of a choice nor one of"),
         ({"question": "a", "choices": "ab", "answer": 0}, "not a list of two or more texts"),
-        ({"question": "a", "choices": ["a", "a"], "answer": 0}, "repeat themselves"),
+        ({"question": "a", "choices": ["a", "a"], "answer": 0}, "contains a choice twice"),
         ({"question": "a", "answer": 3}, "'answer' is 3, not a text"),
         ({"question": "a", "answer": "b", "match": "contain"}, "'match' is 'contain'; the nearest is 'contains'"),
         ({"question": "a", "answer": "b", "match": 3}, "'match' is 3; the nearest is"),
@@ -225,7 +225,7 @@ def test_columns_that_nothing_is_read_from_are_named_and_renamed_ones_are_read()
         ({"messages": []}, "not a list of turns"),
         ({"messages": [{"role": "user", "content": "a"}]}, "no assistant turn"),
         ({"messages": [{"role": "user"}]}, "turn 1 of 'messages' lacks"),
-        ({"messages": [{"role": "assistant", "content": "a"}]}, "nothing it answers"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "so it answers nothing"),
         (["a"], "not an object"),
     ],
 )

@@ -59,7 +59,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(typed: str, says: str) -> 
     with pytest.raises(ConfigError) as raised:
         find_tasks([typed])
     assert says in str(raised.value)
-    assert "your own is named by the path of its .yaml or .py file" in str(raised.value)
+    assert "your own, give the path of its .yaml or .py file" in str(raised.value)
 
 
 def test_a_users_file_is_found_among_the_others(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_two_tasks_of_one_name_are_refused(tmp_path: Path) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text(YAML.format(name="mine"))
     second.write_text(YAML.format(name="mine"))
-    with pytest.raises(ConfigError, match=r"second\.yaml: a task is already called 'mine'"):
+    with pytest.raises(ConfigError, match=r"second\.yaml: there is already a task called 'mine'"):
         find_tasks([str(first), str(second)])
     first.write_text(YAML.format(name="piqa"))
-    with pytest.raises(ConfigError, match=r"first\.yaml: a task is already called 'piqa'"):
+    with pytest.raises(ConfigError, match=r"first\.yaml: there is already a task called 'piqa'"):
         find_tasks([str(first)])

@@ -61,8 +61,15 @@ def test_offline_a_data_set_that_is_not_in_the_cache_is_refused_without_a_networ
     assert calls == []
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once(cached: str, calls: list[str]) -> None:
+    with pytest.raises(LookupError, match=r"^not in the local cache, and https?://\S+ cannot be reached$"):
+        hub_rows("org/other", None, "test")
+    assert len(calls) == 1
+
+
 def test_online_a_data_set_that_is_not_in_the_cache_is_asked_for_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    monkeypatch.setattr("secura.tasks.hub_rows.check_hub_answers", lambda: None)
 
     def load_dataset(*where: object, **options: object) -> datasets.Dataset:
         asked.append((where, options, datasets.config.HF_HUB_OFFLINE))
@@ -80,6 +87,7 @@ def test_the_reason_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def load_dataset(*_: object, **__: object) -> None:
         raise ConnectionError("no route\nto host")
 
+    monkeypatch.setattr("secura.tasks.hub_rows.check_hub_answers", lambda: None)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(LookupError, match=r"^no route to host$"):

@@ -270,7 +270,7 @@ def _refuse(
     """What cannot be scaled at all."""
     config: Any = model.peft_config.get(name)
     if config is None:
-        raise ConfigError(f"there is no adapter {name!r}; there are {', '.join(map(repr, model.peft_config))}.")
+        raise ConfigError(f"there is no adapter {name!r}; known are {', '.join(map(repr, model.peft_config))}.")
     if not layers:
         raise ConfigError(
             f"a {config.peft_type} adapter changes what a model reads, not its weights, so nothing can be scaled."

@@ -135,15 +135,14 @@ def read_bank(folder: Path) -> AnchorBank:
     """
     if not holds_bank(folder):
         raise ConfigError(
-            f"{folder} holds no anchor bank, for want of {BANK_FILE}; "
-            f"make one with: secura anchors MODEL --out {folder}"
+            f"{folder} holds no anchor bank (no {BANK_FILE}); make one with: secura anchors MODEL --out {folder}"
         )
     try:
         about = json.loads((folder / BANK_FILE).read_text(encoding="utf-8"))
         if about["format"] != _FORMAT:
             raise ValueError(f"it is of format {about['format']}, and this secura reads {_FORMAT}")
         if file_checksum(folder / TEXTS_FILE) != about["checksum"]:
-            raise ValueError(f"the checksum of {TEXTS_FILE} is another")
+            raise ValueError(f"the checksum of {TEXTS_FILE} does not match")
         tensors = load_file(folder / TEXTS_FILE)
         texts = [
             AnchorText(tokens=tokens.tolist(), written_from=begin, kind=KINDS[kind], held_out=bool(held))
@@ -157,6 +156,7 @@ def read_bank(folder: Path) -> AnchorBank:
     except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, SafetensorError) as problem:
         reason = " ".join(str(problem).split())[:200]
         raise ConfigError(
-            f"the anchor bank in {folder} is damaged or cut off ({reason}); delete the folder and make it again with: "
+            f"the anchor bank in {folder} is damaged or cut short ({reason}); delete the folder and make it again "
+            "with: "
             f"secura anchors MODEL --out {folder}"
         ) from problem

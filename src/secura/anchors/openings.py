@@ -65,7 +65,7 @@ class Openings:
         if text not in self._templates:
             before, found, after = text.partition(_CONTENT)
             if not found:
-                raise ConfigError("the tokenizer's chat template leaves out what the user says.")
+                raise ConfigError("the tokenizer's chat template does not show the user's text.")
             self._templates[text] = (
                 token_ids(self.tokenizer, before, special=False),
                 token_ids(self.tokenizer, after, special=False),

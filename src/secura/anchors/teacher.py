@@ -123,7 +123,7 @@ class Teacher:
         try:
             about = json.loads((folder / BANK_FILE).read_text(encoding="utf-8"))
             if file_checksum(path) != about["teacher"]["checksum"]:
-                raise ValueError("its checksum is another")
+                raise ValueError("its checksum does not match")
             self._file: Any = safe_open(path, framework="pt")
             positions = self._file.get_slice("log_rest").get_shape()[0]
             if positions != bank.tokens:
@@ -131,7 +131,8 @@ class Teacher:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
             reason = " ".join(str(problem).split())[:200]
             raise ConfigError(
-                f"the teacher cache {path} is missing, damaged or cut off ({reason}); the texts are whole, so write "
+                f"the teacher cache {path} is missing, damaged or cut short ({reason}); the texts are complete, "
+                "so write "
                 f"it again with: secura anchors MODEL --out {folder}"
             ) from problem
         self._ends = list(accumulate(text.counted for text in bank.texts))

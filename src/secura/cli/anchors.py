@@ -11,22 +11,26 @@ Option = typer.Option
 def anchors(
     out: Annotated[Path, Option(help="Folder for the bank.")],
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Folder, GGUF file or hub id; the bundled one if left out.")
+        str | None, typer.Argument(metavar="[MODEL]", help="Folder, GGUF file or hub id; default: the bundled model.")
     ] = None,
     prompts: Annotated[
-        str | None, Option(metavar="FILE", help="Rows whose prompts the model answers, as --data takes them.")
+        str | None,
+        Option(
+            metavar="FILE", help="Rows whose prompts the model answers, in the same forms as --data of secura train."
+        ),
     ] = None,
-    also: Annotated[str | None, Option(metavar="FILE", help="Rows that join the bank as they are.")] = None,
-    texts: Annotated[int | None, Option(help="How many; what suits the model's size if left out.")] = None,
-    tokens: Annotated[int | None, Option(help="The longest text; what suits the model's size if left out.")] = None,
-    seed: Annotated[int, Option(help="Fixes every token.")] = 0,
+    also: Annotated[str | None, Option(metavar="FILE", help="Rows that are added to the bank unchanged.")] = None,
+    texts: Annotated[int | None, Option(help="How many texts; default: by the model's size.")] = None,
+    tokens: Annotated[int | None, Option(help="Tokens of the longest text; default: by the model's size.")] = None,
+    seed: Annotated[int, Option(help="Seed of the sampling; the same seed gives the same texts.")] = 0,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Let a model write an anchor bank: text of its own, that it is held to while it learns something new.
+    """Let a model write an anchor bank: its own text, which keeps it close to itself while it learns something new.
 
-    The same command goes on after an interruption, and writes a damaged teacher cache again. secura train --strategy
-    own_text makes a bank by itself; --set strategy.settings.bank=DIR names one. Exit codes: 0 done, 1 failed or stopped
-    by Ctrl-C, 3 wrong usage.
+    After an interruption, the same command continues; it also repairs a damaged teacher cache. secura train --strategy
+    own_text makes a bank automatically; to use another, give --set strategy.settings.bank=DIR.
+
+    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
     from rich.console import Console

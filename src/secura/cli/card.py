@@ -10,7 +10,7 @@ Option = typer.Option
 
 def card(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished secura train or sequence.")],
-    force: Annotated[bool, Option("--force", help="Replace a card that somebody has written or edited.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace a card that was written or edited by hand.")] = False,
     show_question: Annotated[
         bool, Option("--show-question", help="Let its snippet ask a held-out question of your data.")
     ] = False,

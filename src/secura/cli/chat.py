@@ -17,10 +17,10 @@ Option = typer.Option
 Source = Annotated[
     str, typer.Argument(metavar="RUN|ADAPTER|MODEL", help="A run, an adapter of any PEFT method, or a model.")
 ]
-Base = Annotated[str | None, Option(help="The base of an adapter; the one it names, if left out.")]
+Base = Annotated[str | None, Option(help="The base of an adapter; default: the one it names.")]
 Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 
-_HELP = "/base, /tuned or /both says who answers; /new begins anew; /quit ends."
+_HELP = "/base, /tuned or /both chooses who answers; /new starts a new conversation; /quit ends."
 
 
 def chat(
@@ -29,7 +29,7 @@ def chat(
     max_tokens: Annotated[int, Option(help="Tokens of an answer, at most.")] = 256,
     debug: Debug = False,
 ) -> int:
-    """Talk to a model; to an adapter and its base side by side.
+    """Talk to a model, or to an adapter and its base side by side.
 
     Exit codes: 0 done, 1 failed, 3 wrong usage.
     """
@@ -65,7 +65,7 @@ def _converse(console: "Console", talk: "Talk", sides: tuple["Side", ...]) -> No
             if wanted:
                 chosen = wanted
             else:
-                console.print("this is a whole model, whose base is not known", highlight=False)
+                console.print("this is a whole model, and its base is not known", highlight=False)
         elif words.startswith("/"):
             console.print(_HELP, highlight=False, markup=False)
         elif words:
@@ -90,11 +90,11 @@ def _answer(console: "Console", talk: "Talk", side: "Side", words: str) -> None:
 
 def generate(
     source: Source,
-    prompts: Annotated[Path, typer.Argument(help="A prompt a line, or JSONL rows with prompt or messages.")],
+    prompts: Annotated[Path, typer.Argument(help="One prompt per line, or JSONL rows with prompt or messages.")],
     base: Base = None,
-    both: Annotated[bool, Option("--both", help="Have the base answer too.")] = False,
+    both: Annotated[bool, Option("--both", help="Let the base answer too.")] = False,
     max_tokens: Annotated[int, Option(help="Tokens of an answer, at most.")] = 256,
-    out: Annotated[Path | None, Option(help="JSONL file of the answers; the screen, if left out.")] = None,
+    out: Annotated[Path | None, Option(help="JSONL file for the answers; default: the screen.")] = None,
     debug: Debug = False,
 ) -> int:
     """Answer a file of prompts.
@@ -108,7 +108,7 @@ def generate(
     from secura.whole_files import write_text
 
     if max_tokens < 1:
-        raise ConfigError(f"--max-tokens is {max_tokens}; it counts from 1.")
+        raise ConfigError(f"--max-tokens is {max_tokens}; give a number, at least 1.")
     if out is not None and out.is_dir():
         raise ConfigError(f"--out {out} is a folder; name a file, such as {out / 'answers.jsonl'}.")
     asked = read_prompts(prompts)

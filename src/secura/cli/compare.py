@@ -14,7 +14,7 @@ Option = typer.Option
 
 app = typer.Typer(
     cls=RunByDefault,
-    help="Carry out a grid of runs, and look at it: secura compare GRID.yaml --out DIR",
+    help="Run a grid of runs and look at the results: secura compare GRID.yaml --out DIR",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -31,12 +31,14 @@ def run(
         Option("--set", metavar="A.B=C", help="Change a setting of the grids, such as base.training.steps=10."),
     ] = None,
     workers: Annotated[
-        int | None, Option(metavar="N", help="Runs at a time; as many as GPUs or cores if left out.")
+        int | None, Option(metavar="N", help="Runs at a time; default: the number of GPUs or cores.")
     ] = None,
-    engine: Annotated[Literal["local", "ray", "slurm"], Option(help="Where runs are carried out.")] = "local",
+    engine: Annotated[
+        Literal["local", "ray", "slurm"], Option(help="Where the runs work: local, ray or slurm.")
+    ] = "local",
     engine_set: Annotated[
         list[str] | None,
-        Option("--engine-set", metavar="A=B", help="Set something about ray or slurm, such as partition=gpu."),
+        Option("--engine-set", metavar="A=B", help="A setting of ray or slurm, such as partition=gpu."),
     ] = None,
     retry_failed: Annotated[
         bool, Option("--retry-failed/--no-retry-failed", help="Try failed runs again; the old failure is kept.")
@@ -44,7 +46,7 @@ def run(
     dry_run: Annotated[bool, Option("--dry-run", help="Check everything and list the runs, train nothing.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Carry out every run of the grids that has not succeeded yet; the same command goes on after any interruption.
+    """Do all runs of the grids that have not succeeded yet; after an interruption, the same command continues.
 
     Exit codes: 0 every run succeeded, 1 a run failed or Ctrl-C stopped it, 3 wrong usage.
     """
@@ -72,10 +74,12 @@ def table(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a comparison, or of PEFT's results.")],
     sql: Annotated[
         str | None,
-        Option(metavar="QUERY", help="A query, such as 'select label, avg(gain_after) from runs group by label'."),
+        Option(metavar="QUERY", help="An SQL query, such as 'select label, avg(gain_after) from runs group by label'."),
     ] = None,
-    csv: Annotated[Path | None, Option(metavar="FILE", help="Write the answer, or all runs, as CSV.")] = None,
-    parquet: Annotated[Path | None, Option(metavar="FILE", help="Write the answer, or all runs, as Parquet.")] = None,
+    csv: Annotated[Path | None, Option(metavar="FILE", help="Write the answer, or all runs, to this CSV file.")] = None,
+    parquet: Annotated[
+        Path | None, Option(metavar="FILE", help="Write the answer, or all runs, to this Parquet file.")
+    ] = None,
 ) -> int:
     """Show the means over seeds, or the answer to a query over runs, knowledge, scores, gradient_norms and spectra."""
     from rich.console import Console
@@ -103,7 +107,7 @@ def import_(
     source: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="PEFT's results, such as MetaMathQA/results.")],
     into: Annotated[Path, Option(metavar="DIR", help="Folder of the comparison.")],
 ) -> int:
-    """Set the published results of PEFT's method comparison beside one's own."""
+    """Import the published results of PEFT's method comparison, to see them beside your own."""
     from rich.console import Console
 
     from secura.experiments.comparison.query.peft_import import import_results

@@ -20,7 +20,7 @@ def plan(
     ] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Show runs, steps, trained weights, GPU memory and hours of grids; no weight is loaded or downloaded.
+    """Show runs, steps, trained weights, GPU memory and hours of grids; no weights are loaded or downloaded.
 
     Exit codes: 0 done, 1 a method failed when it was tried, 3 wrong usage.
     """

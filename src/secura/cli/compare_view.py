@@ -66,7 +66,7 @@ def run_and_show(
                 standing.note(finished)
                 _say(console, _line(finished, standing))
     except KeyboardInterrupt:
-        raise StoppedError(f"stopped by {what_stopped()}; the same command goes on with what is left.") from None
+        raise StoppedError(f"stopped by {what_stopped()}; the same command continues with the rest.") from None
     share_results(runs)
     return _say_how_it_ended(console, runs, folder)
 
@@ -115,7 +115,7 @@ def _say_how_it_ended(console: Console, runs: Sequence[ComparisonRun], folder: P
         _say(console, f"{failed} failed, and say why in {where}; the same command tries them again")
     if left:
         where = ", ".join(sorted({str(run.log_file.parent) for run in runs if run.state == "left"}))
-        _say(console, f"{left} ended without a record, see {where}; the same command goes on with them")
+        _say(console, f"{left} ended without a record, see {where}; the same command continues them")
     return 1 if failed or left else 0
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 Option = typer.Option
 
 app = typer.Typer(
-    cls=HelpfulGroup, help="Look at rows before they are trained on.", no_args_is_help=True, rich_markup_mode=None
+    cls=HelpfulGroup, help="Look at rows before training on them.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
 @app.callback()
 def data() -> None:
-    """Look at rows before they are trained on."""
+    """Look at rows before training on them."""
 
 
 @app.command()
@@ -31,7 +31,7 @@ def show(
         str, typer.Argument(metavar="FILE", help="File, folder, hub data set or task, as --data of secura train.")
     ],
     model: Annotated[
-        str | None, Option(help="Folder or hub id whose tokenizer reads it; the bundled model if left out.")
+        str | None, Option(help="Model whose tokenizer is used: folder or hub id; default: the bundled model.")
     ] = None,
     rows: Annotated[int, Option(min=0, help="How many rows are printed.")] = 3,
     assign: Annotated[
@@ -41,9 +41,9 @@ def show(
     file: Annotated[Path | None, Option("--config", metavar="RUN.yaml", help="Settings of secura train.")] = None,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Print what would be trained on: rows as the model reads them, what is learned in ⟦ ⟧, and their lengths.
+    """Print what would be trained on: rows as the model reads them, with the learned part in ⟦ ⟧, and their lengths.
 
-    No weights are loaded. Exit codes: 0 every row can be read, 3 one cannot, or wrong usage.
+    No weights are loaded. Exit codes: 0 all rows can be read, 3 a row cannot be read, or wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
     from rich.console import Console

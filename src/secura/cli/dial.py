@@ -17,19 +17,19 @@ Option = typer.Option
 
 def dial(
     base: Annotated[str, typer.Argument(help="The model before: a folder, a hub id, or the word bundled.")],
-    tuned: Annotated[str, typer.Argument(help="What was made of it: the folder of an adapter, a model or a run.")],
+    tuned: Annotated[str, typer.Argument(help="The model after: the folder of an adapter, a model or a run.")],
     tasks: Annotated[
         list[str] | None,
-        Option(metavar="A,B", help="Where gain is measured: tasks, groups, or a file; a run's own rows if left out."),
+        Option(metavar="A,B", help="Where gain is measured: tasks, groups, or a file; default: a run's own rows."),
     ] = None,
     retain: Annotated[
         list[str] | None,
-        Option(metavar="A,B", help="What is to be kept: tasks, groups, or a file; a run's own questions if left out."),
+        Option(metavar="A,B", help="What must be kept: tasks, groups, or a file; default: a run's own questions."),
     ] = None,
     at: Annotated[
         str, Option(metavar="S,S", help="Points to ask: 0 is the base, 1 all that was learned.")
     ] = "0.25,0.5,0.75,1",
-    refine: Annotated[int, Option(help="More points to ask where --keep falls between two.")] = 2,
+    refine: Annotated[int, Option(help="Further points to ask between the two around --keep.")] = 2,
     keep: Annotated[
         float | None, Option(help="The share of right answers to keep, such as 0.98: chooses a point and certifies it.")
     ] = None,
@@ -37,18 +37,18 @@ def dial(
         Path | None, Option(metavar="DIR", help="Write the chosen point there, as an adapter or a model.")
     ] = None,
     merged: Annotated[bool, Option("--merged", help="Write an adapter's point as a whole model.")] = False,
-    data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; the hub if left out.")] = None,
+    data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; default: the hub.")] = None,
     count: Annotated[int, Option(help="Questions of each task, at most.")] = 200,
     out: Annotated[Path | None, Option(help="Folder for dial.json and dial.html.")] = None,
-    confidence: Annotated[float, Option(help="Of the certificate and of intervals.")] = 0.95,
-    seed: Annotated[int, Option(help="Draws the questions and parts them.")] = 0,
-    fresh: Annotated[bool, Option("--fresh", help="Ask again, whatever is cached.")] = False,
+    confidence: Annotated[float, Option(help="Confidence of the certificate and of intervals.")] = 0.95,
+    seed: Annotated[int, Option(help="Seed that draws and splits the questions.")] = 0,
+    fresh: Annotated[bool, Option("--fresh", help="Ask again and ignore the cache.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Scale what was learned by a number, and see what is gained and kept at each.
+    """Scale what was learned by several factors, and see what is gained and kept at each.
 
-    Works on any adapter of PEFT and on whole models, after training. Exit codes: 0 done, 1 failed, 2 --keep is
-    not shown to be kept at any point, 3 wrong usage.
+    Works on any PEFT adapter and on whole models, after training. Exit codes: 0 done, 1 failed, 2 no point is shown
+    to keep --keep, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
     from secura.experiments.dial.run import DialSettings

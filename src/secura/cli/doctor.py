@@ -13,15 +13,16 @@ def doctor(
         list[Path] | None, typer.Argument(metavar="[ADAPTER]...", help="Folders of adapters or runs to examine.")
     ] = None,
     seal: Annotated[
-        bool, Option("--seal", help="Seal adapters that were saved without a seal, once nothing is wrong with them.")
+        bool,
+        Option("--seal", help="Add a seal to adapters that were saved without one, if nothing is wrong with them."),
     ] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Say what is installed and what it runs on; or what is wrong with an adapter's folder, in one line.
+    """Say what is installed and on which hardware it runs; or what is wrong with an adapter's folder, in one line.
 
-    A sealed adapter is held against its seal.
+    An adapter with a seal is checked against it.
 
-    Exit codes: 0 nothing is wrong, 1 something is, 3 wrong usage.
+    Exit codes: 0 nothing is wrong, 1 something is wrong, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
     from rich.console import Console

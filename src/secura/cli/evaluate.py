@@ -15,11 +15,11 @@ Option = typer.Option
 
 
 def evaluate(
-    model: Annotated[str | None, Option(help="Folder or hub id; the bundled model if left out.")] = None,
+    model: Annotated[str | None, Option(help="Folder or hub id; default: the bundled model.")] = None,
     adapter: Annotated[str | None, Option(help="Folder of an adapter for that model, or of a run.")] = None,
     tasks: Annotated[
         list[str] | None,
-        Option(metavar="A,B", help="Tasks, groups or task files; the bundled model's knowledge if left out."),
+        Option(metavar="A,B", help="Tasks, groups or task files; default: the bundled model's knowledge."),
     ] = None,
     lm_eval: Annotated[
         list[str] | None, Option("--lm-eval", metavar="A,B", help="Tasks of lm-evaluation-harness.")
@@ -27,13 +27,16 @@ def evaluate(
     lm_eval_chat: Annotated[
         bool, Option("--lm-eval-chat", help="Put the harness's prompts through the chat template.")
     ] = False,
-    data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; the hub if left out.")] = None,
+    data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; default: the hub.")] = None,
     count: Annotated[int | None, Option(help="Items of each task, at most.")] = None,
-    batch_size: Annotated[str, Option(metavar="N|auto", help="Rows at once; auto halves as memory runs out.")] = "auto",
-    seed: Annotated[int, Option(help="Draws the items.")] = 0,
+    batch_size: Annotated[
+        str, Option(metavar="N|auto", help="Rows at once; auto halves it when memory runs out.")
+    ] = "auto",
+    seed: Annotated[int, Option(help="Seed that draws the items.")] = 0,
     out: Annotated[Path | None, Option(help="Folder for evaluation.json.")] = None,
     export_lm_eval: Annotated[
-        Path | None, Option(metavar="DIR", help="Write the tasks for lm-evaluation-harness there; score nothing.")
+        Path | None,
+        Option(metavar="DIR", help="Folder: write the tasks for lm-evaluation-harness there and score nothing."),
     ] = None,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
@@ -65,7 +68,7 @@ def _batch_size(given: str) -> int | Literal["auto"]:
     try:
         return int(given)
     except ValueError:
-        raise ConfigError(f"--batch-size is {given!r}; it counts rows, from 1, or is auto.") from None
+        raise ConfigError(f"--batch-size is {given!r}; give a number of rows, at least 1, or auto.") from None
 
 
 def _evaluate(settings: "EvalSettings") -> int:

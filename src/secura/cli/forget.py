@@ -18,30 +18,31 @@ Option = typer.Option
 
 def forget(
     base: Annotated[str, typer.Argument(help="The model before: a folder, a hub id, or the word bundled.")],
-    tuned: Annotated[str, typer.Argument(help="What was made of it: the folder of an adapter, a model or a run.")],
+    tuned: Annotated[str, typer.Argument(help="The model after: the folder of an adapter, a model or a run.")],
     tasks: Annotated[
         list[str] | None,
-        Option(metavar="A,B", help="Tasks, groups or task files; the bundled model's knowledge if left out."),
+        Option(metavar="A,B", help="Tasks, groups or task files; default: the bundled model's knowledge."),
     ] = None,
     retain: Annotated[
-        str | None, Option(metavar="FILE,TASK", help="Files of rows and names of tasks, as of secura train.")
+        str | None,
+        Option(metavar="FILE,TASK", help="Files of rows and names of tasks, separated by commas, as in secura train."),
     ] = None,
-    data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; the hub if left out.")] = None,
+    data_dir: Annotated[Path | None, Option(help="Folder with the rows of tasks; default: the hub.")] = None,
     count: Annotated[int, Option(help="Questions of each task, at most.")] = 200,
     out: Annotated[Path | None, Option(help="Folder for forget.json and forget.html.")] = None,
     min_retention: Annotated[
-        float | None, Option(help="Exit with code 2 unless this share of knowledge is shown to be kept.")
+        float | None, Option(help="Exit with code 2 if the questions do not show that this share of knowledge is kept.")
     ] = None,
-    confidence: Annotated[float, Option(help="Of intervals and of significance.")] = 0.95,
-    seed: Annotated[int, Option(help="Draws the questions and the resamples.")] = 0,
-    token_views: Annotated[int, Option(help="Flips to look at token by token.")] = 20,
-    fresh: Annotated[bool, Option("--fresh", help="Ask the base again, whatever is cached.")] = False,
+    confidence: Annotated[float, Option(help="Confidence of intervals and of significance.")] = 0.95,
+    seed: Annotated[int, Option(help="Seed that draws the questions and the resamples.")] = 0,
+    token_views: Annotated[int, Option(help="How many flips are shown token by token.")] = 20,
+    fresh: Annotated[bool, Option("--fresh", help="Ask the base again and ignore the cache.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """Compare a fine-tuned model with its base: what did the fine-tune break?
 
-    Both are asked the same questions. Exit codes: 0 done, 1 failed, 2 kept less than
-    --min-retention or too little to tell, 3 wrong usage.
+    Both are asked the same questions. Exit codes: 0 done, 1 failed, 2 --min-retention
+    is not shown to be kept, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
     from secura.experiments.forget.run import ForgetSettings

@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secura.cli.visible import on_one_line, visible
+from secura.cli.visible import in_one_line, on_one_line, visible
 from secura.experiments.forget.result import ANSWER_KINDS, Flip, ForgetResult, TaskChange
+from secura.report.told_apart import told_apart
 from secura.report.wording import (
     details,
     difference_text,
@@ -82,8 +83,10 @@ def _show_flips(console: Console, result: ForgetResult) -> None:
         line.append(
             on_one_line(flip.question.prompt, _CHARACTERS_SHOWN, from_end=True), style="dim"
         )  # most prompts end in the question
-        line.append(f"  right: {on_one_line(flip.question.answer, _CHARACTERS_SHOWN)}", style="green")
-        line.append(f"  tuned: {on_one_line(flip.after.given, _CHARACTERS_SHOWN) or '(nothing)'}", style="red")
+        answers = in_one_line(flip.question.answer), in_one_line(flip.after.given)
+        right, tuned = told_apart(answers, _CHARACTERS_SHOWN)
+        line.append(f"  right: {right}", style="green")
+        line.append(f"  tuned: {tuned or '(nothing)'}", style="red")
         console.print(line, soft_wrap=True)
     if len(lost) > _FLIPS_SHOWN:
         console.print(f"  and {len(lost) - _FLIPS_SHOWN:,} more", highlight=False)

@@ -16,16 +16,16 @@ Option = typer.Option
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of an export, an adapter, a model or a run.")],
     repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repository on the Hub.")],
-    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be sent; nothing is contacted.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be sent; no network is used.")] = False,
     public: Annotated[bool, Option("--public", help="Let everybody see a new repository; otherwise it is private.")] = (
         False
     ),
-    message: Annotated[str, Option(help="Of the commit.")] = "Made by secura",
+    message: Annotated[str, Option(help="Message of the commit.")] = "Made by secura",
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """Check a folder's card and files, and send them to the Hugging Face Hub.
 
-    Exit codes: 0 done, 1 failed, 3 wrong usage, or a folder that is not fit to be sent.
+    Exit codes: 0 done, 1 failed, 3 wrong usage, or a folder that cannot be sent as it is.
     """
     del debug  # read by `secura.cli.app.run`
     from rich.console import Console

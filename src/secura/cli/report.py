@@ -19,17 +19,17 @@ def report(
         Path,
         typer.Argument(metavar="DIR", help="Folder of a run of secura train, or of results of secura compare run."),
     ],
-    out: Annotated[Path | None, Option(help="The page; DIR/run.html or DIR/report.html if left out.")] = None,
+    out: Annotated[Path | None, Option(help="The page; default: DIR/run.html or DIR/report.html.")] = None,
     figures: Annotated[
-        Path | None, Option(help="Folder for PNG and SVG files of a comparison; DIR/figures if left out.")
+        Path | None, Option(help="Folder for PNG and SVG files of a comparison; default: DIR/figures.")
     ] = None,
-    show: Annotated[bool, Option("--open", help="Open the page in the browser, where there is one.")] = False,
+    show: Annotated[bool, Option("--open", help="Open the page in the browser, if there is one.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Show a run, or a comparison of many: one self-contained HTML page.
+    """Show a run, or a comparison of many runs, as one HTML page.
 
     A run's page has what was learned and kept, answers before and after, loss and budget over the steps, and the cost.
-    A comparison's has every figure, also as PNG and SVG.
+    A comparison's page has every figure; the figures are also written as PNG and SVG.
 
     Exit codes: 0 done, 1 failed, 3 wrong usage.
     """
@@ -50,7 +50,7 @@ def _run(folder: Path, out: Path | None, figures: Path | None) -> Path:
     from rich.console import Console
 
     if figures is not None:
-        raise ConfigError("--figures is for a comparison; the page of a run holds its figures. Leave it out.")
+        raise ConfigError("--figures is for a comparison; the page of a run contains its figures. Leave it out.")
     return make_run_page(Console(), folder, out)
 
 

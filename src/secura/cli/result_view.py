@@ -5,10 +5,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from secura.cli.visible import on_one_line, visible
+from secura.cli.visible import in_one_line, on_one_line, visible
 from secura.evaluation.retention import LostAnswer
 from secura.evaluation.tally import CONFIDENCE, Tally, at_least_cell, kept_cell, percent
 from secura.experiments.run.train import Losses, RunResult
+from secura.report.told_apart import told_apart
 
 _FLIPS_SHOWN = 10
 _CHANGED_SHOWN = 3
@@ -89,9 +90,11 @@ def _show_flips(console: Console, result: RunResult) -> None:
     for flip in _spread(flips)[:_FLIPS_SHOWN]:
         line = Text("  ")
         line.append(on_one_line(flip.before.question.prompt, _CHARACTERS_SHOWN), style="dim")
-        line.append(f"  right: {on_one_line(flip.before.question.answer, _CHARACTERS_SHOWN)}", style="green")
-        line.append(f"  before: {on_one_line(flip.before.given, _CHARACTERS_SHOWN)}  ")
-        line.append(f"after: {on_one_line(flip.after.given, _CHARACTERS_SHOWN) or '(nothing)'}", style="red")
+        answers = flip.before.question.answer, flip.before.given, flip.after.given
+        right, before, after = told_apart([in_one_line(text) for text in answers], _CHARACTERS_SHOWN)
+        line.append(f"  right: {right}", style="green")
+        line.append(f"  before: {before}  ")
+        line.append(f"after: {after or '(nothing)'}", style="red")
         console.print(line, soft_wrap=True)
     if len(flips) > _FLIPS_SHOWN:
         console.print(f"  and {len(flips) - _FLIPS_SHOWN} more in {result.report}", highlight=False)

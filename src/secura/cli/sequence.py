@@ -9,13 +9,13 @@ from secura.cli.run_by_default import RunByDefault
 
 Option = typer.Option
 TrustTasks = Annotated[
-    bool, Option("--trust-tasks", help="Run the Python files that the folder's config.yaml names as tasks.")
+    bool, Option("--trust-tasks", help="Allow Python files that the folder's config.yaml names as tasks to run.")
 ]
 
 
 app = typer.Typer(
     cls=RunByDefault,
-    help="Learn tasks one after the other and score everything after each: secura sequence SEQ.yaml",
+    help="Learn tasks one after another and score everything after each: secura sequence SEQ.yaml",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -37,10 +37,10 @@ def run(
     print_config: Annotated[bool, Option("--print-config", help="Print the settings as YAML.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Learn the tasks of a file in order; the same command goes on after any interruption.
+    """Learn the tasks of a file in order; after an interruption, the same command continues.
 
-    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 2 kept less than
-    retention.min_retention or too little to tell, 3 wrong usage.
+    Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 2 retention.min_retention
+    is not shown to be kept, 3 wrong usage.
     """
     del debug
     from secura.experiments.settings.layers import config_as_yaml, load_config_of
@@ -79,7 +79,7 @@ def run(
 
 @app.command()
 def log(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sequence.")]) -> int:
-    """Print the ledger: which tasks can be taken out, and every score so far."""
+    """Print the ledger: which tasks can be removed, and every score so far."""
     from rich.console import Console
 
     from secura.cli.sequence_view import show_sequence
@@ -98,7 +98,7 @@ def undo_(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task of its ledger.")],
     trust_tasks: TrustTasks = False,
 ) -> int:
-    """Take one task's change out of the model, and score the result."""
+    """Remove one task's change from the model, and score the result."""
     from rich.console import Console
 
     from secura.cli.sequence_view import show_undone

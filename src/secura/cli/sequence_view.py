@@ -109,7 +109,7 @@ def show_undone(console: Console, undone: Undone) -> None:
             continue
         table.add_row(Text(visible(group.name)), _share(before.share_right), _share(after.share_right))
     console.print(table, highlight=False)
-    console.print(f"{same} groups are as they were; the adapter without it is in {undone.saved}", highlight=False)
+    console.print(f"{same} groups are unchanged; the adapter without it is in {undone.saved}", highlight=False)
 
 
 def _share(share: float | None) -> str:

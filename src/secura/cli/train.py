@@ -15,36 +15,38 @@ Option = typer.Option
 
 def train(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN.yaml]", help="Settings; see --print-config.")] = None,
-    model: Annotated[str | None, Option(help="Folder or hub id; the bundled model if left out.")] = None,
-    data: Annotated[str | None, Option(help="File, folder, hub data set or task; a bundled task if left out.")] = None,
+    model: Annotated[str | None, Option(help="Folder or hub id; default: the bundled model.")] = None,
+    data: Annotated[str | None, Option(help="File, folder, hub data set or task; default: a bundled task.")] = None,
     method: Annotated[
         str | None,
         Option(help="secura, secura-paper, cabr-lora, cur-lora, bounded-lora, lora, dora, mica, corda, osf or full."),
     ] = None,
     strategy: Annotated[
         str | None,
-        Option(help="own_text, kl_anchor, lwf or ilora: what is done against forgetting, besides the adapter."),
+        Option(help="What is done against forgetting, besides the adapter: own_text, kl_anchor, lwf or ilora."),
     ] = None,
     assign: Annotated[
         list[str] | None, Option("--set", metavar="A.B=C", help="Change one setting; may be repeated.")
     ] = None,
     out: Annotated[str | None, Option(help="Folder for the adapter, the checkpoints and the report.")] = None,
     retain: Annotated[
-        str | None, Option(help="Files of questions and names of tasks, by commas, asked before and after.")
+        str | None, Option(help="Files of questions and names of tasks, separated by commas; asked before and after.")
     ] = None,
     keep: Annotated[
         float | None,
-        Option(help="Share of what the base answers right to keep, such as 0.98; exit code 2 unless that is shown."),
+        Option(help="Share of the base's right answers to keep, such as 0.98; exit code 2 if this is not shown."),
     ] = None,
     min_retention: Annotated[
-        float | None, Option(help="Exit with code 2 unless this share of knowledge is shown to be kept.")
+        float | None, Option(help="Exit with code 2 if the questions do not show that this share of knowledge is kept.")
     ] = None,
-    resume: Annotated[bool, Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Continue from the last checkpoint in --out.")] = False,
     trust_tasks: Annotated[
-        bool, Option("--trust-tasks", help="Run the Python files that the folder's config.yaml names as tasks.")
+        bool, Option("--trust-tasks", help="Allow Python files that the folder's config.yaml names as tasks to run.")
     ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Check everything, train nothing.")] = False,
-    show: Annotated[bool, Option("--open", help="At the end, make the run's page and open it in the browser.")] = False,
+    show: Annotated[
+        bool, Option("--open", help="At the end, write the run's page and open it in the browser.")
+    ] = False,
     print_config: Annotated[bool, Option("--print-config", help="Print the settings as YAML.")] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
@@ -123,7 +125,7 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool, show: bool) -> i
         soft_wrap=True,
     )
     if prepared.resume_from:
-        console.print(f"going on from {prepared.resume_from}", highlight=False, soft_wrap=True)
+        console.print(f"continuing from {prepared.resume_from}", highlight=False, soft_wrap=True)
     for note in prepared.notes:
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     show_batch(console, prepared.tokenizer, first_batch(prepared))

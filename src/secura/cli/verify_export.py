@@ -12,22 +12,25 @@ Option = typer.Option
 
 def verify_export(
     base: Annotated[str, typer.Argument(help="The model before: a folder, a hub id, or the word bundled.")],
-    adapter: Annotated[str, typer.Argument(help="What was tested: the folder of an adapter, a model or a run.")],
+    adapter: Annotated[
+        str, typer.Argument(help="The model that was tested: the folder of an adapter, a model or a run.")
+    ],
     export: Annotated[Path, typer.Argument(help="Folder that secura export wrote, or a GGUF file.")],
-    prompts: Annotated[int, Option(help="Prompts that both answer.")] = 50,
+    prompts: Annotated[int, Option(help="How many prompts both models answer.")] = 50,
     max_tokens: Annotated[int, Option(help="Tokens of an answer, at most.")] = 16,
     questions: Annotated[
-        list[str] | None, Option(metavar="A,B", help="Tasks to ask; knowledge or everyday ones if left out.")
+        list[str] | None, Option(metavar="A,B", help="Tasks to ask; default: knowledge, or everyday.")
     ] = None,
     count: Annotated[int, Option(help="Questions of each task that are scored; 0 for none.")] = 20,
-    max_kl: Annotated[float | None, Option(help="Mean divergence let pass, in nats per token.")] = None,
+    max_kl: Annotated[float | None, Option(help="Highest mean divergence that passes, in nats per token.")] = None,
     vllm: Annotated[
-        bool | None, Option("--vllm/--no-vllm", help="Ask a LoRA or a merged model through vLLM too; if installed.")
+        bool | None,
+        Option("--vllm/--no-vllm", help="Also ask a LoRA or a merged model through vLLM; default: if it is installed."),
     ] = None,
     max_lost: Annotated[float | None, Option(help="Share of a layer's change that a LoRA may lose.")] = None,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
-    """Compare an export with the model it was made of, and write verification.json beside it.
+    """Compare an export with the model it was made from, and write verification.json beside it.
 
     Exit codes: 0 alike, 1 failed, 2 they differ by more than is let pass, 3 wrong usage.
     """

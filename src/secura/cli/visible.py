@@ -16,9 +16,14 @@ def visible(text: str) -> str:
     )
 
 
+def in_one_line(text: str) -> str:
+    """A text on one line, visible, however long."""
+    return " ".join(visible(text).split())
+
+
 def on_one_line(text: str, limit: int, *, from_end: bool = False) -> str:
     """A text on one line, visible, and cut to so many characters."""
-    text = " ".join(visible(text).split())
+    text = in_one_line(text)
     if len(text) <= limit:
         return text
     return "…" + text[1 - limit :] if from_end else text[: limit - 1] + "…"

@@ -50,9 +50,9 @@ class EWC(Strategy):
             estimate: how the Fisher is estimated.
             protects: the trained parameters, or the effective weight of each adapted layer;
                 the second where an adapter folds or starts anew between tasks.
-            decay: None for one anchor a task; a share of 1 for the online form.
-            fisher_examples: examples a task that its Fisher is estimated from.
-            batch_size: rows a gradient of the `batch_mean` estimate.
+            decay: None keeps one anchor per task; a number in 0..1 is the online form.
+            fisher_examples: examples per task from which its Fisher is estimated.
+            batch_size: rows per gradient of the `batch_mean` estimate.
             seed: fixes which examples.
 
         Raises:

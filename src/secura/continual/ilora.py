@@ -63,7 +63,7 @@ class ILoRA(Strategy):
         if not 0 <= keep < 1:
             raise ValueError(f"keep is {keep}, but must lie in 0..1, and below 1.")
         if replayed_rows < 1:
-            raise ValueError(f"replayed_rows is {replayed_rows}, but at least 1 row is replayed.")
+            raise ValueError(f"replayed_rows is {replayed_rows}, but must be at least 1 row.")
         self.keep = keep
         self.consistency = consistency
         self.replayed_rows = replayed_rows

@@ -47,7 +47,7 @@ class OLoRA(Strategy):
     def begin_task(self, model: nn.Module, task_index: int) -> None:
         del task_index
         if not _input_factors(model):
-            raise ConfigError("o_lora holds apart the A factors of LoRA, and this model trains none; use PEFT's LoRA.")
+            raise ConfigError("o_lora separates the A factors of LoRA, but this model trains none; use PEFT's LoRA.")
 
     @override
     def mixed(self, rows: list[Any], batch_number: int) -> list[Any]:

@@ -85,27 +85,26 @@ class OwnText(Strategy):
         """Set what the model is held to, and how hard.
 
         Args:
-            share: tokens of anchor texts in each pass, as a share of its batch's tokens; one text at least.
-            strength: λ, where it is to be fixed; None lets it follow the budget.
-            budget_nats: κ, the divergence that is allowed, in nats a token.
-            every_steps: steps from one to the next that has the term.
-            bank: folder of an anchor bank, as `secura anchors` makes it; `secura train` makes one where it is None.
-            texts: how many the base writes where `secura train` makes the bank; None is what suits its size.
-            tokens: the longest of them.
-            conversations: whether a base with a chat template writes conversations besides plain texts, where
-                `secura train` makes the bank.
-            own_answers: whether the base's own answers to the prompts that are trained on are among them, where
-                `secura train` makes the bank. They hold the model to more of what it knew about such prompts, and
-                against what it is to learn.
-            live_teacher: asks the model with its adapter off in each pass, in place of the cache: the whole of KL,
-                at a third more time.
-            masked_answers: holds the model on the task's own answers too; needs an adapter.
-            task_texts: in a sequence, how many texts of each task the model writes once it has learned it; 0 is none,
-                None what suits its size.
+            share: tokens of anchor texts in each pass, as a share of its batch's tokens; at least one text.
+            strength: a fixed λ; None lets λ follow the budget.
+            budget_nats: κ, the allowed divergence, in nats per token.
+            every_steps: how many steps lie between two steps with the term.
+            bank: folder of an anchor bank, as `secura anchors` makes it; if None, `secura train` makes one.
+            texts: how many texts the base writes for a bank of `secura train`; None chooses by the model's size.
+            tokens: length of the longest of them.
+            conversations: whether a base with a chat template also writes conversations, for a bank of
+                `secura train`.
+            own_answers: whether a bank of `secura train` includes the base's own answers to the training prompts.
+                They protect more of what the model knew about such prompts, but work against what it should learn.
+            live_teacher: asks the model with its adapter off in each pass instead of using the cache: the full KL,
+                for a third more time.
+            masked_answers: also keeps the model close to the base on the task's own answers; needs an adapter.
+            task_texts: in a sequence, how many texts the model writes for each task after learning it; 0 is none,
+                None chooses by the model's size.
             task_share: tokens of these in each pass, of all earlier tasks together, as a share of its batch's tokens.
-            task_budget_nats: κ', the divergence that is allowed on these.
-            prompt_weight: w, how much the loss on prompts counts beside that on answers, while a task is learned of
-                which texts are to be written.
+            task_budget_nats: κ', the allowed divergence on these.
+            prompt_weight: w, the weight of the loss on prompts (answers have 1), for tasks after which texts are
+                written.
             seed: fixes which texts each pass has.
 
         Raises:
@@ -131,7 +130,7 @@ class OwnText(Strategy):
         )
         for name, value, least in sizes:
             if value is not None and value < least:
-                raise ValueError(f"{name} is {value}, but must be {least} at least.")
+                raise ValueError(f"{name} is {value}, but must be at least {least}.")
         self.share = share
         self.fixed_strength = strength
         self.budget = KLBudget(nats=budget_nats)

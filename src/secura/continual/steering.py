@@ -38,7 +38,7 @@ def kappa_factor(keep: float, lost: int, items: int) -> float:
         ValueError: if one of them is out of its range.
     """
     if not 0 <= keep < 1:
-        raise ValueError(f"keep is {keep}; it is a share from 0 and below 1.")
+        raise ValueError(f"keep is {keep}; it must be at least 0 and below 1.")
     if not 0 <= lost <= items or items < 1:
         raise ValueError(f"lost is {lost} of {items} steer questions; it must be from 0 to all of them, of 1 or more.")
     wanted = math.log((1 - keep) / (lost / items + 1 / (2 * items)))

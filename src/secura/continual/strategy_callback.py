@@ -212,7 +212,7 @@ def _with_term(output: Any, term: Tensor, share: float) -> Any:
         output["loss"] = output["loss"] + share * term.to(output["loss"].dtype)
         return output
     raise ConfigError(
-        "the model returned neither a loss nor log-probabilities, so a strategy's term has nothing to be added to; "
+        "the model returned neither a loss nor log-probabilities, so a strategy's term cannot be added; "
         "train without label smoothing and without a compute_loss_func."
     )
 

@@ -27,7 +27,7 @@ class BatchSize:
 
     def __init__(self, wanted: Wanted, device: torch.device) -> None:
         if wanted != "auto" and wanted < 1:
-            raise ConfigError(f"batch size is {wanted}; it counts rows, from 1, or is auto.")
+            raise ConfigError(f"batch size is {wanted}; give a number of rows, at least 1, or auto.")
         kind = device.type if device.type in _ROWS_AT_FIRST else "cuda"
         self.rows = _ROWS_AT_FIRST[kind] if wanted == "auto" else wanted
         self.cost = _COST_AT_FIRST[kind] if wanted == "auto" else sys.maxsize

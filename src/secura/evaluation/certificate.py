@@ -122,7 +122,7 @@ class Certificate:
     def explanation(self) -> str:
         """How it was found and what it does not say."""
         said = [
-            f"The questions that the base answers right were parted once (seed {self.seed}): {self.select_items:,} to "
+            f"The questions that the base answers right were split once (seed {self.seed}): {self.select_items:,} to "
             f"choose by, {self.items:,} held back to certify with."
         ]
         if self.kept is not None:
@@ -153,8 +153,8 @@ def check_keep(keep: float) -> None:
     """
     if not 0 <= keep < 1:
         raise ConfigError(
-            f"--keep is {keep}; it is a share from 0 and below 1, such as 0.98: no number of questions shows that all "
-            "is kept."
+            f"--keep is {keep}; give a share of at least 0 and below 1, such as 0.98: no number of questions "
+            "can show that everything is kept."
         )
 
 
@@ -195,7 +195,7 @@ def items_needed(keep: float, confidence: float = CONFIDENCE, *, true_kept: floa
         (149, 183, 969)
     """
     if not 0 <= keep < 1:
-        raise ValueError(f"keep is {keep}; it is a share from 0 and below 1.")
+        raise ValueError(f"keep is {keep}; it must be at least 0 and below 1.")
     if not keep < true_kept <= 1:
         raise ValueError(f"true_kept is {true_kept}, but must lie above keep, {keep}, and at most at 1.")
     if keep == 0:

@@ -104,7 +104,7 @@ def choose_answers(
             if broken is None
             else f"its {broken} holds NaN or infinity"
         )
-        raise SecuraError(f"the model answers NaN, so it cannot be scored; {why}.")
+        raise SecuraError(f"the model's answers are NaN, so it cannot be scored; {why}.")
     return [_chosen(question, each, own) for question, each, own in zip(questions, asked, sums, strict=True)]
 
 
@@ -145,7 +145,7 @@ def _in_tokens(tokenizer: PreTrainedTokenizerBase, question: Question, context: 
     if longest > context:
         raise DataError(
             f"a choice of the question {question.prompt[:60]!r} has {longest} tokens, but the model reads "
-            f"{context} at most; leave the question out, or take a model of longer context."
+            f"{context} at most; leave the question out, or use a model with a longer context."
         )
     room = context + 1 - longest  # the last token of a choice is predicted, not read
     return _Asked(prompt=prompt[-room:], choices=choices, cut=len(prompt) > room)

@@ -15,10 +15,10 @@ def check_grid(scales: Sequence[float]) -> tuple[float, ...]:
     """
     for scale in scales:
         if not 0 <= scale <= 2:
-            raise ConfigError(f"--at names {scale:g}; it is a number from 0, the base, to 2, twice what was learned.")
+            raise ConfigError(f"--at names {scale:g}; give a number from 0 (the base) to 2 (twice what was learned).")
     found = tuple(sorted({float(scale) for scale in scales} - {0.0}))
     if not found:
-        raise ConfigError("--at names no point above 0, which is the base; name some, such as 0.25,0.5,0.75,1.")
+        raise ConfigError("--at has no point above 0, and 0 is the base; name some, such as 0.25,0.5,0.75,1.")
     return found
 
 

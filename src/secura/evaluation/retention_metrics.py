@@ -35,7 +35,7 @@ class ScoreMatrix:
 
     def __post_init__(self) -> None:
         if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks {list(self.tasks)} repeat themselves.")
+            raise ValueError(f"tasks {list(self.tasks)} contains a task twice.")
         if not 1 <= len(self.scores) <= len(self.tasks) + 1:
             raise ValueError(
                 f"{len(self.scores)} rows of scores do not fit {len(self.tasks)} tasks; "

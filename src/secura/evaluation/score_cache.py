@@ -121,7 +121,7 @@ class ScoreCache:
             stored = json.loads(text)
             body = stored["body"]
             if stored["checksum"] != _checksum(body) or body["key"] != asdict(key):
-                raise ValueError("its checksum or its key is another")
+                raise ValueError("its checksum or its key does not match")
             return from_json(body["score"], items)
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             reason = " ".join(str(problem).split())[:100]

@@ -87,7 +87,9 @@ def score_task(
 def _texts(task: Task, items: Sequence[Item]) -> list[PlainText]:
     texts = [item for item in items if isinstance(item, PlainText)]
     if len(texts) < len(items):
-        raise DataError(f"task {task.name} is scored by {task.metric}, so its rows are {{text}}; it has questions.")
+        raise DataError(
+            f"task {task.name} is scored by {task.metric}, which needs rows with {{text}}; it has questions."
+        )
     return texts
 
 

@@ -100,7 +100,9 @@ def number_match(given: str, right: str) -> bool:
     """
     wanted = extracted_number(right)
     if wanted is None:
-        raise DataError(f"the right answer {right!r} holds no number to match; score this task by exact_match instead.")
+        raise DataError(
+            f"the right answer {right!r} contains no number to compare; score this task by exact_match instead."
+        )
     return extracted_number(given) == wanted
 
 

@@ -71,7 +71,7 @@ class Vllm:
             )
         except (ValueError, RuntimeError, OSError, ImportError) as problem:
             reason = " ".join(str(problem).split())[:200]
-            raise ConfigError(f"vLLM cannot load the export: {reason}; --no-vllm leaves it out.") from problem
+            raise ConfigError(f"vLLM cannot load the export: {reason}; --no-vllm skips it.") from problem
 
     def __enter__(self) -> "Vllm":
         return self

@@ -87,7 +87,7 @@ def _make_anchors(settings: AnchorSettings, console: Console) -> AnchorBank:
         bank = read_bank(out)
         check_bank_of(bank, fingerprint, out, model_source(config))
         if bank.settings != wanted.settings():
-            raise ConfigError(f"out {out} holds a bank of other settings; name another folder with --out.")
+            raise ConfigError(f"out {out} holds a bank made with other settings; name another folder with --out.")
     return _whole_bank(out, model, tokenizer, wanted, base_record(config, fingerprint), console)
 
 
@@ -214,9 +214,9 @@ def check_size(texts: int | None, tokens: int | None) -> None:
         ConfigError: naming the value.
     """
     if texts is not None and texts < 2:
-        raise ConfigError(f"texts is {texts}, but a bank has 2 at least: some are held out.")
+        raise ConfigError(f"texts is {texts}, but a bank needs at least 2: some are held out.")
     if tokens is not None and tokens < 2:
-        raise ConfigError(f"tokens is {tokens}, but a text has 2 at least: one predicts the other.")
+        raise ConfigError(f"tokens is {tokens}, but a text needs at least 2: one predicts the other.")
 
 
 def check_bank_of(bank: AnchorBank, fingerprint: BaseFingerprint, folder: Path, model_name: str) -> None:

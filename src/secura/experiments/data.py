@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from secura.errors import ConfigError
 from secura.tasks.catalogue import CATALOGUE
 from secura.tasks.data_files import check_columns, read_items, read_source
-from secura.tasks.finding import GROUPS, find_tasks, is_user_task
+from secura.tasks.finding import GROUPS, check_source, find_tasks, is_user_task
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
 from secura.tasks.task_items import task_items
@@ -123,7 +123,7 @@ def read_mixed(mix: Mapping[str, float], *, bundled_model: bool, seed: int) -> t
     total = sum(mix.values())
     if total >= 1:
         raise ConfigError(
-            f"the shares of data.mix come to {total:g}, which leaves nothing for data.path; make them less than 1."
+            f"the shares of data.mix add up to {total:g}, which leaves nothing for data.path; make the sum less than 1."
         )
     return tuple(
         MixedRows(
@@ -141,12 +141,13 @@ def _bundled_task(path: str | None) -> tuple[str, NewTask] | None:
 
 
 def _named_task(path: str) -> Task | None:
-    """The one task that `path` names, unless it is a file or data set of rows."""
+    """The one task that `path` names, unless it is a file or data set of rows; refuses what is neither."""
     if not is_user_task(path) and (path not in CATALOGUE or os.path.exists(path)):
+        check_source(path, groups=False)
         return None
     tasks = find_tasks([path])
     if len(tasks) > 1:
-        raise ConfigError(f"{path} holds {len(tasks)} tasks, and a run learns one; put it into a file of its own.")
+        raise ConfigError(f"{path} holds {len(tasks)} tasks, but a run learns only one; put it into a separate file.")
     return tasks[0]
 
 
@@ -176,10 +177,19 @@ def read_retention(path: str | None, *, bundled_model: bool, per_family: int, se
 
 
 def parted(path: str) -> tuple[list[str], list[str]]:
-    """Files of rows, and names of tasks, that `--retain` names, parted by commas."""
+    """Files of rows, and names of tasks, that `--retain` names, parted by commas.
+
+    Raises:
+        DataError: for a name that is neither.
+    """
+    if path == NO_RETENTION:
+        return [], []
     names = [path] if os.path.exists(path) else [name for part in path.split(",") if (name := part.strip())]
     tasks = [name for name in names if is_user_task(name) or (_is_task(name) and not os.path.exists(name))]
-    return [name for name in names if name not in tasks], tasks
+    files = [name for name in names if name not in tasks]
+    for name in files:
+        check_source(name, groups=True)
+    return files, tasks
 
 
 def _is_task(name: str) -> bool:

@@ -120,9 +120,7 @@ def _sealed(folder: Path, *, seal: bool) -> str:
         return "; it has no seal, and `secura doctor --seal` gives it one"
     for above in (folder, folder.parent):
         if (above / SEAL_FILE).is_file():
-            raise ConfigError(
-                f"{above} has checksums of its own, which a seal would break; seal a copy of the adapter."
-            )
+            raise ConfigError(f"{above} has its own checksums, which a seal would break; seal a copy of the adapter.")
     seal_folder(folder)
     check_seal(folder)
     return "; its files agree, and it is sealed now"

@@ -70,11 +70,11 @@ class EvalSettings:
 
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
-            raise ConfigError(f"--count is {self.count}; it counts items of a task, from 1.")
+            raise ConfigError(f"--count is {self.count}; give a number of items per task, at least 1.")
         if self.batch_size != "auto" and self.batch_size < 1:
-            raise ConfigError(f"--batch-size is {self.batch_size}; it counts rows, from 1, or is auto.")
+            raise ConfigError(f"--batch-size is {self.batch_size}; give a number of rows, at least 1, or auto.")
         if self.seed < 0:
-            raise ConfigError(f"--seed is {self.seed}; it is a whole number from 0.")
+            raise ConfigError(f"--seed is {self.seed}; give a whole number, at least 0.")
 
 
 @dataclass(kw_only=True)
@@ -197,7 +197,9 @@ def _stored(file: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as problem:
-        raise ConfigError(f"{file} is damaged and cannot be gone on with; name another folder with --out.") from problem
+        raise ConfigError(
+            f"{file} is damaged, so the scoring cannot continue; name another folder with --out."
+        ) from problem
 
 
 def _finished_before(file: Path, record: dict[str, Any], asked: Sequence[AskedTask]) -> list[TaskScore]:
@@ -276,7 +278,8 @@ def _remarks(score: TaskScore) -> list[str]:
         remarks.append(f"{score.task}: {score.truncated} of {len(score.items)} answers were cut at the limit of tokens")
     if score.prompts_cut:
         remarks.append(
-            f"{score.task}: {score.prompts_cut} of {len(score.items)} prompts lost their beginning, for want of context"
+            f"{score.task}: {score.prompts_cut} of {len(score.items)} prompts were cut at the beginning to fit the "
+            "context"
         )
     return remarks
 

@@ -97,11 +97,15 @@ class ExportSettings:
         if self.to == "gguf-lora" and self.dtype == "bfloat16":
             raise ConfigError("--to gguf-lora stores float32 or float16, not bfloat16.")
         if not 0 <= self.scale < float("inf"):
-            raise ConfigError(f"--scale is {self.scale:g}; 0 is the base, 1 all that was learned, and more is more.")
+            raise ConfigError(
+                f"--scale is {self.scale:g}; 0 is the base, 1 is all that was learned, and larger numbers amplify it."
+            )
         if self.dequantize and self.to in ("lora", "gguf-lora"):
-            raise ConfigError(f"--to {self.to} holds nothing of the base, so --dequantize does nothing; leave it out.")
+            raise ConfigError(
+                f"--to {self.to} contains nothing of the base, so --dequantize has no effect; leave it out."
+            )
         if self.count < 1:
-            raise ConfigError(f"--count is {self.count}; it counts questions of a task, from 1.")
+            raise ConfigError(f"--count is {self.count}; give a number of questions per task, at least 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +166,7 @@ def _export(
     pair = open_source(settings.source, settings.base)
     pair.check()
     if settings.to in ("lora", "gguf-lora") and not pair.is_adapter:
-        raise ConfigError(f"{settings.source} is a whole model, of which no LoRA is known; use --to merged or gguf.")
+        raise ConfigError(f"{settings.source} is a whole model, so there is no LoRA in it; use --to merged or gguf.")
     if settings.scale != 1 and not pair.is_adapter and pair.base_path == pair.tuned_path:
         raise ConfigError(
             f"--scale is {settings.scale:g}, but {settings.source} does not say which base it was made of; name it "
@@ -211,7 +215,7 @@ def base_of(adapter: Path) -> str:
         return str(read_base_record(adapter)["model"])
     named = (read_json(adapter / "adapter_config.json") or {}).get("base_model_name_or_path")
     if not named:
-        raise ConfigError(f"{adapter} does not say which base it was made for; name it with --base.")
+        raise ConfigError(f"{adapter} does not say which base it was made for; name the base with --base.")
     return str(named)
 
 
@@ -397,7 +401,7 @@ def _folder(settings: ExportSettings) -> Path:
     if folder.is_file():
         raise ConfigError(f"--out {folder} is a file; name a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / EXPORT_FILE).is_file():
-        raise ConfigError(f"--out {folder} holds something else than an export; name another folder.")
+        raise ConfigError(f"--out {folder} holds something that is not an export; name another folder.")
     return folder
 
 

@@ -72,7 +72,7 @@ class Talk:
 
     def __init__(self, pair: Pair, *, max_tokens: int) -> None:
         if max_tokens < 1:
-            raise ConfigError(f"--max-tokens is {max_tokens}; it counts from 1.")
+            raise ConfigError(f"--max-tokens is {max_tokens}; give a number, at least 1.")
         self._pair = pair
         self._max_tokens = max_tokens
         self._turns: dict[Side, list[dict[str, str]]] = {side: [] for side in pair.sides}
@@ -104,7 +104,9 @@ class Talk:
         context = context_length(model, tokenizer)
         length = len(prompt)
         if context is not None and length >= context:
-            raise ConfigError(f"the conversation is {length} tokens long, the context {context}; /new begins anew.")
+            raise ConfigError(
+                f"the conversation is {length} tokens long, the context {context}; /new starts a new conversation."
+            )
         room = self._max_tokens if context is None else min(self._max_tokens, context - len(prompt))
         pieces: list[str] = []
 

@@ -97,7 +97,9 @@ class VerifySettings:
 
     def __post_init__(self) -> None:
         if self.prompts < 1 or self.max_tokens < 1:
-            raise ConfigError(f"--prompts is {self.prompts} and --max-tokens {self.max_tokens}; both count from 1.")
+            raise ConfigError(
+                f"--prompts is {self.prompts} and --max-tokens {self.max_tokens}; both must be at least 1."
+            )
         if self.vllm and not vllm_is_installed():
             raise ConfigError("--vllm asks through vLLM, which is not installed; run pip install vllm.")
 
@@ -284,7 +286,7 @@ def _learned(settings: VerifySettings, tested: _Tested, notes: list[str]) -> lis
     try:
         rows = held_out_rows(run, tested.model, tested.tokenizer)
     except InputError as problem:
-        notes.append(f"what was gained is not told: {problem}")
+        notes.append(f"the gain cannot be measured: {problem}")
         return []
     return tasks_of_rows(rows, str(run), tested.tokenizer, count=settings.count or settings.prompts, seed=0)
 
@@ -549,7 +551,7 @@ def _declared(
 ) -> list[str]:
     found = []
     if own.chat_template != tokenizer.chat_template:
-        found.append("the chat template is another one")
+        found.append("the chat template is different")
     if list(own_ends) != list(ends):
         found.append(f"answers end at tokens {list(own_ends)}, not at {list(ends)}")
     return found
@@ -566,7 +568,7 @@ def _declared_in_gguf(file: Path, tokenizer: PreTrainedTokenizerBase, ends: Sequ
 
     found = []
     if (value("chat_template") or None) != (tokenizer.chat_template or None):
-        found.append("the chat template is another one")
+        found.append("the chat template is different")
     eos = value("ggml.eos_token_id")
     declared = [
         number for number in (eos, value("ggml.eot_token_id"), value("ggml.eom_token_id")) if number is not None

@@ -50,7 +50,7 @@ def dequantize_(model: PreTrainedModel) -> tuple[PreTrainedModel, Dequantized]:
         plain: PreTrainedModel = model.dequantize()
     except NotImplementedError as problem:
         raise ConfigError(
-            f"what {method} has quantized cannot be written out plainly; name the base in 16 or 32 bits with --base."
+            f"weights quantized by {method} cannot be dequantized here; name the base in 16 or 32 bits with --base."
         ) from problem
     return plain, Dequantized(method=method, stored_bytes=stored, plain_bytes=_size(plain))
 

@@ -174,7 +174,7 @@ def _add_gemma2(writer: GGUFWriter, config: Any) -> None:
     if config.query_pre_attn_scalar != scale_of:
         raise ConfigError(
             f"query_pre_attn_scalar is {config.query_pre_attn_scalar}, but llama.cpp computes with {scale_of:g} for "
-            f"gemma2 of {layers} layers; it would give other answers."
+            f"gemma2 of {layers} layers; it would give different answers."
         )
     kinds = ["sliding_attention" if (index + 1) % 2 else "full_attention" for index in range(layers)]
     if list(config.layer_types) != kinds:
@@ -182,7 +182,7 @@ def _add_gemma2(writer: GGUFWriter, config: Any) -> None:
     _add_common(writer, config)
     if not config.attn_logit_softcapping or not config.final_logit_softcapping:
         raise ConfigError(
-            "the model caps no logits, but llama.cpp always does for gemma2; it would give other answers."
+            "the model caps no logits, but llama.cpp always does for gemma2; it would give different answers."
         )
     writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
     writer.add_final_logit_softcapping(config.final_logit_softcapping)

@@ -44,7 +44,7 @@ def add_tokenizer(
     stored = json.loads(backend.to_str())
     model = stored["model"]
     if model["type"] != "BPE":
-        raise ConfigError(f"the tokenizer is of kind {model['type']}, of which GGUF here knows BPE alone.")
+        raise ConfigError(f"the tokenizer is of kind {model['type']}, but only BPE can be written as GGUF here.")
     added = {token["id"]: token for token in stored["added_tokens"]}
     if model.get("byte_fallback"):
         _add_sentencepiece(writer, stored, added, vocabulary)

@@ -128,16 +128,18 @@ def as_lora(
         MergeError: if no single weight equals the adapter.
     """
     if rank is not None and rank < 1:
-        raise ConfigError(f"the rank is {rank}; it counts columns, from 1.")
+        raise ConfigError(f"the rank is {rank}; give a number of columns, at least 1.")
     if not 0 <= limit < 1:
-        raise ConfigError(f"the limit of what may be lost is {limit}; it is a share from 0 and below 1, such as 0.01.")
+        raise ConfigError(
+            f"the limit of what may be lost is {limit}; give a share of at least 0 and below 1, such as 0.01."
+        )
     layers = []
     for layer in tuned_layers(model, drawn_back):
         layers.append(_lora_layer(layer, rank, limit))
         if on_layer is not None:
             on_layer(layer.name)
     if not layers:
-        raise InputError("the adapter changes no linear layer, so no LoRA can hold it; use --to merged.")
+        raise InputError("the adapter changes no linear layer, so it cannot be written as a LoRA; use --to merged.")
     return Lora(
         layers=layers,
         whole_modules=_whole_modules(model),

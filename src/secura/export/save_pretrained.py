@@ -66,7 +66,7 @@ def _save_as_lora(
     from secura.export.tuned_weights import active_adapter
 
     if others:
-        raise ConfigError(f"save_pretrained(as_lora=True) knows no {', '.join(sorted(others))}; leave it out.")
+        raise ConfigError(f"save_pretrained(as_lora=True) does not take {', '.join(sorted(others))}; leave it out.")
     name = active_adapter(model)
     if selected_adapters is not None and list(selected_adapters) != [name]:
         raise ConfigError(
@@ -75,7 +75,7 @@ def _save_as_lora(
     lora = as_lora(model)
     if not lora.exact:
         raise ConfigError(
-            f"the change of {lora.worst.name} is of full rank, so a LoRA would lose part of it; `secura export --to "
+            f"the change of {lora.worst.name} has full rank, so a LoRA would lose part of it; `secura export --to "
             "lora` says how much before it writes one, and `--to merged` loses nothing."
         )
     if not is_main_process:

@@ -122,7 +122,9 @@ def merge_into_(
     for layer in tuned_layers(model, drawn_back):
         base: Any = layer.module.get_base_layer()
         if not torch.isfinite(layer.after).all():
-            raise MergeError(f"the merged weight of {layer.name} holds NaN or infinity; the adapter seems broken.")
+            raise MergeError(
+                f"the merged weight of {layer.name} holds NaN or infinity; the adapter seems to be broken."
+            )
         _replace(base, "weight", layer.after, dtype)
         if layer.bias is not None:
             _replace(base, "bias", layer.bias, dtype)

@@ -13,6 +13,7 @@ from secura.experiments.forget.result_json import JSON_FILE, answer_likelihoods
 from secura.report.certificate_text import certificate_facts
 from secura.report.matrix_figure import difference_figure, drawn, score_matrix
 from secura.report.page_parts import flat_facts, for_script, own_file, page_templates, plotly_script
+from secura.report.told_apart import told_apart
 from secura.report.wording import (
     details,
     difference_text,
@@ -144,19 +145,21 @@ def _task_by_task(flips: Sequence[Flip]) -> Iterator[int]:
 
 
 def _flip(flip: Flip) -> dict[str, Any]:
+    answers = flip.question.answer, flip.before.given, flip.after.given
+    right, before, after = told_apart(answers, _ANSWER_LETTERS)
     made: dict[str, Any] = {
         "task": flip.task,
         "index": flip.index + 1,
         "direction": flip.direction,
         "kind": flip.kind,
         "prompt": _shortened(flip.question.prompt, _PROMPT_LETTERS),
-        "right": _shortened(flip.question.answer, _ANSWER_LETTERS),
-        "before": _shortened(flip.before.given, _ANSWER_LETTERS),
-        "after": _shortened(flip.after.given, _ANSWER_LETTERS),
+        "right": right,
+        "before": before,
+        "after": after,
         "views": [_view(view) for view in flip.views],
     }
     if flip.question.choices and flip.before.likelihoods and flip.after.likelihoods:
-        made["choices"] = [_shortened(choice, _ANSWER_LETTERS) for choice in flip.question.choices]
+        made["choices"] = told_apart(flip.question.choices, _ANSWER_LETTERS)
         made["base_likelihoods"] = answer_likelihoods(flip.before.likelihoods)
         made["tuned_likelihoods"] = answer_likelihoods(flip.after.likelihoods)
     return made

@@ -160,7 +160,7 @@ def _headline(comparison: Comparison) -> str:
     own = [record for grid in comparison.grids for record in grid.records]
     grids = len(comparison.grids)
     if not own:
-        return f"{len(comparison.records)} published results, and no run of ours"
+        return f"{len(comparison.records)} published results, and no run of your own"
     labels = len({record.label for record in own})
     runs = f"{len(own):,} {plural('run', len(own))} in {grids} {plural('grid', grids)}"
     return f"{labels} {plural('method', labels)} compared over {runs}"

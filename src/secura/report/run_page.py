@@ -15,6 +15,7 @@ from secura.report.card.finished_run import FinishedRun, Group, read_run
 from secura.report.certificate_text import certificate_facts
 from secura.report.page_parts import flat_facts, for_script, own_file, page_templates, plotly_script
 from secura.report.step_figures import step_figures
+from secura.report.told_apart import told_apart
 from secura.training.step_lines import StepLines, read_step_lines
 from secura.whole_files import write_text
 
@@ -148,12 +149,13 @@ def _telling(answers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _both(answer: Mapping[str, Any]) -> dict[str, Any]:
     """A prompt with the answers of both models; `right` is empty where none is."""
+    right, before, after = told_apart((answer.get("right", ""), answer["before"], answer["after"]), _LETTERS)
     return {
         "family": answer.get("family", ""),
         "prompt": _cut(answer["prompt"]),
-        "right": _cut(answer.get("right", "")),
-        "before": _cut(answer["before"]) or "(nothing)",
-        "after": _cut(answer["after"]) or "(nothing)",
+        "right": right,
+        "before": before or "(nothing)",
+        "after": after or "(nothing)",
     }
 
 

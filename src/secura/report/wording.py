@@ -60,8 +60,14 @@ def headline(result: ForgetResult) -> str:
         others = len(result.lost) - 1
         more = f", and {others} other {plural('task', others)} lost too" if others else ""
         return f"{'Broken' if _mostly_gone(worst) else 'Worse'}: {worst.name}, {shown}{more}."
-    asked = len(result.changes)
-    return f"No task lost significantly, of {asked} asked."
+    tasks = len(result.changes)
+    if not any(_could_show_a_loss(change, result.confidence) for change in result.changes):
+        asked = sum(len(change.before.items) for change in result.changes)
+        return (
+            f"{TOO_FEW.capitalize()}: {asked:,} {plural('question', asked)} of {tasks} {plural('task', tasks)} cannot "
+            "show a loss, however large it is. Ask more."
+        )
+    return f"No task lost significantly, of {tasks} asked."
 
 
 def details(result: ForgetResult) -> list[str]:
@@ -79,6 +85,16 @@ def details(result: ForgetResult) -> list[str]:
     said.extend(_kept_sentence(result))
     said.extend(_blind_spot(result))
     return said
+
+
+def _could_show_a_loss(change: TaskChange, confidence: float) -> bool:
+    """Whether losing all of it would have been significant; so it is where a change was."""
+    if change.significant:
+        return True
+    smallest = change.paired.smallest_visible
+    if smallest is None or not math.isfinite(smallest):
+        return False
+    return not change.right_or_wrong or not change.tally.too_few(confidence)
 
 
 def _mostly_gone(change: TaskChange) -> bool:

@@ -110,7 +110,7 @@ def _message(message: object, turn: str, where: str) -> dict[str, Any]:
         lacks = "'role'" if not isinstance(role, str) else "'content' and calls nothing"
         raise DataError(f"{where}: {turn} lacks {lacks}; a turn needs 'role' and 'content', or 'tool_calls'.")
     if _CALL in found:
-        raise DataError(f"{where}: {turn} has 'function_call', which OpenAI has replaced; write it as 'tool_calls'.")
+        raise DataError(f"{where}: {turn} has 'function_call', an old form of OpenAI's; write it as 'tool_calls'.")
     role = _ROLES.get(role, role)
     if role not in _TEMPLATE_ROLES:
         known = ", ".join((*_TEMPLATE_ROLES, *_ROLES))
@@ -119,7 +119,7 @@ def _message(message: object, turn: str, where: str) -> dict[str, Any]:
     if calls:
         kept["tool_calls"] = [_call(call, turn, where) for call in calls]
     if found.get("weight", 1) not in (0, 1):
-        raise DataError(f"{where}: {turn} has weight {shown(found['weight'])}; it is 0, not learned, or 1.")
+        raise DataError(f"{where}: {turn} has weight {shown(found['weight'])}; give 0 (not learned) or 1.")
     return kept | {key: value for key, value in found.items() if key not in kept}
 
 
@@ -133,7 +133,7 @@ def _content(content: object, turn: str, where: str) -> str:
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
         text = part.get("text") if isinstance(part, Mapping) else part
         if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
-            raise DataError(f"{where}: {turn} has a part of type {kind!r}; text is all that is learned from.")
+            raise DataError(f"{where}: {turn} has a part of type {kind!r}; only text can be learned.")
         texts.append(text)
     return "".join(texts)
 
@@ -147,7 +147,7 @@ def _calls_of_text(content: object, turn: str, where: str) -> list[dict[str, Any
 def _call(call: object, turn: str, where: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise DataError(f"{where}: {turn} has a tool call that names no function, {shown(call)}.")
+        raise DataError(f"{where}: {turn} has a tool call without a function name, {shown(call)}.")
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         arguments = from_json(arguments or "{}", f"arguments of {function['name']}", where)

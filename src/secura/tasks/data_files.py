@@ -16,6 +16,7 @@ import gzip
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ _TABLES = {".parquet": "parquet", ".arrow": "arrow"}
 """What `datasets` reads, and its name for it."""
 _TEXTS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv")
 _SEPARATORS = ",;\t|"
+_BETWEEN_ROWS = re.compile(r"[\s,]*")
 _LONGEST_CELL = 2**30
 """Characters; Python's own limit, 131,072, is shorter than many a document."""
 
@@ -151,7 +153,9 @@ def folder_files(folder: Path, split: str) -> list[Path]:
         kinds = ", ".join((*_TEXTS, *_TABLES))
         raise DataError(f"{folder} is a folder without data files; readable are {kinds}, gzipped or not.")
     if split not in splits:
-        raise DataError(f"{folder} has no files of split {split!r}; by their names they are of {', '.join(splits)}.")
+        raise DataError(
+            f"{folder} has no files of split {split!r}; by their names, its splits are {', '.join(splits)}."
+        )
     return splits[split]
 
 
@@ -246,18 +250,33 @@ def _table_rows(path: Path, kind: str) -> Iterator[tuple[str, object]]:
             yield f"{path}, row {number}", row
     except Exception as problem:  # pyarrow, fsspec and datasets each have their own
         reason = " ".join(str(problem).split())[:300]
-        raise DataError(f"{path} is no {kind} file that can be read: {reason}") from problem
+        raise DataError(f"{path} cannot be read as a {kind} file: {reason}") from problem
     finally:
         datasets.logging.set_verbosity(verbosity)
 
 
 def _array_rows(path: Path, text: str) -> Iterator[tuple[str, object]]:
     try:
-        rows = json.loads(text)
+        json.loads(text)
     except json.JSONDecodeError as problem:
         raise DataError(f"{path}, line {problem.lineno}: is not JSON ({problem.msg}).") from problem
-    for number, row in enumerate(rows, start=1):
-        yield f"{path}, row {number}", row
+    # Read again row by row, to know the line that each begins in.
+    decoder = json.JSONDecoder()
+    number, line, counted, at = 0, 1, 0, text.index("[") + 1
+    while True:
+        at = _next_row(text, at)
+        if text[at] == "]":
+            return
+        number, line, counted = number + 1, line + text.count("\n", counted, at), at
+        row, at = decoder.raw_decode(text, at)
+        yield f"{path}, line {line}, row {number}", row
+
+
+def _next_row(text: str, at: int) -> int:
+    """Where the next row of an array begins, or the array ends."""
+    between = _BETWEEN_ROWS.match(text, at)
+    assert between is not None
+    return between.end()
 
 
 def hub_name(source: str, split: str) -> tuple[str, str | None, str]:
@@ -268,6 +287,6 @@ def hub_name(source: str, split: str) -> tuple[str, str | None, str]:
     """
     name, *rest = source.split(":")
     looks_like_a_file = source.startswith((".", "/", "~")) or source.endswith((*_TEXTS, *_TABLES, ".gz"))
-    if looks_like_a_file or name.count("/") > 1 or len(rest) > 2 or not name:
+    if looks_like_a_file or name.count("/") != 1 or len(rest) > 2:
         raise DataError(f"{source}: no such file; a hub data set is named org/name or org/name:config:split.")
     return name, rest[0] if len(rest) == 2 else None, rest[-1] if rest else split

@@ -115,14 +115,14 @@ def _refuse_preferences(row: Mapping[str, Any], where: str) -> None:
     """Refuse rows that say which of two answers is better: learned as answers, they would teach the worse one too."""
     if "chosen" in row and "rejected" in row:
         raise DataError(
-            f"{where}: holds a preference pair ('chosen' and 'rejected'), which is for DPO; secura learns answers, and "
-            "has nothing to hold against 'rejected'. Train on it with TRL's DPOTrainer, or learn the chosen answers "
-            "alone with --set data.columns.completion=chosen, or data.columns.messages=chosen where they are chats."
+            f"{where}: holds a preference pair ('chosen' and 'rejected'), which is for DPO; secura can only learn "
+            "answers, not train against 'rejected' ones. Train on it with TRL's DPOTrainer, or learn only the chosen "
+            "answers with --set data.columns.completion=chosen, or data.columns.messages=chosen where they are chats."
         )
     if "completion" in row and isinstance(row.get("label"), bool):
         raise DataError(
             f"{where}: holds an answer marked as {'good' if row['label'] else 'bad'} ('completion' and 'label'), which "
-            "is for KTO; secura would learn bad answers like good ones. Keep the good ones, without 'label'."
+            "is for KTO; secura would learn the bad answers too. Keep only the good ones, without 'label'."
         )
 
 
@@ -193,7 +193,9 @@ def _question(messages: list[dict[str, Any]], row: Mapping[str, Any], key: str, 
         raise DataError(f"{where}: '{key}' has no assistant turn to learn from, only {roles}.")
     turns, last = messages[: learned[-1]], messages[learned[-1]]
     if not turns:
-        raise DataError(f"{where}: the assistant's turn comes first, so there is nothing it answers.")
+        raise DataError(
+            f"{where}: the assistant's turn comes first, so it answers nothing; let a user turn come first."
+        )
     if not last["content"].strip() and not last.get("tool_calls"):
         raise DataError(f"{where}: the last assistant turn is empty; remove the row.")
     tools = tool_schemas(row.get("tools"), where)
@@ -279,9 +281,9 @@ def _from_choices(row: Mapping[str, Any], where: str) -> Question:
             raise DataError(f"{where}: 'answer' is {answer}, but 'choices' counts from 0 to {last}.")
         answer = choices[answer]
     if not isinstance(answer, str) or answer not in choices:
-        raise DataError(f"{where}: 'answer' is {shown(answer)}, neither a number nor one of {choices}.")
+        raise DataError(f"{where}: 'answer' is {shown(answer)}, neither the number of a choice nor one of {choices}.")
     if len(set(choices)) < len(choices):
-        raise DataError(f"{where}: 'choices' {choices} repeat themselves.")
+        raise DataError(f"{where}: 'choices' {choices} contains a choice twice.")
     prompt = _prompt(row, "question", where)
     return Question(prompt=prompt, answer=answer, choices=tuple(choices), **_family(row, where))
 

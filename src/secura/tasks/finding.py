@@ -15,12 +15,13 @@ The groups, all in `GROUPS`:
 - `all`: every task there is
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
-from secura.errors import ConfigError
+from secura.errors import ConfigError, DataError
 from secura.tasks.catalogue import CATALOGUE
 from secura.tasks.catalogue.big_bench_hard import TASKS as BIG_BENCH_HARD
 from secura.tasks.catalogue.everyday_tasks import TASKS as EVERYDAY
@@ -65,7 +66,7 @@ def find_tasks(names: Sequence[str]) -> list[Task]:
         for task in _tasks_named(name):
             known = found.setdefault(task.name, CATALOGUE.get(task.name, task))
             if known is not task:
-                raise ConfigError(f"{name}: a task is already called {task.name!r}; give this one another name.")
+                raise ConfigError(f"{name}: there is already a task called {task.name!r}; give this one another name.")
     return list(found.values())
 
 
@@ -79,8 +80,25 @@ def _tasks_named(name: str) -> Sequence[Task]:
     near = get_close_matches(name, [*CATALOGUE, *GROUPS], n=3, cutoff=0.5)
     meant = f"the nearest are {', '.join(near)}" if near else f"groups of tasks are {', '.join(GROUPS)}"
     raise ConfigError(
-        f"{name!r} is no task; {meant}. A task of your own is named by the path of its .yaml or .py file."
+        f"{name!r} is no task; {meant}. To use a task of your own, give the path of its .yaml or .py file."
     )
+
+
+def check_source(name: str, *, groups: bool) -> None:
+    """Refuse a name under which there can be no rows, before a network is asked for them.
+
+    Args:
+        name: of a file, a folder or a hub data set; tasks are found before.
+        groups: whether a group of tasks could have been meant.
+
+    Raises:
+        DataError: naming the nearest tasks, if it is no file and not of the form org/name.
+    """
+    if "/" in name or os.path.exists(name) or Path(name).suffix:
+        return
+    near = get_close_matches(name, [*CATALOGUE, *(GROUPS if groups else ())], n=3, cutoff=0.5)
+    meant = f"; the nearest tasks are {', '.join(near)}" if near else ""
+    raise DataError(f"{name}: no file, folder or task has this name{meant}. A hub data set is named org/name.")
 
 
 def is_user_task(name: str) -> bool:

@@ -6,6 +6,8 @@ from typing import Any
 
 from secura.tasks.task import Row
 
+_PATIENCE_SECONDS = 5.0
+
 
 def hub_rows(path: str, config: str | None, split: str, *, revision: str | None = None) -> Sequence[Row]:
     """The rows of one split.
@@ -33,10 +35,25 @@ def hub_rows(path: str, config: str | None, split: str, *, revision: str | None 
     except Exception as problem:  # the client raises types of many libraries
         if offline:
             raise LookupError(f"not in the local cache, and HF_HUB_OFFLINE is set: {_one_line(problem)}") from problem
+    check_hub_answers()
     try:
         return datasets.load_dataset(path, config, split=split, **options)
     except Exception as problem:
         raise LookupError(_one_line(problem)) from problem
+
+
+def check_hub_answers() -> None:
+    """Ask the hub once whether it is there; its client would try for a minute before it says that it is not.
+
+    Raises:
+        LookupError: if no answer comes within five seconds.
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_PATIENCE_SECONDS)
+    except Exception as problem:  # the client's errors, a proxy's, those of a certificate
+        raise LookupError(f"not in the local cache, and {constants.ENDPOINT} cannot be reached") from problem
 
 
 @contextmanager

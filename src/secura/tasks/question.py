@@ -62,7 +62,7 @@ class Question:
         if self.choices and self.answer not in self.choices:
             raise ValueError(f"answer {self.answer!r} is not among the choices {list(self.choices)}.")
         if len(set(self.choices)) != len(self.choices):
-            raise ValueError(f"choices {list(self.choices)} repeat themselves.")
+            raise ValueError(f"choices {list(self.choices)} contains a choice twice.")
         if self.choices and (self.match != "exact" or self.accept):
             raise ValueError(f"match {self.match!r} and accept {list(self.accept)} are for answers without choices.")
 

@@ -124,7 +124,7 @@ class _Source:
 def _drawn(task: Task, split: Split, count: int | None, seed: int) -> Sequence[Item]:
     draw = task.bundled if split == "test" else task.bundled_train
     if draw is None:
-        raise DataError(f"task {task.name} asks what a model knows already; it has no rows to learn from.")
+        raise DataError(f"task {task.name} only asks what a model already knows; it has no rows to learn from.")
     return draw(task.drawn[split] if count is None else count, seed)
 
 
@@ -186,6 +186,7 @@ def _rows_of_hub(task: Task, split: Split) -> _Source:
     ways_out = f"name a folder that holds {task.name}.{split}.jsonl with --data-dir or {DATA_VARIABLE}"
     if task.hub is None or wanted is None:
         raise DataError(f"task {task.name} has no {split} rows on the hub; {ways_out}.")
+    bundled = ", or ask tasks that come with secura, such as everyday" if split == "test" else ""
     from_hub = task.row_from_hub
     name = _hub_name(task, split)
     try:
@@ -193,7 +194,7 @@ def _rows_of_hub(task: Task, split: Split) -> _Source:
     except LookupError as problem:
         raise DataError(
             f"task {task.name}: no folder of task data is named, and {name} could not be loaded from the hub "
-            f"({problem}); {ways_out}."
+            f"({problem}); {ways_out}{bundled}."
         ) from problem
     return _Source(
         name=name,

@@ -187,7 +187,7 @@ def _checked_keys(path: Path) -> Mapping[str, Any]:
         if key not in keys:
             raise ConfigError(f"{path}: lacks {key!r}; a task needs {', '.join(_REQUIRED)}.")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", keys["name"]):
-        raise ConfigError(f"{path}: 'name' is {keys['name']!r}; use letters, digits, _ and - only.")
+        raise ConfigError(f"{path}: 'name' is {keys['name']!r}; use only letters, digits, _ and -.")
     if keys["metric"] not in _METRICS:
         near = get_close_matches(keys["metric"], _METRICS, n=1, cutoff=0.0)[0]
         raise ConfigError(
@@ -243,7 +243,7 @@ def _from_python(path: Path) -> list[Task]:
         spec.loader.exec_module(module)
     except Exception as problem:  # the user's own code
         sys.modules.pop(spec.name, None)
-        raise ConfigError(f"{path} fails where it is run: {_line_in(path, problem)}") from problem
+        raise ConfigError(f"{path} fails when it is run: {_line_in(path, problem)}") from problem
     one, several = getattr(module, "TASK", None), getattr(module, "TASKS", None)
     if isinstance(several, Mapping):
         several = list(several.values())

@@ -37,7 +37,8 @@ def non_finite(what: str, step: int, folder: Path, model: nn.Module | None) -> T
     broken = None if model is None else first_broken_weight(model, trained=False)
     if broken is not None:
         return TrainingError(
-            f"{what} at step {step}, because the base model's own {broken} holds NaN or infinity; get the base anew."
+            f"{what} at step {step}, because the base model's own {broken} holds NaN or infinity; download or "
+            "copy the base again."
         )
     good = last_good_checkpoint(folder)
     where = f"the last good checkpoint is {good}" if good else "there is no checkpoint before it"

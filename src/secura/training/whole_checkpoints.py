@@ -25,6 +25,6 @@ class TrainerOfWholeCheckpoints(Trainer):
             where = f"the last good checkpoint is {good}" if good else "there is no checkpoint before it"
             reason = " ".join(str(problem).split())[:200]
             raise TrainingError(
-                f"{checkpoint_folder(self.args, self.state)} cannot be written: {reason}; {where}; make room, "
-                "then go on with it."
+                f"{checkpoint_folder(self.args, self.state)} cannot be written: {reason}; {where}; free some space, "
+                "then continue it."
             ) from problem

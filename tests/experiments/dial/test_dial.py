@@ -207,10 +207,10 @@ def test_a_run_of_ours_needs_no_data_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"keep": 1.0}, r"--keep is 1\.0; it is a share from 0 and below 1"),
-        ({"keep": 98}, "--keep is 98; it is a share"),
+        ({"keep": 1.0}, r"--keep is 1\.0; give a share of at least 0 and below 1"),
+        ({"keep": 98}, "--keep is 98; give a share"),
         ({"at": (0.5, 3.0)}, "--at names 3"),
-        ({"at": (0.0,)}, "--at names no point above 0"),
+        ({"at": (0.0,)}, "--at has no point above 0"),
         ({"count": 0}, "--count is 0"),
         ({"refine": 11}, "--refine is 11"),
         ({"confidence": 0.2}, r"--confidence is 0\.2"),
@@ -229,7 +229,7 @@ def test_settings_that_cannot_work_are_refused(
 def test_a_folder_that_holds_something_is_not_written_over(
     base: Path, adapter: Path, learned: Path, known: Path
 ) -> None:
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="already exists"):
         turn(base, adapter, learned, known, at=(0.5,), write=base)
 
 
@@ -257,7 +257,7 @@ def test_repeated_questions_are_asked_once(
     doubled.write_text(2 * known.read_text())
     result = turn(base, adapter, learned, doubled, at=(0.5,))
     assert result.points[0].kept.before == 80
-    assert any("80 questions stand in --retain more than once" in note for note in result.notes)
+    assert any("80 questions appear in --retain more than once" in note for note in result.notes)
 
 
 def test_several_files_are_all_read_and_families_of_one_name_are_one(

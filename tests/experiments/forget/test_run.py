@@ -336,12 +336,24 @@ def test_what_cannot_work_is_refused_before_anything_is_asked(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_wrong_name_is_refused_before_any_weight_is_loaded(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("secura.experiments.models.pair.load_model", load)
+    for wrong in ({"tasks": ("oldest",)}, {"retain": "homs"}):
+        with pytest.raises((ConfigError, DataError), match="the nearest"):
+            _forget("bundled", str(llama_folder), **wrong)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"count": 0}, "--count is 0"),
         ({"confidence": 1.0}, "--confidence is 1.0"),
-        ({"min_retention": 1.0}, "no number of questions shows that all is kept"),
+        ({"min_retention": 1.0}, "no number of questions can show that everything is kept"),
         ({"token_views": -1}, "--token-views is -1"),
         ({"seed": -1}, "--seed is -1"),
     ],

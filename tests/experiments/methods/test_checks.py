@@ -55,7 +55,7 @@ def test_every_default_passes(kind: type[RunConfig] | type[SequenceConfig]) -> N
     [
         (["method.name=lora", "method.fold_every=2"], "method lora is PEFT's own and cannot fold"),
         (["method.name=full", "method.fold_every=2"], "method full has nothing to fold"),
-        (["method.fold_every=0"], "method.fold_every is 0; it counts steps, from 1"),
+        (["method.fold_every=0"], "method.fold_every is 0; give a number of steps, at least 1"),
         (["method.calibration=rows.jsonl"], "method.calibration is for corda, .* and method.name is secura"),
         (["method.name=full", "method.adapter.r=4"], "method full has no adapter"),
         (["method.adapter.tua=1"], "the nearest is method.adapter.tau"),

@@ -71,7 +71,7 @@ def test_what_is_no_gguf_is_damaged_or_unknown_is_refused_in_one_sentence(file: 
     other.write_bytes(b"PK\x03\x04 not a model")
     assert "is no GGUF file" in refused(other)
     other.write_bytes(file.read_bytes()[:200])
-    assert "damaged or cut off" in refused(other)
+    assert "damaged or cut short" in refused(other)
     other.write_bytes(file.read_bytes()[:-4096])
     assert str(other) in refused(other)
     unknown = write_gguf(tmp_path / "unknown.gguf", tiny_model(), tiny_tokenizer(), architecture="rwkv6")

@@ -1,5 +1,6 @@
 import io
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from rich.console import Console
 from tiny_models import save_tiny_model
 
+from secura.errors import ConfigError
 from secura.experiments.models.base_record import base_fingerprint
 from secura.experiments.models.loading import as_stored, load_model, load_tokenizer_and_context
 from secura.experiments.run.prepare import prepare_run
@@ -21,6 +23,24 @@ def test_a_tokenizer_and_the_context_are_read_without_weights(tmp_path: Path) ->
     tokenizer, context = load_tokenizer_and_context(ModelConfig(path=str(folder)))
     assert context == 64
     assert len(tokenizer) == len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+
+
+def test_a_model_that_is_not_here_is_refused_at_once_where_the_hub_cannot_be_reached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def refuse(*where: object, **_: object) -> None:
+        asked.append(where)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(
+        ConfigError, match=r"model org/nowhere: no such folder here, .* cannot be reached; name a folder"
+    ):
+        load_tokenizer_and_context(ModelConfig(path="org/nowhere"))
+    assert len(asked) == 1
 
 
 def test_an_attention_implementation_is_the_models_own(tmp_path: Path) -> None:

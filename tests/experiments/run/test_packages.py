@@ -56,7 +56,7 @@ def test_a_hub_that_lets_nobody_in_is_found_out_before_anything_is_trained(monke
         raise OSError("no token\nat all")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "whoami", nobody)
-    with pytest.raises(ConfigError, match="lets nobody in: no token at all; run hf auth login"):
+    with pytest.raises(ConfigError, match="the login to the Hub fails: no token at all; run hf auth login"):
         check_packages(load_config(assignments=["push_to_hub=me/adapter"]))
 
 

@@ -109,10 +109,10 @@ def test_what_a_row_has_and_the_model_does_not_see_is_told() -> None:
 
     assert notes(CHAT, chat=True) == []
     (only_last,) = notes(CHAT, chat=False)
-    assert "of the 1 rows with several assistant turns the last alone is learned" in only_last
+    assert "of the 1 rows with several assistant turns only the last is learned" in only_last
     with_tools = {"messages": CHAT["messages"][:2], "tools": [{"name": "f"}]}
     assert notes(with_tools, chat=True) == [
-        "the tokenizer's chat template shows no tools, so the model is not told of those that rows have"
+        "the tokenizer's chat template shows no tools, so the model does not see the tools of the rows"
     ]
     assert "is not shown the tools" in notes(with_tools, chat=False)[0]
     (not_used,) = notes(CHAT, chat=True, unused=("id", "source"))

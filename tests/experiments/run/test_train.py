@@ -92,7 +92,7 @@ def test_corda_is_saved_as_a_lora_of_twice_the_rank_that_fits_the_base_as_it_was
     assert not torch.allclose(_logits(reloaded), before)
     saved = reloaded.peft_config["default"]
     assert (saved.r, saved.init_lora_weights) == (16, True)
-    with pytest.raises(ConfigError, match="go on with it as method lora"):
+    with pytest.raises(ConfigError, match="continue it with the method lora"):
         prepare_run(_config(folder, rows_file, tmp_path / "next", f"method.start_from={result.saved}", method="corda"))
 
 
@@ -332,7 +332,7 @@ def test_two_runs_that_begin_together_do_not_mix(llama_folder: Path, rows_file: 
         train_and_report(second, console)
     first, second = prepare_run(config, resume=True), prepare_run(config, resume=True)
     shutil.rmtree(tmp_path / "out" / "checkpoint-4")
-    with pytest.raises(ConfigError, match="another process has gone on"):
+    with pytest.raises(ConfigError, match="another process has continued"):
         train_and_report(second, console)
 
 

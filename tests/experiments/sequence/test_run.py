@@ -211,7 +211,7 @@ def test_a_damaged_stage_is_passed_over_with_a_note_and_learned_again(learned: P
     last.write_bytes(bytes(content))
     again = prepare_sequence(config(learned))
     assert again.first_stage == 2
-    assert again.notes == ["after-03-pair_in_short is damaged and is passed over"]
+    assert again.notes == ["after-03-pair_in_short is damaged and is skipped"]
     run_sequence(again, Console(file=io.StringIO()), lambda *_: None)
     assert (learned / "adapter" / "adapter_model.safetensors").read_bytes() == before
 
@@ -310,7 +310,7 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
         ),
         (["strategy.name=repaly"], "unknown strategy 'repaly'; the nearest is replay"),
         (["method.name=lora", "method.fold_every=2"], "cannot fold"),
-        (["method.fold_every=0"], "it counts steps, from 1"),
+        (["method.fold_every=0"], "give a number of steps, at least 1"),
         (["method.calibration=rows.jsonl"], "method.calibration is for corda"),
         (["data.max_length=100000"], "but the model reads"),
         (["data.max_length=4"], "rows are longer than"),
@@ -369,7 +369,7 @@ def _fails(*args: Any, **kwargs: Any) -> None:
 
 
 def test_a_folder_of_the_other_command_is_named_as_such(learned: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"holds a sequence; go on with it with: secura sequence .*config\.yaml"):
+    with pytest.raises(ConfigError, match=r"holds a sequence; continue it with: secura sequence .*config\.yaml"):
         check_kind(learned, RunConfig)
     write_text(tmp_path / "run" / "config.yaml", config_as_yaml(RunConfig()))
     with pytest.raises(ConfigError, match="holds a run of secura train, not a sequence"):

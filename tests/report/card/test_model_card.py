@@ -136,7 +136,7 @@ def test_pefts_form_and_an_untouched_card_are_replaced_and_an_edited_one_is_not(
     assert path.read_text() == first
     edited = first.replace("# license: yours to choose", "license: apache-2.0\n# once")
     path.write_text(edited)
-    with pytest.raises(ConfigError, match="was written or edited by somebody; --force replaces it"):
+    with pytest.raises(ConfigError, match="was written or edited by hand; --force replaces it"):
         write_card(run_, force=False)
     assert path.read_text() == edited
     write_card(run_, force=True)
@@ -238,7 +238,7 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path: Path, trained: Pat
     with pytest.raises(DataError, match="holds no finished run"):
         read_run(tmp_path)
     shutil.copy(trained / "secura_base.json", tmp_path)
-    with pytest.raises(DataError, match="has not come to its end"):
+    with pytest.raises(DataError, match="holds an unfinished run"):
         read_run(tmp_path)
     assert read_run(trained / "adapter").folder == trained
 
@@ -298,6 +298,6 @@ def test_a_hub_that_takes_nothing_says_how_to_go_on(finished: Path, monkeypatch:
             raise OSError("no\nroute")
 
     monkeypatch.setattr("secura.report.card.push.HfApi", Hub)
-    said = r"the run is complete, but me/it did not take it: .*no route.*To try again: secura push .* me/it"
+    said = r"the run is complete, but it could not be uploaded to me/it: .*no route.*To try again: secura push .* me/it"
     with pytest.raises(SecuraError, match=said):
         push_run(finished, "me/it")

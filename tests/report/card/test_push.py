@@ -205,7 +205,7 @@ def test_a_wrong_name_and_a_token_that_may_not_are_said_in_one_line(
     assert "a/b/c is no name of a repository" in capsys.readouterr().err
     hub.refuses_with = 403
     assert run(["push", str(export), "user/name"]) == USAGE
-    assert "does not let this token write to user/name" in capsys.readouterr().err
+    assert "this token has no permission to write to user/name" in capsys.readouterr().err
     hub.refuses_with = 500
     assert run(["push", str(export), "user/name"]) == FAILED
     assert "the Hub refused it" in capsys.readouterr().err

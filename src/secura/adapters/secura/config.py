@@ -64,16 +64,17 @@ class SecuraConfig(PeftConfig):
     norm: Norm = field(
         default="bounded",
         metadata={
-            "help": "How D is restrained: `bounded` by a smooth bound on every weight, `row_bounded` by one on the "
-            "length by which each row moves (at LoRA's cost, and a LoRA of rank r afterwards), `paper` by S-MagNorm as "
-            "published, `released` by the released code's norm on activations (cannot be merged), `none` not at all."
+            "help": "How D is limited: `bounded` by a smooth bound on every weight; `row_bounded` by a bound on how "
+            "far each row moves (costs what LoRA costs, and the result is a LoRA of rank r); `paper` by S-MagNorm "
+            "as published; `released` by the released code's norm on activations (cannot be merged); `none` not at "
+            "all."
         },
     )
     reference: Reference | None = field(
         default=None,
         metadata={
-            "help": "What D is measured against: the model at the last fold, `moving` (M1), or the pretrained weight, "
-            "`fixed` (M2). None is `moving`, but `fixed` under the norm `released`."
+            "help": "What D is measured against: `moving` (M1) is the model at the last fold, `fixed` (M2) the "
+            "pretrained weight. None is `moving`, except that it is `fixed` with the norm `released`."
         },
     )
     fold: Fold = field(
@@ -91,28 +92,28 @@ class SecuraConfig(PeftConfig):
     selection: Selection = field(
         default="least",
         metadata={
-            "help": "Which columns and rows: `least`, those of smallest norm; `sample`, a draw that favours them; or "
-            "`activation`, those that the base leans on least on texts that it reads first (`measure_activity`)."
+            "help": "Which columns and rows: `least`, those of smallest norm; `sample`, a random draw that favours "
+            "them; `activation`, those that the base uses least on texts that it reads first (`measure_activity`)."
         },
     )
     selection_seed: int = field(default=0, metadata={"help": "Seed of the draw of `selection='sample'`."})
     start: Start | None = field(
         default=None,
         metadata={
-            "help": "What A begins as; B begins at 0. None is `leading_block` for `cabr` and `gaussian` for "
+            "help": "What A starts as; B starts at 0. None is `leading_block` for `cabr` and `gaussian` for "
             "`low_rank`; `cur` has no A."
         },
     )
     init_weights: bool = field(
         default=True,
-        metadata={"help": "False starts B at random, so that the adapter changes the model at once; for debugging."},
+        metadata={"help": "False starts B at random, so the adapter changes the model at once; for debugging."},
     )
     tau: float = field(
         default=0.3,
         metadata={
             "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude; of "
-            "`row_bounded`: of a row, as a share of its own length. The more layers are adapted, the smaller it may "
-            "be: 0.15 where all are, as in the preset `secura`."
+            "`row_bounded`: of a row, as a share of its own length. The more layers are adapted, the smaller it can "
+            "be: 0.15 if all are, as in the preset `secura`."
         },
     )
     floor: float = field(
@@ -125,13 +126,13 @@ class SecuraConfig(PeftConfig):
     scale: Scale = field(
         default="natural",
         metadata={
-            "help": "What D is multiplied by: `natural`, a number for each layer at which a step at rate 1e-2 moves D "
-            "by one hundredth of its natural size, on every model; or `plain`, nothing, as published."
+            "help": "What D is multiplied by: `natural`, a number for each layer such that a step at rate 1e-2 moves "
+            "D by one hundredth of its natural size, on every model; `plain`, nothing, as published."
         },
     )
     alpha: float | None = field(
         default=None,
-        metadata={"help": "D is also multiplied by alpha / r, as in LoRA. None is by nothing."},
+        metadata={"help": "D is also multiplied by alpha / r, as in LoRA. None multiplies by nothing."},
     )
     output_bias: bool = field(default=False, metadata={"help": "Whether to train a bias on the layer's output."})
     dropout: float = field(
@@ -165,15 +166,16 @@ class SecuraConfig(PeftConfig):
     verify_base: bool | Literal["adapted"] = field(
         default=True,
         metadata={
-            "help": "Whether loading refuses a base model with other weights than in training: each adapted weight is "
-            "compared whole, and one value of every row of the others. `adapted` is the first alone, for a base that "
-            "was meant to change beside them; False is neither."
+            "help": "Whether loading refuses a base model with other weights than in training. True compares all "
+            "values of each adapted weight, and one value of every row of the other weights. `adapted` compares "
+            "only the adapted weights, for a base whose other weights were changed on purpose. False compares "
+            "nothing."
         },
     )
     saved: dict[str, Any] | None = field(
         default=None,
         metadata={
-            "help": "Written when an adapter is saved: its indices, fingerprints, folds and seal. Not for setting."
+            "help": "Written when an adapter is saved: its indices, fingerprints, folds and seal. Do not set it."
         },
         repr=False,
     )

@@ -28,7 +28,12 @@ from peft.utils import resolve_quantization_backend
 from peft.utils.integrations import gather_params_ctx
 from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
 from transformers.pytorch_utils import Conv1D
 
 from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text
@@ -128,7 +133,9 @@ class SecuraLayer(BaseTunerLayer):
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
             if not (saved or weight.is_meta or torch.isfinite(weight).all()):
-                raise InputError(f"the base weight of layer {layer_name} holds NaN or infinity; get the base anew.")
+                raise InputError(
+                    f"the base weight of layer {layer_name} holds NaN or infinity; download or copy the base again."
+                )
             if config.change != "low_rank":
                 columns, rows = selected_indices(weight, r, config, layer_name, saved)
                 self.secura_columns[adapter_name] = columns
@@ -847,7 +854,9 @@ def _only_multiplies(module: nn.Module) -> bool:
         and "forward" not in module.__dict__  # accelerate puts a function there that runs its hook
         and not (module._forward_pre_hooks or module._forward_hooks)
         and not (module._backward_pre_hooks or module._backward_hooks)
-        and not _has_any_global_hook()
+        # torch 2.6 has no function that tells of any of these.
+        and not (_global_forward_pre_hooks or _global_forward_hooks)
+        and not (_global_backward_pre_hooks or _global_backward_hooks)
     )
 
 

@@ -40,7 +40,9 @@ def held_out_rows(run: Path, model: Model, tokenizer: PreTrainedTokenizerBase) -
     longest = longest_row(config.data.max_length, context_length(model, tokenizer))
     test = fit_task(config, Path(rows.name).name, rows, tokenizer, longest, []).test
     if not test:
-        raise ConfigError(f"the run in {run} held out no rows, so its gain is not known; name tasks with --tasks.")
+        raise ConfigError(
+            f"the run in {run} held out no rows, so its gain cannot be measured; name tasks with --tasks."
+        )
     return test
 
 
@@ -52,7 +54,7 @@ def retained_questions(run: Path, model: Model, tokenizer: PreTrainedTokenizerBa
     """
     config = load_config_of(RunConfig, str(run / CONFIG_FILE))
     if config.retention.path == NO_RETENTION:
-        raise ConfigError(f"the run in {run} asked no questions of what was not to be lost; name some with --retain.")
+        raise ConfigError(f"the run in {run} asked no questions about what must not be lost; name some with --retain.")
     free = config.model_copy(update={"retention": config.retention.model_copy(update={"min_retention": None})})
     longest = longest_row(config.data.max_length, context_length(model, tokenizer))
     return that_fit_whole(retention_of(free), tokenizer, context_length(model, tokenizer) or longest)

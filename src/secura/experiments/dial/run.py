@@ -94,19 +94,21 @@ class DialSettings:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ConfigError(f"--count is {self.count}; it counts questions of a task, from 1.")
+            raise ConfigError(f"--count is {self.count}; give a number of questions per task, at least 1.")
         if not 0 <= self.refine <= 10:
-            raise ConfigError(f"--refine is {self.refine}; it counts points, from 0 to 10.")
+            raise ConfigError(f"--refine is {self.refine}; give a number of points, from 0 to 10.")
         if not 0.5 <= self.confidence < 1:
-            raise ConfigError(f"--confidence is {self.confidence}; it is a share from 0.5 and below 1, such as 0.95.")
+            raise ConfigError(
+                f"--confidence is {self.confidence}; give a share of at least 0.5 and below 1, such as 0.95."
+            )
         if self.seed < 0:
-            raise ConfigError(f"--seed is {self.seed}; it is a whole number from 0.")
+            raise ConfigError(f"--seed is {self.seed}; give a whole number, at least 0.")
         if self.keep is not None:
             check_keep(self.keep)
         points = check_grid(self.at)
         if self.write is None:
             if self.merged:
-                raise ConfigError("--merged says how a point is written; name a folder with --write.")
+                raise ConfigError("--merged only applies with --write; name a folder with --write.")
             return
         if self.keep is None and len(points) != 1:
             raise ConfigError("--write needs a point to write: name the share to keep with --keep, or one --at.")
@@ -115,7 +117,7 @@ class DialSettings:
 
 def _refuse_taken(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--write {folder} is there already; name a new folder.")
+        raise ConfigError(f"--write {folder} already exists; name a new folder.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +218,7 @@ def _ask_base(pair: ModelPair, settings: DialSettings, cache: ScoreCache, consol
             if item.correct
         ]
         if not right:
-            raise ConfigError("the base model answers no question right, so nothing can be kept; ask it others.")
+            raise ConfigError("the base model answers no question right, so nothing can be kept; ask other questions.")
         parts = [tuple(range(len(right))), ()]
         if settings.keep is not None:
             split = split_probe(
@@ -255,7 +257,7 @@ def _kept_tasks(settings: DialSettings, base: ReadyModel, notes: list[str]) -> l
         tasks = tasks_of_rows(rows, str(run), base.tokenizer, count=len(rows), seed=settings.seed)
         if settings.keep is not None and stored_certificate(run) is not None:
             notes.append(
-                "the run has certified itself on these questions already; a certificate on the same ones is a second "
+                "the run already has a certificate on these questions; another one on the same questions is a second "
                 "look, and holds less often than it says: name new ones with --retain"
             )
     else:
@@ -267,7 +269,7 @@ def _kept_tasks(settings: DialSettings, base: ReadyModel, notes: list[str]) -> l
             "--retain names nothing that is answered right or wrong, so nothing can be counted as kept; name questions."
         )
     if left_out:
-        notes.append(f"not counted as kept, for want of right and wrong answers: {', '.join(left_out)}")
+        notes.append(f"not counted as kept, because answers are not right or wrong: {', '.join(left_out)}")
     return [each for each in tasks if each.right_or_wrong]
 
 
@@ -300,7 +302,7 @@ def _without_repeats(tasks: Sequence[AskedTask], notes: list[str]) -> list[Asked
             left.append(AskedTask(task=each.task, items=own))
     repeated = sum(len(each.items) for each in tasks) - len(seen)
     if repeated:
-        notes.append(f"{repeated} questions stand in --retain more than once and are asked once")
+        notes.append(f"{repeated} questions appear in --retain more than once and are asked once")
     return left
 
 

@@ -26,7 +26,9 @@ from secura.experiments.forget.cached_scores import cached_scores
 from secura.experiments.forget.result import ForgetResult, TaskChange, by_clearest_loss
 from secura.experiments.forget.tasks import asked_tasks
 from secura.experiments.forget.token_views import with_token_views
+from secura.experiments.models.loading import load_tokenizer_and_context
 from secura.experiments.models.pair import BUNDLED, ModelPair, model_pair
+from secura.experiments.settings.run import ModelConfig
 from secura.tasks.task_items import task_version_key
 from secura.training.library_output import silence_libraries
 
@@ -65,18 +67,18 @@ class ForgetSettings:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ConfigError(f"--count is {self.count}; it counts questions of a task, from 1.")
+            raise ConfigError(f"--count is {self.count}; give a number of questions per task, at least 1.")
         if not 0 < self.confidence < 1:
-            raise ConfigError(f"--confidence is {self.confidence}; it is a share between 0 and 1, such as 0.95.")
+            raise ConfigError(f"--confidence is {self.confidence}; give a share between 0 and 1, such as 0.95.")
         if self.min_retention is not None and not 0 <= self.min_retention < 1:
             raise ConfigError(
-                f"--min-retention is {self.min_retention}; it is a share from 0 and below 1, such as 0.98: "
-                "no number of questions shows that all is kept."
+                f"--min-retention is {self.min_retention}; give a share of at least 0 and below 1, such as 0.98: "
+                "no number of questions can show that everything is kept."
             )
         if self.token_views < 0:
-            raise ConfigError(f"--token-views is {self.token_views}; it counts flips, from 0.")
+            raise ConfigError(f"--token-views is {self.token_views}; give a number of flips, at least 0.")
         if self.seed < 0:
-            raise ConfigError(f"--seed is {self.seed}; it is a whole number from 0.")
+            raise ConfigError(f"--seed is {self.seed}; give a whole number, at least 0.")
 
 
 def forget(settings: ForgetSettings, console: Console) -> ForgetResult:
@@ -91,11 +93,12 @@ def forget(settings: ForgetSettings, console: Console) -> ForgetResult:
     began = time.monotonic()
     pair = model_pair(settings.base, settings.tuned)
     pair.check()
+    asked = _asked(pair, settings)
     cache = ScoreCache(folder=cache_folder())
-    base = _ask_base(pair, settings, cache, console)
+    base = _ask_base(pair, asked, settings, cache, console)
     tuned = _ask_tuned(pair, base.asked, console)
     if tuned.chat_template != base.chat_template:
-        pair.notes.append("the two models have different chat templates, so each is asked in its own words")
+        pair.notes.append("the two models have different chat templates, so each is asked with its own")
     changes = by_clearest_loss(compare(base.asked, base.scores, tuned.scores, base.cached, settings))
     kept = {change.name: change.tally for change in changes if change.right_or_wrong}
     return ForgetResult(
@@ -133,18 +136,25 @@ class _Answers:
     about: dict[str, Any]
 
 
-def _ask_base(pair: ModelPair, settings: ForgetSettings, cache: ScoreCache, console: Console) -> _Answers:
+def _asked(pair: ModelPair, settings: ForgetSettings) -> list[AskedTask]:
+    """What is asked, read before any weight is: a wrong name should not cost the time that a large base takes."""
+    asked = asked_tasks(
+        settings.tasks,
+        retain=settings.retain,
+        bundled=settings.base == BUNDLED,
+        data=settings.data,
+        count=settings.count,
+        seed=settings.seed,
+        tokenizer=load_tokenizer_and_context(ModelConfig(path=pair.base_path))[0],
+    )
+    _check_gate(settings, asked)
+    return asked
+
+
+def _ask_base(
+    pair: ModelPair, asked: list[AskedTask], settings: ForgetSettings, cache: ScoreCache, console: Console
+) -> _Answers:
     with pair.base() as base:
-        asked = asked_tasks(
-            settings.tasks,
-            retain=settings.retain,
-            bundled=settings.base == BUNDLED,
-            data=settings.data,
-            count=settings.count,
-            seed=settings.seed,
-            tokenizer=base.tokenizer,
-        )
-        _check_gate(settings, asked)
         scores, cached = cached_scores(base, asked, cache, "the base model", console, fresh=settings.fresh)
         return _Answers(
             asked=asked,

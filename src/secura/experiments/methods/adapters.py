@@ -29,7 +29,7 @@ def adapter_config(method: MethodName, overrides: Mapping[str, Any]) -> PeftConf
         raise ConfigError("method full has no adapter, so method.adapter and folds do not apply to it.")
     rank = overrides.get("r", 1)
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise ConfigError(f"method.adapter.r is {rank!r}; it is a whole number from 1.")
+        raise ConfigError(f"method.adapter.r is {rank!r}; give a whole number, at least 1.")
     if method == "osf":
         _check_known(OSFConfig, overrides)
         return _built(lambda: OSFConfig(task_type=TaskType.CAUSAL_LM, **overrides), overrides)
@@ -161,7 +161,7 @@ def go_on_with_adapter(
     if overrides:
         raise ConfigError(f"the adapter in {folder} has its own settings; leave out method.adapter.")
     if method == "corda":
-        raise ConfigError("method corda saves a plain LoRA; go on with it as method lora.")
+        raise ConfigError("method corda saves a plain LoRA; continue it with the method lora.")
     expected = adapter_config(method, {})  # imports our adapters where needed, so that PEFT knows them
     try:
         own = PeftConfig.from_pretrained(str(folder))

@@ -75,7 +75,7 @@ def _check_evaluations(config: RunConfig) -> None:
         )
     if config.retention.keep is not None:
         raise ConfigError(
-            f"training.best is {training.best}, but retention.keep chooses by itself how much of what was learned is "
+            f"training.best is {training.best}, but retention.keep itself chooses how much of what was learned is "
             "used, and certifies it by questions that nothing was chosen by; leave training.best out."
         )
     if training.best == "retention" and config.retention.path == NO_RETENTION:
@@ -113,7 +113,7 @@ def _check_method(method: MethodConfig | SequenceMethodConfig) -> None:
             "or choose cabr-lora, bounded-lora or secura."
         )
     if isinstance(every, int) and every < 1:
-        raise ConfigError(f"method.fold_every is {every}; it counts steps, from 1.")
+        raise ConfigError(f"method.fold_every is {every}; give a number of steps, at least 1.")
 
 
 def _check_one_task(config: RunConfig) -> None:
@@ -138,7 +138,7 @@ def _check_one_task(config: RunConfig) -> None:
     _check_evaluations(config)
     _check_packing(config)
     if config.model.path is not None and config.data.path is None:
-        raise ConfigError("a model of your own needs data of your own; name a file with --data.")
+        raise ConfigError("your own model needs your own data; name a file with --data.")
 
 
 def _check_strategy(config: LearningConfig, boundary: Boundary) -> None:

@@ -75,7 +75,7 @@ def read_base_record(folder: Path) -> dict[str, Any]:
     """
     record = read_json(folder / BASE_RECORD)
     if record is None:
-        raise ConfigError(f"{folder} does not say which base it belongs to, for want of {BASE_RECORD}.")
+        raise ConfigError(f"{folder} does not say which base it belongs to (no {BASE_RECORD}).")
     return record
 
 

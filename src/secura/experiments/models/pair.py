@@ -180,8 +180,8 @@ class ModelPair:
     def _refuse_to_scale(self) -> None:
         if self._wrote_to is not None:
             raise ConfigError(
-                f"the adapter in {self.tuned_path} changes weights of the base itself, {self._wrote_to} first, and no "
-                "scale of it leads back to the base; save it with save_embedding_layers=False."
+                f"the adapter in {self.tuned_path} changes weights of the base itself, {self._wrote_to} first, so no "
+                "scale of it gives the base again; save it with save_embedding_layers=False."
             )
 
     def adapter(self) -> AdapterOnBase:

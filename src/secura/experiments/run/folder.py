@@ -62,7 +62,7 @@ def check_folder(folder: Path, kind: type[LearningConfig], *, resume: bool) -> N
         if kind is SequenceConfig:
             raise ConfigError(f"out {folder} is not empty and holds no sequence; name another folder with --out.")
         raise ConfigError(
-            f"out {folder} is not empty; add --resume to go on with the run in it, or name another folder with --out."
+            f"out {folder} is not empty; add --resume to continue the run in it, or name another folder with --out."
         )
 
 
@@ -76,7 +76,7 @@ def check_kind(folder: Path, kind: type[LearningConfig]) -> None:
     if kind is SequenceConfig and not is_sequence:
         raise ConfigError(f"{folder} holds a run of secura train, not a sequence; name a folder of secura sequence.")
     if kind is RunConfig and is_sequence:
-        raise ConfigError(f"{folder} holds a sequence; go on with it with: {_command(folder, SequenceConfig)}")
+        raise ConfigError(f"{folder} holds a sequence; continue it with: {_command(folder, SequenceConfig)}")
 
 
 def check_same_run(
@@ -96,7 +96,7 @@ def check_same_run(
     if changed:
         raise ConfigError(
             f"the run in {folder} cannot be resumed with other settings: {'; '.join(changed)}; "
-            "leave them as they were, or name another folder with --out."
+            "use the old settings, or name another folder with --out."
         )
     check_base(folder, fingerprint, model_source(config.model))
 
@@ -132,7 +132,7 @@ def begun(
             yield
         except KeyboardInterrupt:
             how = resume_command(folder, config)
-            raise StoppedError(f"stopped by {what_stopped()} between the steps; go on with: {how}") from None
+            raise StoppedError(f"stopped by {what_stopped()} between the steps; to continue: {how}") from None
 
 
 def resume_command(folder: Path, config: LearningConfig) -> str:

@@ -153,7 +153,7 @@ def learn_task(
         which = f" of task {task_index + 1} of {len(run.tasks)}, {task.name}" if len(run.tasks) > 1 else ""
         raise StoppedError(
             f"stopped by {what_stopped()} after step {step} of {task.steps}{which}, {where}; "
-            f"go on with: {resume_command(run.folder, run.config)}"
+            f"to continue: {resume_command(run.folder, run.config)}"
         )
     if not all(gather_from_everyone(trainable_weights_are_finite(model))):
         raise non_finite("a trained weight is NaN or infinite", task.steps, folder, model)

@@ -81,6 +81,7 @@ def _check_hub(repository: str) -> None:
     except Exception as problem:  # of the network, of the token, or of offline mode
         reason = " ".join(str(problem).split())[:200]
         raise ConfigError(
-            f"push_to_hub is {repository}, but the Hub lets nobody in: {reason}; run hf auth login, or leave it out "
+            f"push_to_hub is {repository}, but the login to the Hub fails: {reason}; run hf auth login, or leave "
+            "it out "
             "and upload the folder later."
         ) from problem

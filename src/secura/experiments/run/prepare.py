@@ -272,7 +272,7 @@ def start_model(
         return attach_adapter(model, method.name, method.adapter, texts)
     folder = Path(config.method.start_from)
     if not (folder / "adapter_config.json").is_file():
-        raise InputError(f"method.start_from {folder}: no adapter there, for want of adapter_config.json.")
+        raise InputError(f"method.start_from {folder}: no adapter there (no adapter_config.json).")
     doubt = check_base(folder, fingerprint, model_source(config.model))
     if doubt is not None:
         raise BaseMismatchError(f"{doubt}; give that model with --model.")
@@ -312,7 +312,7 @@ def _notes_on_one_task(
 ) -> list[str]:
     notes = []
     if resumed is not None:
-        notes += [f"{path.name} is damaged and is passed over" for path in damaged_checkpoints(resumed)]
+        notes += [f"{path.name} is damaged and is skipped" for path in damaged_checkpoints(resumed)]
         if resume_from is None:
             notes.append(f"{resumed} holds no checkpoint yet, so the run starts at step 0")
     if not retention:
@@ -325,5 +325,5 @@ def _notes_on_one_task(
             "float32; auto takes what is fast"
         )
     if config.method.name == "full" and model.dtype in (torch.bfloat16, torch.float16):
-        notes.append(f"{model.dtype} weights round small updates away; set model.dtype to float32")
+        notes.append(f"{model.dtype} weights lose small updates by rounding; set model.dtype to float32")
     return notes

@@ -262,7 +262,7 @@ def notes_on_rows(rows: TaskRows, tokenizer: PreTrainedTokenizerBase, turns: Lea
     several = sum(learned_turns(item) > 1 for item in rows.train)
     if several and turns == "all":
         notes.append(
-            f"the tokenizer has no chat template, so of the {several} rows with several assistant turns the last alone "
+            f"the tokenizer has no chat template, so of the {several} rows with several assistant turns only the last "
             "is learned"
         )
     if any(isinstance(item, Question) and item.tools for item in rows.train):
@@ -275,7 +275,7 @@ def _notes_on_tools(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase) -
     called = next((item for item in items if isinstance(item, Question) and item.tools), None)
     if called is None or prompt_text(tokenizer, called.asked) != prompt_text(tokenizer, called.turns):
         return []
-    return ["the tokenizer's chat template shows no tools, so the model is not told of those that rows have"]
+    return ["the tokenizer's chat template shows no tools, so the model does not see the tools of the rows"]
 
 
 def refuse_long_questions(

@@ -55,7 +55,7 @@ def _compare(held_by: Path, record: dict[str, Any], config: LearningConfig, rows
     if changed:
         raise ConfigError(
             f"the run in {held_by} cannot be resumed with other settings: {'; '.join(changed)}; "
-            "leave them as they were, or name another folder with --out."
+            "use the old settings, or name another folder with --out."
         )
     for name, checksum in record["rows"].items():
         if rows.get(name) != checksum:

@@ -104,7 +104,7 @@ def train_and_report(
 
 def _train_and_report(run: PreparedRun[RunConfig], console: Console, callbacks: Sequence[TrainerCallback]) -> RunResult:
     if run.resumes and from_main_process(lambda: last_good_checkpoint(run.folder)) != run.resume_from:
-        raise ConfigError(f"another process has gone on with the run in {run.folder} meanwhile; start again.")
+        raise ConfigError(f"another process has continued the run in {run.folder} in the meantime; start again.")
     before = from_main_process(lambda: _ask_base(run, console))
     probe = None if run.config.retention.keep is None else part_probe(before.retention, seed=run.config.training.seed)
     known = [answer.question for answer in before.retention if answer.correct] if probe is None else probe.steer
@@ -177,7 +177,7 @@ def learn(
         moved = strategy.held_out_divergence(run.model)
         if moved is not None:
             console.print(
-                f"on text of the base's own that training left aside the model moved {moved:.4f} nats a token",
+                f"on the base's own text that was not used for training, the model moved {moved:.4f} nats a token",
                 highlight=False,
                 soft_wrap=True,
             )

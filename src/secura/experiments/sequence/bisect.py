@@ -54,7 +54,7 @@ def bisect_family(
     if not 0 < below <= 1:
         raise ConfigError(f"--below is {below}; it is a share of the base model's score, above 0 and at most 1.")
     if questions < 1:
-        raise ConfigError(f"--questions is {questions}; it counts questions asked of each model, from 1.")
+        raise ConfigError(f"--questions is {questions}; give a number of questions, at least 1.")
     silence_libraries()
     opened = open_sequence(folder, trust_tasks=trust_tasks)
     items = _of_family(opened, family, questions)

@@ -57,7 +57,7 @@ def open_sequence(folder: Path, *, trust_tasks: bool = False) -> OpenedSequence:
         ConfigError: if the folder holds none, or a run of one task; or names a Python file that is not trusted.
     """
     if not is_begun(folder):
-        raise ConfigError(f"{folder} holds no sequence, for want of {CONFIG_FILE}.")
+        raise ConfigError(f"{folder} holds no sequence (no {CONFIG_FILE}); name the folder of one.")
     check_kind(folder, SequenceConfig)
     config = load_config_of(SequenceConfig, str(folder / CONFIG_FILE), flags={"out": str(folder)})
     refuse_foreign_tasks(config, folder / CONFIG_FILE, trust=trust_tasks)

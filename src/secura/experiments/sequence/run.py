@@ -73,7 +73,7 @@ def prepare_sequence(config: SequenceConfig, *, dry_run: bool = False) -> Prepar
     """
     run = prepare_run(config, dry_run=dry_run)
     stage, damaged = last_whole_stage(run.folder, run.names)
-    notes = [*run.notes, *(f"{name} is damaged and is passed over" for name in damaged)]
+    notes = [*run.notes, *(f"{name} is damaged and is skipped" for name in damaged)]
     return PreparedSequence(run=run, first_stage=stage, notes=notes)
 
 
@@ -96,7 +96,7 @@ def run_sequence(sequence: PreparedSequence, console: Console, on_stage: OnStage
 def _run_sequence(sequence: PreparedSequence, console: Console, on_stage: OnStage) -> SequenceScores:
     run = sequence.run
     if last_whole_stage(run.folder, run.names)[0] != sequence.first_stage:
-        raise ConfigError(f"another process has gone on with the sequence in {run.folder} meanwhile; start again.")
+        raise ConfigError(f"another process has continued the sequence in {run.folder} in the meantime; start again.")
     matrix = read_matrix(run.folder, run.names)
     for stage in range(len(run.tasks) + 1):
         began = time.monotonic()
@@ -140,7 +140,7 @@ def _learn(run: PreparedRun[SequenceConfig], stage: int, console: Console) -> No
     start = load_stage(run.config, run.folder, stage - 1)
     model, strategy = start.model, start.strategy
     for name in damaged_checkpoints(folder):
-        console.print(f"note: {folder.name}/{name.name} is damaged and is passed over", highlight=False)
+        console.print(f"note: {folder.name}/{name.name} is damaged and is skipped", highlight=False)
     learn_task(
         run,
         task,
@@ -197,7 +197,7 @@ def _bank_of(run: PreparedRun[SequenceConfig], learned: Stage, stage: int, conso
     )
     if not written:
         console.print(
-            f"note: {task.name}: of what the model wrote of it nothing can be kept, so later tasks are not held to it",
+            f"note: {task.name}: no text that the model wrote for it can be used, so later tasks do not protect it",
             highlight=False,
             soft_wrap=True,
         )

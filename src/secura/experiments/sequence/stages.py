@@ -64,7 +64,7 @@ def load_stage(config: SequenceConfig, out: Path, stage: int) -> Stage:
     whole = None if folder is None else folder / MODEL_FOLDER
     if folder is not None:
         if not seal_holds(folder):
-            raise ConfigError(f"{folder} is damaged or was changed, so nothing of it is used; put it back as it was.")
+            raise ConfigError(f"{folder} is damaged or was changed, so it is not used; restore it as it was.")
         strategy.load(folder / STRATEGY_FOLDER)
     if isinstance(strategy, OwnText):
         stages = (stage_folder(out, number, config.tasks[number - 1]) for number in range(1, stage + 1))

@@ -43,7 +43,7 @@ def undo_task(folder: Path, task: str, *, trust_tasks: bool = False) -> Undone:
     opened = open_sequence(folder, trust_tasks=trust_tasks)
     config, last = opened.config, opened.last_stage
     if not last:
-        raise ConfigError(f"the sequence in {folder} has not finished a task yet, so there is nothing to take out.")
+        raise ConfigError(f"the sequence in {folder} has not finished a task yet, so there is nothing to remove.")
     if not opened.folds:
         raise ConfigError(
             f"the sequence in {folder} was learned with method.boundary {config.method.boundary}, so its tasks lie in "

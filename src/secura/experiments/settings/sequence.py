@@ -1,4 +1,4 @@
-"""Everything that may be set about a sequence of tasks, each with its meaning."""
+"""All settings of a sequence of tasks, each with its meaning."""
 
 from typing import Any, Literal
 
@@ -21,25 +21,26 @@ class SequenceDataConfig(RowsConfig):
     """The rows of each task."""
 
     train_rows: int = Field(default=2400, ge=1)
-    """At most this many rows of a task are learned from, drawn by the seed."""
+    """How many rows of a task are learned, at most; drawn by the seed."""
     test_rows: int = Field(default=100, ge=1)
-    """At most this many questions of a task are asked."""
+    """How many questions of a task are asked, at most."""
 
 
 class SequenceMethodConfig(Section):
     """Which adapter learns, and what becomes of it between tasks."""
 
     name: MethodName = "secura"
-    """A method of `secura train`, which is also told there where none is named."""
+    """A method of `secura train`."""
     adapter: dict[str, Any] = Field(default_factory=dict)
-    """Settings of the adapter that differ from the method's own."""
+    """Settings of the adapter that differ from the method's defaults."""
     calibration: str | None = None
-    """File or task of what must be kept, for corda and for an adapter with selection=activation, which read it first;
-    null is the bundled model's own knowledge."""
+    """File or task with what must be kept; corda, and adapters with selection=activation, read it before training. Null
+    is the bundled model's own knowledge."""
     fold_every: int | Literal["method"] | None = "method"
-    """Steps between folds inside a task, null for none; method is what the method does by itself."""
+    """Steps between folds inside a task, null for none; method is the method's own default."""
     boundary: Boundary | Literal["method"] = "method"
-    """fold puts a task's change into the ledger, keep goes on with the adapter, anew merges it and begins another."""
+    """fold stores a task's change in the ledger, keep continues with the adapter, anew merges it and starts a new
+    one."""
 
 
 class SequenceRetentionConfig(RetentionConfig):
@@ -57,7 +58,7 @@ class SequenceConfig(Section):
     tasks: list[str] | None = None
     """Names of bundled or catalogue tasks, or files, in order; null is 16 bundled tasks."""
     order_seed: int | None = Field(default=None, ge=0)
-    """Seed of a permutation of the tasks; null keeps the order as it is written."""
+    """Seed that shuffles the tasks; null keeps the written order."""
     data: SequenceDataConfig = SequenceDataConfig()
     """The rows of each task."""
     method: SequenceMethodConfig = SequenceMethodConfig()
@@ -65,13 +66,13 @@ class SequenceConfig(Section):
     strategy: StrategyConfig = StrategyConfig()
     """What is done against forgetting, besides the adapter."""
     training: TrainingConfig = TrainingConfig()
-    """The steps of each task: 100 where neither training.steps nor training.epochs is set."""
+    """The steps of each task: 100 if neither training.steps nor training.epochs is set."""
     retention: SequenceRetentionConfig = SequenceRetentionConfig()
     """Which knowledge must not be lost."""
     scoring: ScoringConfig = ScoringConfig()
     """How answers are scored."""
     score_unseen: bool = True
-    """Whether tasks that are still to come are asked too."""
+    """Whether later tasks are asked too."""
     out: str | None = None
     """Folder of the sequence; null is a new one in runs/."""
 

@@ -16,7 +16,7 @@ def ordered_tasks(config: SequenceConfig) -> list[str]:
     names = config.tasks
     if names is None:
         if config.model.path is not None:
-            raise ConfigError("a model of your own needs tasks of your own; list them under tasks.")
+            raise ConfigError("your own model needs your own tasks; list them under tasks.")
         names = list(SEQUENCE)
     if not names:
         raise ConfigError("tasks is empty; list at least one task.")

@@ -127,7 +127,7 @@ def read_run(folder: Path) -> FinishedRun:
                 "take the folder as the run left it."
             ) from problem
     if (folder / BASE_RECORD).is_file():
-        raise DataError(f"{folder} holds a run that has not come to its end; finish it, then make its card.")
+        raise DataError(f"{folder} holds an unfinished run; finish it, then make its card.")
     raise DataError(
         f"{folder} holds no finished run (no {REPORT_FILE} or {SUMMARY_FILE}); name a folder of secura train or "
         "secura sequence."
@@ -194,7 +194,7 @@ def _common(folder: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
     """What both kinds of run store alike."""
     saved = next((folder / name for name in (ADAPTER_FOLDER, MODEL_FOLDER) if (folder / name).is_dir()), None)
     if saved is None:
-        raise DataError(f"{folder} holds neither {ADAPTER_FOLDER}/ nor {MODEL_FOLDER}/, so it made nothing.")
+        raise DataError(f"{folder} holds neither {ADAPTER_FOLDER}/ nor {MODEL_FOLDER}/, so it has no result.")
     adapter = saved / "adapter_config.json"
     base = json.loads((folder / BASE_RECORD).read_text(encoding="utf-8"))
     return {

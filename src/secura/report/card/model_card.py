@@ -42,7 +42,7 @@ def write_card(run: FinishedRun, *, force: bool, show_question: bool = False) ->
     """
     path = run.saved / CARD_FILE
     if path.exists() and not force and not _may_be_replaced(path.read_text(encoding="utf-8")):
-        raise ConfigError(f"{path} was written or edited by somebody; --force replaces it.")
+        raise ConfigError(f"{path} was written or edited by hand; --force replaces it.")
     write_text(path, card_text(run, show_question=show_question))
     return path
 

@@ -110,7 +110,7 @@ def push(settings: PushSettings, sent: Parcel) -> str:
         status = getattr(problem.response, "status_code", None)
         if status in (401, 403):
             raise ConfigError(
-                f"the Hub does not let this token write to {settings.repository}; run hf auth login with one that may."
+                f"this token has no permission to write to {settings.repository}; run hf auth login with another token."
             ) from problem
         raise SecuraError(f"the Hub refused it: {_in_one_line(problem)}") from problem
     except (ValueError, OSError, OfflineModeIsEnabled) as problem:
@@ -133,7 +133,8 @@ def push_run(folder: Path, repository: str) -> str:
         return push(settings, parcel(settings))
     except SecuraError as problem:
         raise type(problem)(
-            f"the run is complete, but {repository} did not take it: {problem}  To try again: secura push {folder} "
+            f"the run is complete, but it could not be uploaded to {repository}: {problem}  To try again: secura "
+            f"push {folder} "
             f"{repository}"
         ) from problem
 

@@ -66,7 +66,7 @@ def gradient_norms(grid: GridRuns, styles: Mapping[str, Style]) -> Exhibit | Abs
         note=(
             "Norm of the gradient before clipping, on a logarithmic axis: lines are medians over runs, bands reach "
             "from the 10th to the 90th percentile. Norms of methods with other trainable weights are of other spaces: "
-            "a smaller one is no better by itself. Of a label at several rates the lowest is drawn solid."
+            "a smaller norm alone is not better. If a label has several rates, the lowest is drawn as a solid line."
         ),
         panels=panels,
         tables=[

@@ -115,7 +115,9 @@ def test_where_the_engine_itself_is_killed_what_runs_saves_and_ends(tmp_path: Pa
     assert appears(tmp_path / "saved", 20)
 
 
-@pytest.mark.parametrize(("workers", "gpus", "says"), [(0, [], "counts runs at a time"), (2, ["0"], "offers 1 GPUs")])
+@pytest.mark.parametrize(
+    ("workers", "gpus", "says"), [(0, [], "the number of runs at a time"), (2, ["0"], "offers 1 GPUs")]
+)
 def test_numbers_that_cannot_work_are_refused(workers: int, gpus: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         LocalEngine(workers=workers, gpus=gpus)

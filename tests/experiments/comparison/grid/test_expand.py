@@ -110,7 +110,7 @@ def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
         ({"tasks": ["own_thing"]}, r"'own_thing' is no task; the nearest are own_things"),
         ({"tasks": ["rows.jsonl"]}, r"rows.jsonl: no such file"),
         ({"tasks": []}, r"tasks is empty"),
-        ({"tasks": ["own_things", "own_things"]}, r"own_things, seed 0 is there twice"),
+        ({"tasks": ["own_things", "own_things"]}, r"own_things, seed 0 appears twice"),
         ({"base": {"training.step": 3}}, r"unknown setting training.step; the nearest is training.steps"),
         ({"base": {"training.seed": 3}}, r"grid.yaml: base names training.seed, which the grid gives each run"),
         ({"base": {"method.adapter.rr": 3}}, r"unknown setting method.adapter.rr; the nearest is method.adapter.r"),

@@ -92,7 +92,7 @@ def test_runs_that_differ_by_seed_task_or_rate_are_counted_once(
     [
         ("{}", "", "loading a model, asking it questions, and what PyTorch's allocator loses in gaps are not counted"),
         ("{}", "measure: [spectra, gradient_norms]", "what measuring spectra takes is not counted"),
-        ("{data: {max_length: null}}", "", "rows are taken to have 512 tokens"),
+        ("{data: {max_length: null}}", "", "rows count as 512 tokens long"),
         ("{method: {start_from: some/adapter}}", "", "the adapter in method.start_from is not read"),
     ],
 )

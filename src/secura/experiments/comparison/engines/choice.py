@@ -42,7 +42,7 @@ def make_engine(name: EngineName, *, folder: Path, workers: int | None, assignme
         ConfigError: for a setting it does not have, naming the nearest, or a value it refuses.
     """
     if workers is not None and workers < 1:
-        raise ConfigError(f"--workers is {workers}; it counts runs at a time, from 1.")
+        raise ConfigError(f"--workers is {workers}; give the number of runs at a time, at least 1.")
     if name == "ray":
         from secura.experiments.comparison.engines.ray_engine import RayEngine
 

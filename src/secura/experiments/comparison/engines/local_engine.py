@@ -44,7 +44,7 @@ class LocalEngine:
         self.workers = workers if workers is not None else len(self.gpus) or len(os.sched_getaffinity(0))
         self.grace_seconds = grace_seconds
         if self.workers < 1:
-            raise ConfigError(f"workers is {self.workers}; it counts runs at a time, from 1.")
+            raise ConfigError(f"workers is {self.workers}; give the number of runs at a time, at least 1.")
         if self.gpus and self.workers > len(self.gpus):
             raise ConfigError(
                 f"workers is {self.workers}, but this machine offers {len(self.gpus)} GPUs, one a run; ask for less."

@@ -60,7 +60,7 @@ class RayEngine:
             ConfigError: for a number that cannot work, or where Ray is not installed.
         """
         if workers is not None and workers < 1:
-            raise ConfigError(f"workers is {workers}; it counts jobs at a time, from 1.")
+            raise ConfigError(f"workers is {workers}; give the number of jobs at a time, at least 1.")
         if cpus <= 0:
             raise ConfigError(f"cpus is {cpus}; a job takes more than 0.")
         if gpus is not None and (gpus < 0 or (gpus > 1 and gpus != int(gpus))):
@@ -210,7 +210,8 @@ def _ray() -> Any:  # a module, which pyright can only check where ray is instal
         import ray  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as problem:
         raise ConfigError(
-            f"engine ray needs the package ray, which this Python ({sys.executable}) lacks; pip install 'secura[ray]'."
+            f"engine ray needs the package ray, which is not installed in this Python ({sys.executable}); pip "
+            "install 'secura[ray]'."
         ) from problem
     return ray
 

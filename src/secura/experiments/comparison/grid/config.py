@@ -42,13 +42,13 @@ class GridMethod(Section):
     name: str = "secura"
     """A method of `secura train`."""
     label: str | None = None
-    """What tables and figures call it; null is its name, and its strategy's where it has one."""
+    """Name in tables and figures; null is the method's name, with its strategy's name if it has one."""
     strategy: str | None = None
     """A strategy of `secura sequence`; for kind train, one that `secura train` takes."""
     settings: Settings = Field(default_factory=dict)
-    """What it does differently from `base`."""
+    """Settings that differ from `base`."""
     learning_rates: list[float | None] | None = None
-    """Its own learning rates in place of the grid's."""
+    """Learning rates to use instead of the grid's."""
 
     @property
     def shown(self) -> str:
@@ -62,9 +62,9 @@ class GridModel(Section):
     path: str = "bundled"
     """Folder or hub id, or bundled."""
     label: str | None = None
-    """What tables and figures call it; null is the path."""
+    """Name in tables and figures; null is the path."""
     settings: Settings = Field(default_factory=dict)
-    """What runs on it do differently from `base`."""
+    """Settings that differ from `base`."""
 
     @property
     def shown(self) -> str:
@@ -78,9 +78,9 @@ class GridTask(Section):
     name: str
     """A bundled or catalogue task, a group of tasks, a file, or a hub data set."""
     label: str | None = None
-    """What tables and figures call it; null is the name."""
+    """Name in tables and figures; null is the name."""
     settings: Settings = Field(default_factory=dict)
-    """What runs on it do differently from `base`."""
+    """Settings that differ from `base`."""
 
 
 class Override(Section):
@@ -89,22 +89,22 @@ class Override(Section):
     where: Settings
     """Which runs: label, method, strategy, model, task, seed, learning_rate, order_seed; a value or a list."""
     set: Settings
-    """What they do differently."""
+    """The settings that change for these runs."""
 
 
 class CurveConfig(Section):
-    """At which points of a run it is measured what was learned and what was forgotten."""
+    """The points of a run at which learning and forgetting are measured."""
 
     texts: list[str] = Field(min_length=1)
     """Tasks that are never trained on: plain texts, or questions whose right answers are scored."""
     steps: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
-    """Optimizer steps at which the run is measured, besides its last one."""
+    """Optimizer steps after which the run is measured, besides the last one."""
     dial: list[Annotated[float, Field(ge=0)]] = Field(default_factory=list)
-    """What the learned change is scaled by at the end, besides 1."""
+    """Factors, besides 1, by which the learned change is scaled at the end."""
     text_rows: int = Field(default=10, ge=1)
     """Rows of each text."""
     text_tokens: int = Field(default=128, ge=2)
-    """Where a plain text is cut."""
+    """Tokens at which a plain text is cut."""
     questions: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     """Tasks or groups that are never trained on, and how many questions of each task are asked: of the base, and at
     each point of the dial those that the base answers right."""
@@ -116,7 +116,7 @@ class GridConfig(Section):
     name: str
     """Name of the grid, and of its folder."""
     kind: Kind = "train"
-    """train for one task a run, sequence for tasks one after the other."""
+    """train for one task per run, sequence for tasks one after another."""
     base: Settings = Field(default_factory=dict)
     """Settings of all runs, as in the files of `secura train` or `secura sequence`; dotted keys work too."""
     methods: list[GridMethod] = Field(min_length=1)
@@ -128,9 +128,9 @@ class GridConfig(Section):
     seeds: list[int] = Field(default_factory=lambda: [0], min_length=1)
     """Seeds of the runs."""
     learning_rates: list[float | None] = Field(default_factory=lambda: [None], min_length=1)
-    """Peak learning rates; null is that of the settings, or the method's own."""
+    """Peak learning rates; null is the one in the settings, or the method's default."""
     order_seeds: list[int | None] = Field(default_factory=lambda: [None], min_length=1)
-    """For sequences, seeds of the order of the tasks; null keeps the order as written."""
+    """For sequences, seeds that shuffle the tasks; null keeps the written order."""
     overrides: list[Override] = Field(default_factory=list)
     """Settings of some of the runs; later ones win."""
     exclude: list[Settings] = Field(default_factory=list)
@@ -140,7 +140,7 @@ class GridConfig(Section):
     forgetting_text: str | None = None
     """File or hub data set of the fixed text; null is plain sentences of the bundled model's world."""
     curve: CurveConfig | None = None
-    """For kind train, whether runs are measured on their way and with their change scaled back."""
+    """For kind train, whether runs are also measured during training and with their change scaled back."""
 
     @property
     def conditions(self) -> list[tuple[str, Settings]]:
@@ -206,7 +206,7 @@ def _read_with_includes(file: Path, includers: tuple[Path, ...]) -> Settings:
     place = file.resolve()
     if place in includers:
         chain = " includes ".join(path.name for path in (*includers[includers.index(place) :], place))
-        raise ConfigError(f"{chain}: files cannot include each other in a circle.")
+        raise ConfigError(f"{chain}: files must not include each other in a circle.")
     values = read_yaml(file)
     included = values.pop("include", [])
     included = [included] if isinstance(included, str) else included
@@ -232,7 +232,7 @@ def _check_shape(grid: GridConfig) -> None:
     for what, names in listed.items():
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise ConfigError(f"{what} names {twice[0]!r} twice; give each a label of its own.")
+            raise ConfigError(f"{what} names {twice[0]!r} twice; give each its own label.")
 
 
 def _check_conditions(grid: GridConfig) -> None:

@@ -67,12 +67,12 @@ def runs_of_grid(grid: GridConfig) -> list[GridRun]:
         if run is None:
             continue
         if run.name in runs:
-            raise ConfigError(f"{where} is there twice with the same settings; take one out or give it another label.")
+            raise ConfigError(f"{where} appears twice with the same settings; remove one or give it another label.")
         runs[run.name] = run
     for (section, condition), count in zip(grid.conditions, used, strict=True):
         if not count:
             said = ", ".join(f"{key}: {value}" for key, value in condition.items())
-            raise ConfigError(f"grid {grid.name}: {section} ({said}) matches no run; mend it or take it out.")
+            raise ConfigError(f"grid {grid.name}: {section} ({said}) matches no run; correct it or remove it.")
     if not runs:
         raise ConfigError(f"grid {grid.name}: exclude leaves no run at all.")
     return list(runs.values())
@@ -200,7 +200,7 @@ def _check_task(name: str) -> None:
         return
     found = find_tasks([name])
     if name in GROUPS and len(found) > 1:
-        raise ConfigError(f"{name} is a group of {len(found)} tasks; name them one by one.")
+        raise ConfigError(f"{name} is a group of {len(found)} tasks; list them separately.")
 
 
 def _looks_like_a_file(path: str) -> bool:

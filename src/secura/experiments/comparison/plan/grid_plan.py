@@ -155,7 +155,7 @@ def _notes(runs: Sequence[GridRun], tokens: int) -> list[str]:
     notes = []
     settings = [run.settings for run in runs]
     if any(each["data"].get("max_length") is None for each in settings):
-        notes.append(f"rows are taken to have {tokens} tokens where the grid sets no data.max_length")
+        notes.append(f"rows count as {tokens} tokens long, because the grid sets no data.max_length")
     if any(run.steps is None for run in runs):
         notes.append("runs that count epochs have no known steps until their data is read; set training.steps")
     if any(each["method"].get("start_from") for each in settings):

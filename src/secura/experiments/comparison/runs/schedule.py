@@ -44,7 +44,9 @@ def runs_of_grids(grids: Sequence[GridConfig], folder: Path) -> list[ComparisonR
     names = [grid.name for grid in grids]
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"two grids are called {name}; each needs a name of its own, which is also its folder.")
+            raise ConfigError(
+                f"two grids are called {name}; give each its own name, which is also the name of its folder."
+            )
         if name == PEFT_GRID:
             raise ConfigError(f"a grid cannot be called {PEFT_GRID}: that is where PEFT's published results are kept.")
     return [ComparisonRun(declared=declared, folder=folder) for grid in grids for declared in runs_of_grid(grid)]
