@@ -67,7 +67,7 @@ def test_flips_beyond_the_page_are_counted_and_every_task_keeps_some() -> None:
     data = _data(page)
     assert data["tasks"] == [f"task {n}" for n in range(4)]
     assert 100 < len(data["flips"]) < 1600
-    assert f"{1600 - len(data['flips'])} flips more are in forget.json" in page
+    assert f"{1600 - len(data['flips'])} more flips are in forget.json" in page
 
 
 def test_text_from_data_never_becomes_markup() -> None:
@@ -106,7 +106,7 @@ def test_a_comparison_without_flips_has_no_browser_for_them() -> None:
 def test_tasks_in_nats_are_named_beside_the_figure() -> None:
     change = made_change("wikitext2", [3.0, 3.1] * 10, [3.5, 3.6] * 10, metric="perplexity")
     page = forget_page(made_result(change, made_change("homes", some(30, 30), some(9, 30))))
-    assert "Not drawn, for another unit: wikitext2." in page
+    assert "Not drawn, because the unit differs: wikitext2." in page
     assert "+0.500 <small>nats</small>" in page
 
 
