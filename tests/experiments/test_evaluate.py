@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model, tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -163,6 +165,22 @@ def test_ctrl_c_keeps_the_tasks_that_were_finished(
     evaluate(replace(settings, out=tmp_path / "fresh"), CONSOLE)
     assert whole["complete"]
     assert whole["tasks"] == _stored(tmp_path / "fresh")["tasks"]
+
+
+def test_scores_of_an_adapter_that_was_trained_anew_are_not_gone_on_with(
+    llama_folder: Path, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(shutil.copytree(adapter, tmp_path / "adapter"))
+    settings = EvalSettings(
+        model=str(llama_folder), adapter=str(own), tasks=TASKS, count=3, out=tmp_path / "out", batch_size=2
+    )
+    monkeypatch.setattr(asking, "score_task", _interrupted_at("homes", score_task))
+    with pytest.raises(SecuraError, match="1 finished"):
+        evaluate(settings, CONSOLE)
+    weights = load_file(own / "adapter_model.safetensors")
+    save_file({name: 2 * each for name, each in weights.items()}, own / "adapter_model.safetensors")
+    with pytest.raises(ConfigError, match="holds scores of another run"):
+        evaluate(settings, CONSOLE)
 
 
 def test_exported_tasks_need_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ through the columns and leaves out no row. Vectors, such as norms and biases, ar
 """
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -68,7 +69,8 @@ def _base_modules(model: nn.Module, but: tuple[str, ...]) -> Iterator[nn.Module]
             continue
         yield module
         if isinstance(module, _AROUND):
-            to_come.append((name, module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module))
+            inner: Any = module.base_layer if isinstance(module, BaseTunerLayer) else module.original_module
+            to_come.append((name, inner))
             continue
         prefix = f"{name}." if name else ""
         to_come += [(prefix + each, child) for each, child in reversed(module._modules.items()) if child is not None]

@@ -225,7 +225,16 @@ def _finished_before(file: Path, record: dict[str, Any], asked: Sequence[AskedTa
     return scores
 
 
-_DECIDING = ("model", "adapter", "merged", "base_fingerprint", "arithmetic", "settings", "scoring_version")
+_DECIDING = (
+    "model",
+    "adapter",
+    "adapter_checksum",
+    "merged",
+    "base_fingerprint",
+    "arithmetic",
+    "settings",
+    "scoring_version",
+)
 """What must be the same in a run that goes on with another's scores."""
 
 
@@ -293,6 +302,7 @@ def _record(settings: EvalSettings, ready: ReadyModel) -> dict[str, Any]:
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": settings.model or BUNDLED,
         "adapter": settings.adapter,
+        "adapter_checksum": ready.adapter,
         "merged": ready.merged,
         "base_fingerprint": ready.fingerprint,
         "arithmetic": ready.arithmetic,

@@ -6,7 +6,7 @@ knows in place of the model's own, weights of the base included, and marks each 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ class LookAtFirstUse:
     """A forward pre-hook of the model's root, for one adapter whose config came from a file."""
 
     adapter_name: str
-    base: list[tuple[str, nn.Module, str, Tensor]]
+    base: Sequence[tuple[str, nn.Module, str, Tensor]]
     """Every parameter of the base before anything was loaded: its module's name, the module, its own name, itself."""
     sealed: Mapping[str, str] | None
     """Digests of the adapter's tensors; None where its config says nothing of what was saved."""

@@ -50,6 +50,8 @@ class ReadyModel:
     """Checksum of its weights; of the base's alone where it is a base with an adapter."""
     merged: bool = False
     """Whether an adapter is merged into it."""
+    adapter: str | None = None
+    """Checksum of the files of the adapter that it is to be scored with."""
 
     @property
     def arithmetic(self) -> str:
@@ -148,7 +150,13 @@ class ModelPair:
             return
         adapted, tokenizer, fingerprint = self._adapter_on_base()
         with merged_for_scoring(adapted) as merged:
-            yield ReadyModel(model=adapted, tokenizer=tokenizer, fingerprint=fingerprint.exact, merged=merged)
+            yield ReadyModel(
+                model=adapted,
+                tokenizer=tokenizer,
+                fingerprint=fingerprint.exact,
+                merged=merged,
+                adapter=self._checksum_of_files,
+            )
 
     @contextmanager
     def at(self, scale: float) -> Iterator[ReadyModel]:
