@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import xxhash
 from torch import Tensor
 
 from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fingerprint_text
@@ -14,13 +15,13 @@ from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fi
 def digests_taken(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many digests have been computed so far."""
     taken = []
-    blake2b = hashlib.blake2b
+    xxh3 = xxhash.xxh3_64_digest
 
-    def counted(*arguments: Any, **settings: Any) -> Any:
+    def counted(raw: Any) -> bytes:
         taken.append(1)
-        return blake2b(*arguments, **settings)
+        return xxh3(raw)
 
-    monkeypatch.setattr(hashlib, "blake2b", counted)
+    monkeypatch.setattr(xxhash, "xxh3_64_digest", counted)
     return lambda: len(taken)
 
 
@@ -65,13 +66,26 @@ def test_the_fingerprint_does_not_depend_on_the_memory_layout() -> None:
     assert torch.equal(fingerprint(weight), fingerprint(weight.T.contiguous().T))
 
 
-def test_the_fingerprint_is_the_one_that_earlier_versions_have_saved() -> None:
+def test_a_fingerprint_that_an_earlier_version_has_saved_matches_and_is_saved_again() -> None:
     weight = torch.arange(6.0).reshape(2, 3) / 7
     parts = [2]
     for values in (weight, weight.bfloat16(), weight.half()):
         raw = bytes(values.view(torch.uint8).flatten().tolist())
         parts.append(int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "little", signed=True))
-    assert fingerprint(weight).tolist() == parts
+    earlier = torch.tensor(parts)
+    digests = WeightDigests()
+    digests.fingerprint(lambda: nullcontext(weight))
+    assert digests.match(earlier, lambda: nullcontext(weight))
+    assert torch.equal(digests.fingerprint(lambda: nullcontext(weight)), earlier)
+    assert match(earlier, weight.bfloat16())
+    assert not match(earlier, weight + 1)
+    assert not match(earlier, weight.bfloat16() + 1)
+    assert digests.match(fingerprint(weight), lambda: nullcontext(weight))
+
+
+def test_the_fingerprint_of_a_weight_is_always_the_same() -> None:
+    weight = torch.arange(6.0).reshape(2, 3) / 7
+    assert fingerprint(weight).tolist() == [10, -3586247190420522976, -2882851313783218414, -2605461369565497657]
 
 
 def test_text_gives_the_fingerprint_back() -> None:

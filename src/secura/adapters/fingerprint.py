@@ -1,18 +1,27 @@
 """A fingerprint of a weight matrix: how an adapter knows the base model it was made for.
 
-It holds a code for the weight's dtype, and 64-bit BLAKE2b digests of its values as they are,
+It holds a code for the weight's dtype and the hash, and 64-bit digests of its values as they are,
 in bfloat16 and in float16. The rounded ones recognise a checkpoint that was loaded in another
 dtype, and are computed for that, or to be saved.
+
+The hash is XXH3, which reads at the speed of memory; a fingerprint tells weights apart and is no signature.
+Adapters of earlier versions hold BLAKE2b digests, which are compared as such.
 """
 
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
+import xxhash
 from torch import Tensor
 
+Hash = Literal["xxh3", "blake2b"]
+
 _DTYPE_CODES = {torch.float64: 1, torch.float32: 2, torch.bfloat16: 3, torch.float16: 4}
+_OF_XXH3 = 8
+"""Added to the code of a dtype where the digests are XXH3's."""
 _OWN = 1
 _ROUNDED = {2: torch.bfloat16, 3: torch.float16}
 _PLACES = (_OWN, *_ROUNDED)
@@ -23,9 +32,14 @@ WeightReader = Callable[[], AbstractContextManager[Tensor]]
 
 
 class WeightDigests:
-    """The digests of one weight, each computed when it is first needed."""
+    """The digests of one weight, each computed when it is first needed.
 
-    def __init__(self) -> None:
+    Args:
+        of: the hash of the fingerprints to be made; a stored one is compared by its own.
+    """
+
+    def __init__(self, of: Hash = "xxh3") -> None:
+        self._hash: Hash = of
         self._code: int | None = None
         self._digests: dict[int, int] = {}
 
@@ -39,7 +53,11 @@ class WeightDigests:
             stored: int64, shape (4,).
             read: brings in the weight, of any shape and floating dtype, on any device but meta.
         """
-        code, *digests = stored.tolist()
+        stored_code, *digests = stored.tolist()
+        stored_hash: Hash = "xxh3" if stored_code & _OF_XXH3 else "blake2b"
+        if stored_hash != self._hash:
+            self._hash, self._digests = stored_hash, {}
+        code = stored_code & ~_OF_XXH3
         claimed = dict(zip(_PLACES, digests, strict=True))
         if not self._digests.keys() >= self._compared_with(code):
             with read() as weight:
@@ -56,7 +74,9 @@ class WeightDigests:
             with read() as weight:
                 self._code = _code(weight)
                 self._compute(weight, set(_PLACES))
-        return torch.tensor([self._code, *(self._digests[place] for place in _PLACES)])
+        assert self._code is not None
+        code = self._code | (_OF_XXH3 if self._hash == "xxh3" else 0)
+        return torch.tensor([code, *(self._digests[place] for place in _PLACES)])
 
     def _compared_with(self, code: int) -> set[int]:
         """The places of a fingerprint that tell whether a weight stored in that dtype is this one."""
@@ -64,10 +84,10 @@ class WeightDigests:
 
     def _compute(self, weight: Tensor, places: set[int]) -> None:
         if _OWN in places or weight.dtype in _ROUNDED.values():  # rounded to its own dtype, a weight stays as it is
-            own = self._digests[_OWN] = self._digests.get(_OWN) or _digest(weight)
+            own = self._digests[_OWN] = self._digests.get(_OWN) or _digest(weight, self._hash)
             self._digests |= {place: own for place, dtype in _ROUNDED.items() if dtype == weight.dtype}
         for place in places - self._digests.keys():
-            self._digests[place] = _digest(weight.to(_ROUNDED[place]))
+            self._digests[place] = _digest(weight.to(_ROUNDED[place]), self._hash)
 
 
 def fingerprints_agree(one: Tensor, other: Tensor) -> bool:
@@ -90,6 +110,7 @@ def _code(weight: Tensor) -> int:
     return _DTYPE_CODES.get(weight.dtype, 0)
 
 
-def _digest(weight: Tensor) -> int:
-    raw = weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-    return int.from_bytes(hashlib.blake2b(raw.data, digest_size=8).digest(), "little", signed=True)
+def _digest(weight: Tensor, by: Hash) -> int:
+    raw = weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+    digest = xxhash.xxh3_64_digest(raw) if by == "xxh3" else hashlib.blake2b(raw, digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import xxhash
 from adapted_models import (
     COMBINATIONS,
     adapted,
@@ -527,18 +528,21 @@ def test_the_state_dict_of_one_adapter_does_not_name_the_other() -> None:
 def digests_taken(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many digests have been computed since it was last asked."""
     taken: list[int] = []
-    blake2b = hashlib.blake2b
 
-    def counted(*arguments: Any, **settings: Any) -> Any:
-        taken.append(1)
-        return blake2b(*arguments, **settings)
+    def counting(hash_of: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **settings: Any) -> Any:
+            taken.append(1)
+            return hash_of(*arguments, **settings)
+
+        return counted
 
     def since_last_asked() -> int:
         count = len(taken)
         taken.clear()
         return count
 
-    monkeypatch.setattr(hashlib, "blake2b", counted)
+    monkeypatch.setattr(hashlib, "blake2b", counting(hashlib.blake2b))
+    monkeypatch.setattr(xxhash, "xxh3_64_digest", counting(xxhash.xxh3_64_digest))
     return since_last_asked
 
 
