@@ -144,7 +144,7 @@ def test_a_row_of_parquet_is_refused_by_its_number_and_a_damaged_file_by_its_nam
     with pytest.raises(DataError, match=r"rows\.parquet, row 2: 'target' is empty"):
         read_items(str(path))
     path.write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"rows\.parquet is cannot be read as a parquet file"):
+    with pytest.raises(DataError, match=r"rows\.parquet cannot be read as a parquet file"):
         read_items(str(path))
 
 
