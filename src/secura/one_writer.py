@@ -11,6 +11,8 @@ from secura.errors import ConfigError
 
 LOCK_FILE = ".lock"
 """Held while a folder is written to. It stays there, since a process that waits for it may have it open."""
+_PATIENCE_SECONDS = 0.5
+"""For how long a writer tries: one who only asks whether a folder is held has the lock for a moment."""
 
 
 @contextmanager
@@ -23,7 +25,7 @@ def one_writer(folder: Path) -> Iterator[None]:
         ConfigError: if another process holds the folder, or nothing can be written there.
     """
     new = [each for each in (folder, *folder.parents) if not each.exists()]
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    lock = FileLock(folder / LOCK_FILE, timeout=_PATIENCE_SECONDS)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -43,6 +45,21 @@ def one_writer(folder: Path) -> Iterator[None]:
                 for each in new:
                     each.rmdir()
         lock.release()
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a process holds a folder; one whose lock cannot be asked counts as free."""
+    if not (folder / LOCK_FILE).is_file():
+        return False
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False
 
 
 def holds_nothing(folder: Path) -> bool:
