@@ -9,7 +9,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote
@@ -35,9 +34,10 @@ from secura.report.run_page import run_page
 from secura.report.step_figures import step_figures
 from secura.report.templates import templates
 from secura.studio import form as forms
-from secura.studio.access import SHOWN_POLICY, Access, Key
+from secura.studio.access import FIGURES_POLICY, SHOWN_POLICY, Access, Key
+from secura.studio.cards import card, link
 from secura.studio.conversation import MOST_TOKENS, Conversation
-from secura.studio.entries import KINDS, PAGES, Entry, find_entries, folder_called, pages_about
+from secura.studio.entries import PAGES, find_entries, folder_called, pages_about
 from secura.studio.progress import STATE_NAMES, Progress, Watcher, step_lines
 from secura.studio.started import SETTINGS_FILE, Processes
 
@@ -107,7 +107,7 @@ class Studio:
         found = await run_in_threadpool(self.watcher.all)
         everything = "all" in request.query_params
         shown = found if everything else found[:_MOST_SHOWN]
-        cards = await run_in_threadpool(lambda: [_card(each) for each in shown])
+        cards = await run_in_threadpool(lambda: [card(each) for each in shown])
         return self._answer("list.html.jinja", cards=cards, hidden=len(found) - len(shown), folder=str(self.root))
 
     async def run(self, request: Request) -> Response:
@@ -120,10 +120,10 @@ class Studio:
         settings = _text_of(entry.folder / CONFIG_FILE) or _text_of(self.processes.settings_file(entry.name))
         is_run = entry.kind == "run"
         again = {} if not is_run else self._form_of_run(progress)
-        return self._answer(
+        answer = self._answer(
             "run.html.jinja",
             status,
-            card=_card(progress),
+            card=card(progress),
             refusal=problem,
             can_stop=progress.can_stop,
             can_resume=progress.can_resume,
@@ -133,13 +133,15 @@ class Studio:
             has_page=entry.is_done and entry.kind != "sequence",
             can_talk=entry.can_be_talked_to and progress.state == "done",
             has_steps=entry.kind in ("run", "sequence"),
-            pages=[_link(each) for each in pages_about(find_entries(self.root), entry.folder)],
+            pages=[link(each) for each in pages_about(find_entries(self.root), entry.folder)],
             output=self.processes.output(entry.name),
             settings=settings,
-            command=progress.started.shown if progress.started else "",
+            begun_as=progress.started.shown if progress.started else "",
             again=bool(again),
             **(self._form_parts(again, progress.said) if is_run and progress.state == "refused" else _NO_FORM),
         )
+        answer.headers["Content-Security-Policy"] = FIGURES_POLICY
+        return answer
 
     async def figures(self, request: Request) -> Response:
         """The figures of a run's steps so far, for plotly."""
@@ -155,7 +157,7 @@ class Studio:
         progress = await self._found(request)
         if not progress.entry.is_done or progress.entry.kind == "sequence":
             raise HTTPException(404, f"{progress.name} has no page yet.")
-        return self._answer("result.html.jinja", card=_card(progress), can_talk=progress.entry.can_be_talked_to)
+        return self._answer("result.html.jinja", card=card(progress), can_talk=progress.entry.can_be_talked_to)
 
     async def page(self, request: Request) -> Response:
         """The page itself, whose scripts are of no origin: it may come from elsewhere."""
@@ -259,7 +261,7 @@ class Studio:
             raise HTTPException(404, f"{progress.name} holds no model yet.")
         return self._answer(
             "talk.html.jinja",
-            card=_card(progress),
+            card=card(progress),
             turns=[asdict(turn) for turn in self.conversation.turns_with(progress.name)],
             other=self.conversation.name if self.conversation.name not in (None, progress.name) else "",
             loaded=self.conversation.is_loaded and self.conversation.name == progress.name,
@@ -389,50 +391,15 @@ class Studio:
         return self._answer("sorry.html.jinja", status, said=said)
 
 
-_NO_FORM: Mapping[str, Any] = {"fields": (), "given": {}, "problem": "", "wrong": "", "shown": "", "going_on": ()}
-
-
-def _card(progress: Progress) -> dict[str, Any]:
-    """What the list and the head of a page say of a run."""
-    entry = progress.entry
-    settings = entry.settings
-    model = (settings.get("model") or {}).get("path") or "bundled model"
-    data = (settings.get("data") or {}).get("path") or ", ".join(settings.get("tasks") or ["bundled task"])
-    changed = entry.changed or (progress.started.began if progress.started else 0.0)
-    return {
-        **_link(entry),
-        "state": progress.state.replace(" ", "-"),
-        "state_name": STATE_NAMES[progress.state],
-        "is_active": progress.is_active,
-        "what": f"{Path(str(model)).name} learns {Path(str(data)).name}" if settings else "",
-        "method": (settings.get("method") or {}).get("name", ""),
-        "step": progress.step,
-        "steps": progress.steps,
-        "loss": None if progress.loss is None else f"{progress.loss:.3f}",
-        "left": _duration(progress.seconds_left),
-        "headline": entry.headline if progress.state == "done" else "",
-        "said": progress.said,
-        "when": datetime.fromtimestamp(changed).strftime("%Y-%m-%d %H:%M") if changed else "",
-    }
-
-
-def _link(entry: Entry) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "path": quote(entry.name),
-        "kind": entry.kind,
-        "kind_name": KINDS[entry.kind],
-        "title": entry.headline,
-    }
-
-
-def _duration(seconds: float | None) -> str:
-    """A time to wait, rounded as a person would."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+_NO_FORM: Mapping[str, Any] = {
+    "fields": (),
+    "given": {},
+    "problem": "",
+    "wrong": "",
+    "shown": "",
+    "command": "",
+    "going_on": (),
+}
 
 
 def _event(value: Mapping[str, Any]) -> str:

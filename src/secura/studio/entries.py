@@ -178,7 +178,7 @@ def _headline(kind: Kind, result: Path, age: int) -> str:
     except (SecuraError, OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
         return f"This run cannot be read ({type(problem).__name__}: {problem})."
     if kind == "run":
-        return headline(run)
+        return f"{headline(run)} {run.certificate['sentence']}" if run.certificate else headline(run)
     kept = "" if run.knowledge is None else f" Kept of what the base answers right: {kept_phrase(run.knowledge)}."
     return f"{len(run.tasks)} tasks learned.{kept}"
 

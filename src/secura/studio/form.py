@@ -160,9 +160,16 @@ def checked_settings(form: Mapping[str, str]) -> dict[str, Any]:
 
 
 def field_of(sentence: str) -> str:
-    """The field that an error is about: the one whose setting it names first."""
-    named = {field.name: sentence.find(field.setting) for field in FIELDS if field.setting in sentence}
-    return min(named, key=lambda name: named[name]) if named else ""
+    """The field that an error is about: the one whose setting, option or name it has first."""
+    places: dict[str, int] = {}
+    for field in FIELDS:
+        names = (field.setting, f"--{field.name}", f"unknown {field.name} ")
+        found = [sentence.find(name) for name in names if name in sentence]
+        if sentence.startswith(f"{field.name} "):
+            found.append(0)
+        if found:
+            places[field.name] = min(found)
+    return min(places, key=lambda name: places[name]) if places else ""
 
 
 def settings_as_yaml(values: Mapping[str, Any]) -> str:

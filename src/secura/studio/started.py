@@ -179,6 +179,6 @@ def _created(process: int) -> float | None:
 def _read(file: Path) -> Started | None:
     try:
         stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return Started(**stored)
-    except (OSError, ValueError, TypeError):
+        return Started(**{**stored, "command": tuple(stored["command"])})
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -45,21 +45,23 @@ async function drawSteps() {
   const drawn = await answer.json();
   if (drawn.length) document.getElementById("steps").hidden = false;
   const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
-  for (const { key, title, figure } of drawn) {
-    let place = document.getElementById(`figure-${key}`);
-    if (!place) {
+  // All boxes first, so that each figure is drawn as wide as its box will stay.
+  for (const { key, title } of drawn) {
+    if (!document.getElementById(`figure-${key}`)) {
       const box = document.createElement("div");
       const said = document.createElement("p");
       said.className = "note";
       said.textContent = title;
-      place = document.createElement("div");
+      const place = document.createElement("div");
       place.id = `figure-${key}`;
       place.setAttribute("role", "img");
       place.setAttribute("aria-label", `${title}, over the steps`);
       box.append(said, place);
       figures.append(box);
     }
-    Plotly.react(place, figure.data, themed(figure.layout, ink), { displayModeBar: false, responsive: true });
+  }
+  for (const { key, figure } of drawn) {
+    Plotly.react(document.getElementById(`figure-${key}`), figure.data, themed(figure.layout, ink), { displayModeBar: false, responsive: true });
   }
   figures.dataset.drawn = String(drawn.length);
 }

@@ -47,7 +47,8 @@ function follow(event, boxes) {
   }
   if (event.side) {
     for (const [side, box] of Object.entries(boxes)) box.classList.toggle("writing", side === event.side);
-    boxes[event.side].querySelector("p").textContent += event.text;
+    const spoken = boxes[event.side].querySelector("p");
+    spoken.textContent = (spoken.textContent + event.text).trimStart();
   }
   if (event.error) said.textContent = event.error;
   if (event.ended === "stopped") said.textContent = "Stopped.";
