@@ -91,6 +91,7 @@ class Studio:
                 Route("/events", self.events, methods=get),
                 Route("/events/{name:path}", self.events, methods=get),
                 Route("/static/{file}", self.static, methods=get),
+                Route("/favicon.ico", self.no_icon, methods=get),
             ],
             middleware=[
                 Middleware(Access, key=key, host=host),
@@ -328,6 +329,11 @@ class Studio:
         if not kind:
             raise HTTPException(404, "There is no such file.")
         return Response(text, media_type=kind, headers=_DAY if request.query_params.get("v") else {})
+
+    async def no_icon(self, request: Request) -> Response:
+        """What a browser asks for by itself."""
+        del request
+        return Response(status_code=204)
 
     def _files(self) -> dict[str, tuple[str, str]]:
         report = templates(escaped=True)
