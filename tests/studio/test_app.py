@@ -192,3 +192,29 @@ def test_an_event_is_told_at_once_and_events_end_with_the_server(root: Path) -> 
         assert answer.headers["content-type"].startswith("text/event-stream")
         closing.append(True)
         assert "retry: 2000" in "".join(answer.iter_text())
+
+
+@pytest.mark.parametrize("what", ["forget", "dial"])
+def test_a_finished_run_is_asked_by_the_command_of_that_name(
+    what: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho "$@"\necho "secura: too few." >&2\nexit 3\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("secura.studio.started.sys.executable", str(program))
+    (root / "grid" / "mine" / "adapter").mkdir(parents=True)
+    for name, text in (("config.yaml", "{}"), ("retention.json", "{}"), ("secura_base.json", '{"model": "bundled"}')):
+        (root / "grid" / "mine" / name).write_text(text)
+    studio = Studio(root)
+    client = visitor(studio)
+    answer = client.post(f"/ask/{what}/grid/mine", follow_redirects=False)
+    assert answer.headers["location"] == f"/run/{what}-grid-mine"
+    until = time.monotonic() + 60
+    while studio.processes.going_on():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    page = shown(client.get(f"/run/{what}-grid-mine").text)
+    assert f"-m secura {what} bundled {root}/grid/mine --out {root}/{what}-grid-mine" in page
+    assert "too few." in page
+    assert f"{what}-grid-mine" in client.get("/").text
+    assert client.post(f"/ask/sums/{what}").status_code == 404

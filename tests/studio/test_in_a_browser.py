@@ -86,7 +86,7 @@ def test_a_run_is_described_by_keyboard_alone_and_a_mistake_gets_the_focus(root:
         driven.type("0")
         driven.press("Enter")  # the first button, which starts
         driven.wait_for("document.querySelector('.problem')?.textContent.startsWith('training.steps is 0')")
-        assert driven.value_of("document.activeElement.id") == "steps"
+        driven.wait_for("document.activeElement.id === 'steps'")
         assert driven.value_of("document.querySelector('#steps').value") == "0"
         driven.value_of("document.activeElement.select()")
         driven.type("12")

@@ -99,7 +99,8 @@ class Entry:
 def find_entries(root: Path) -> list[Entry]:
     """Everything below a folder that can be shown, the newest first; links to other places are not followed."""
     entries = (Entry(name=_name(root, folder), folder=folder, kind=kind) for folder, kind in _folders(root))
-    return sorted(entries, key=lambda entry: entry.changed, reverse=True)
+    named = (entry for entry in entries if folder_called(root, entry.name) is not None)
+    return sorted(named, key=lambda entry: entry.changed, reverse=True)
 
 
 def entry_called(root: Path, name: str) -> Entry | None:
