@@ -151,7 +151,7 @@ class _Stopped(StoppingCriteria):
     def __init__(self, is_stopped: Callable[[], bool]) -> None:
         self._is_stopped = is_stopped
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> Any:
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
         """Called by transformers after each token."""
         del scores, kwargs
         return torch.full((input_ids.shape[0],), self._is_stopped(), device=input_ids.device)
