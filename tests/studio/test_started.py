@@ -30,7 +30,8 @@ def stand_in(folder: Path, script: str) -> str:
 @pytest.fixture
 def sleeper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In place of secura, a process that waits until it is asked to end, and says so."""
-    script = "trap 'echo secura: stopped by SIGTERM; exit 143' TERM\necho waiting\nwhile :; do sleep 0.05; done"
+    waits = "trap 'echo secura: stopped by SIGTERM; exit 143' TERM; echo waiting"
+    script = f"{waits}\nfor time in $(seq 1200); do sleep 0.05; done"
     monkeypatch.setattr("secura.studio.started.sys.executable", stand_in(tmp_path, script))
 
 
