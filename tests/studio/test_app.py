@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 from secura.experiments.settings.layers import load_config
 from secura.one_writer import one_writer
 from secura.studio.access import Key
-from secura.studio.app import Studio
+from secura.studio.app import studio_app
+from secura.studio.studio import Studio
 
 HOME = "http://127.0.0.1:8765"
 SHORT = {
@@ -26,7 +27,9 @@ SHORT = {
 
 def visitor(studio: Studio) -> TestClient:
     key = Key.made_for(8765)
-    client = TestClient(studio.app(key, "127.0.0.1"), base_url=HOME, headers={"accept": "text/html", "origin": HOME})
+    client = TestClient(
+        studio_app(studio, key, "127.0.0.1"), base_url=HOME, headers={"accept": "text/html", "origin": HOME}
+    )
     client.get("/", params={"token": key.token})
     return client
 

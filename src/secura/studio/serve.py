@@ -9,7 +9,8 @@ import uvicorn
 
 from secura.errors import ConfigError
 from secura.studio.access import Key
-from secura.studio.app import Studio
+from secura.studio.app import studio_app
+from secura.studio.studio import Studio
 
 DEFAULT_PORT = 8765
 
@@ -53,7 +54,7 @@ def open_studio(root: Path, *, host: str, port: int | None) -> Opened:
     servers: list[uvicorn.Server] = []
     studio = Studio(root, is_closing=lambda: any(server.should_exit for server in servers))
     config = uvicorn.Config(
-        studio.app(key, host),
+        studio_app(studio, key, host),
         log_level="warning",
         access_log=False,  # addresses hold the token
         server_header=False,
