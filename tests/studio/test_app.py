@@ -221,3 +221,8 @@ def test_a_finished_run_is_asked_by_the_command_of_that_name(
     assert "too few." in page
     assert f"{what}-grid-mine" in client.get("/").text
     assert client.post(f"/ask/sums/{what}").status_code == 404
+    (root / f"{what}-grid-mine").mkdir()
+    (root / f"{what}-grid-mine" / "config.yaml").write_text("{}")
+    answer = client.post(f"/ask/{what}/grid/mine")
+    assert answer.status_code == 409
+    assert f"{what}-grid-mine would be written to, and holds a run" in answer.text

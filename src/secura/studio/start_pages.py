@@ -10,14 +10,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from secura.errors import InputError
+from secura.errors import ConfigError, InputError
 from secura.experiments.export import base_of
 from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD
 from secura.experiments.models.base_record import read_base_record
 from secura.file_names import file_name
 from secura.studio import form as forms
 from secura.studio.answers import form_fields, see_other
-from secura.studio.entries import folder_called
+from secura.studio.entries import KINDS, entry_called, folder_called
 from secura.studio.progress import STATE_NAMES, Progress
 from secura.studio.started import SETTINGS_FILE
 from secura.studio.studio import Studio
@@ -107,6 +107,9 @@ class StartPages:
         recorded = (folder / BASE_RECORD).is_file()
         base = str(read_base_record(folder)["model"]) if recorded else base_of(folder / ADAPTER_FOLDER)
         name = file_name(f"{what}-{progress.name.replace('/', '-')}")
+        there = entry_called(self._studio.root, name)
+        if there is not None and there.kind != what:
+            raise ConfigError(f"{name} would be written to, and holds a {KINDS[there.kind]}; rename that folder.")
         self._studio.processes.start(
             name, what, [what, base, str(folder), "--out", str(self._studio.root / name)], settings=""
         )
