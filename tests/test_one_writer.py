@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from secura.cli.app import run
 from secura.cli.exit_codes import USAGE
 from secura.errors import ConfigError
-from secura.one_writer import holds_nothing, one_writer, one_writer_of
+from secura.one_writer import holds_nothing, is_being_written, one_writer, one_writer_of
 
 
 def test_a_second_writer_is_refused_and_one_that_comes_after_is_not(tmp_path: Path) -> None:
@@ -95,3 +96,26 @@ def test_a_command_whose_folder_another_writes_is_refused_before_a_model_is_load
     with held(out):
         assert run(command.replace("OUT", str(out)).replace("RUN", str(tmp_path / "run")).split()) == USAGE
     assert "another process is writing into" in capsys.readouterr().err
+
+
+def test_whether_a_folder_is_held_can_be_asked_and_asking_keeps_no_writer_out(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert not is_being_written(folder)
+    assert not folder.exists()
+    with one_writer(folder):
+        assert is_being_written(folder)
+        (folder / "file").touch()
+    assert not is_being_written(folder)
+    asked = threading.Event()
+
+    def ask() -> None:
+        while not asked.is_set():
+            is_being_written(folder)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    for _ in range(50):
+        with one_writer(folder):
+            pass
+    asked.set()
+    asker.join()

@@ -11,6 +11,8 @@ from secura.errors import ConfigError
 
 LOCK_FILE = ".lock"
 """Held while a folder is written to. It stays there, since a process that waits for it may have it open."""
+_PATIENCE_SECONDS = 0.5
+"""For how long a writer tries: one who only asks whether a folder is held has the lock for a moment."""
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def one_writer_of(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lock(file: Path, folder: Path, way_out: str) -> Iterator[None]:
-    lock = FileLock(file, timeout=0)
+    lock = FileLock(file, timeout=_PATIENCE_SECONDS)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -81,6 +83,21 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     with suppress(OSError):
         for each in folders:
             each.rmdir()
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a process holds a folder; one whose lock cannot be asked counts as free."""
+    if not (folder / LOCK_FILE).is_file():
+        return False
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False
 
 
 def holds_nothing(folder: Path) -> bool:

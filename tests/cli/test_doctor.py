@@ -15,7 +15,7 @@ def test_it_says_what_is_installed_and_what_extras_would_enable(capsys: pytest.C
     assert run(["doctor"]) == DONE
     shown = capsys.readouterr().out
     assert f"torch: {torch.__version__}" in shown
-    for extra in ("trl", "lm-eval", "llama-cpp", "quantized"):
+    for extra in ("trl", "lm-eval", "llama-cpp", "studio", "quantized"):
         assert f"secura[{extra}]: " in shown
     assert "vllm: " in shown
     assert "llama-quantize: " in shown

@@ -53,6 +53,16 @@ def test_a_python_file_that_a_folder_names_is_not_run(
         assert "a Python file that would be run; look at it, then add --trust-tasks" in said
 
 
+@pytest.mark.parametrize("command", ["resume", "the folder's settings"])
+def test_a_python_file_that_a_folder_mixes_in_is_not_run(
+    command: str, code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, f"data: {{mix: {{{code}: 0.2}}}}\n")
+    assert run([part.replace("RUN", str(folder)) for part in COMMANDS[command]]) == USAGE
+    assert "a Python file that would be run; look at it, then add --trust-tasks" in capsys.readouterr().err
+    assert not (tmp_path / "was_run").exists()
+
+
 @pytest.mark.parametrize("permission", [["--trust-tasks"], ["--data", "CODE"], ["--set", "data.path=CODE"]])
 def test_it_is_run_where_the_command_line_says_so(permission: list[str], code: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, f"data: {{path: {code}}}\n")

@@ -29,6 +29,7 @@ from secura.cli.helpful_group import HelpfulGroup
 from secura.cli.push import push
 from secura.cli.report import report
 from secura.cli.sequence import app as sequence
+from secura.cli.studio import studio
 from secura.cli.train import train
 from secura.cli.verify_export import verify_export
 from secura.errors import InputError, SecuraError, StoppedError
@@ -76,6 +77,7 @@ app.command("eval")(evaluate)
 app.add_typer(sequence, name="sequence")
 app.add_typer(compare, name="compare")
 app.command()(report)
+app.command()(studio)
 app.command()(card)
 app.command()(export)
 app.command("verify-export")(verify_export)

@@ -26,6 +26,7 @@ _EXTRAS = {
     "trl": ("trl", "training through TRL's trainers"),
     "lm-eval": ("lm_eval", "tasks of lm-evaluation-harness in secura eval"),
     "llama-cpp": ("xllamacpp", "asking GGUF files in secura verify-export"),
+    "studio": ("uvicorn", "runs as web pages in secura studio"),
     "ray": ("ray", "grids on a Ray cluster"),
     "slurm": ("submitit", "grids on a Slurm cluster"),
     "deepspeed": ("deepspeed", "weights divided by ZeRO"),

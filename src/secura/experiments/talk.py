@@ -12,7 +12,13 @@ from typing import Any, Literal, cast
 
 import torch
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedTokenizerBase, TextStreamer
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TextStreamer,
+)
 
 from secura.errors import ConfigError, DataError
 from secura.evaluation.causal_model import Model, called_model, context_length, in_evaluation_mode
@@ -74,7 +80,8 @@ class Talk:
         if max_tokens < 1:
             raise ConfigError(f"--max-tokens is {max_tokens}; give a number, at least 1.")
         self._pair = pair
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
+        """Of an answer, at most."""
         self._turns: dict[Side, list[dict[str, str]]] = {side: [] for side in pair.sides}
 
     def forget(self) -> None:
@@ -83,16 +90,23 @@ class Talk:
             turns.clear()
 
     @torch.inference_mode()
-    def say(self, side: Side, words: str, on_text: Callable[[str], None]) -> str:
+    def say(
+        self,
+        side: Side,
+        words: str,
+        on_text: Callable[[str], None],
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> str:
         """Have one side answer, greedily.
 
         Args:
             side: who answers.
             words: the user's.
             on_text: called with each piece of the answer as it comes.
+            is_stopped: asked after each token; the answer ends where it says so.
 
         Returns:
-            The answer.
+            The answer, which the conversation goes on from.
 
         Raises:
             ConfigError: if the conversation no longer fits the model's context.
@@ -107,7 +121,7 @@ class Talk:
             raise ConfigError(
                 f"the conversation is {length} tokens long, the context {context}; /new starts a new conversation."
             )
-        room = self._max_tokens if context is None else min(self._max_tokens, context - len(prompt))
+        room = self.max_tokens if context is None else min(self.max_tokens, context - len(prompt))
         pieces: list[str] = []
 
         def hear(text: str) -> None:
@@ -126,10 +140,23 @@ class Talk:
                 attention_mask=torch.ones_like(ids),
                 generation_config=settings,
                 streamer=_Streamer(tokenizer, hear),
+                stopping_criteria=StoppingCriteriaList([_Stopped(is_stopped)]),
             )
         answer = "".join(pieces).strip()
         self._turns[side] = [*turns, {"role": "assistant", "content": answer}]
         return answer
+
+
+class _Stopped(StoppingCriteria):
+    """Ends an answer where the user does."""
+
+    def __init__(self, is_stopped: Callable[[], bool]) -> None:
+        self._is_stopped = is_stopped
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
+        """Called by transformers after each token."""
+        del scores, kwargs
+        return torch.full((input_ids.shape[0],), self._is_stopped(), device=input_ids.device)
 
 
 class _Streamer(TextStreamer):

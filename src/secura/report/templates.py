@@ -1,12 +1,12 @@
-"""The templates of `report/page`, for pages and for cards."""
+"""Templates of pages and cards: those of `report/page`, or those that a package beside it holds in `page`."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def templates(*, escaped: bool) -> Environment:
-    """The templates; `escaped` is for HTML, where whatever comes from data must be."""
+def templates(*, escaped: bool, package: str = "secura.report") -> Environment:
+    """The templates of a package; `escaped` is for HTML, where whatever comes from data must be."""
     return Environment(
-        loader=PackageLoader("secura.report", "page"),
+        loader=PackageLoader(package, "page"),
         autoescape=escaped,
         undefined=StrictUndefined,
         trim_blocks=True,

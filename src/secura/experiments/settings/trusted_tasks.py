@@ -65,7 +65,7 @@ def refuse_foreign_tasks(
 
 def _python_files(value: Any) -> Iterable[str]:
     if isinstance(value, Mapping):
-        for each in value.values():
+        for each in (*value, *value.values()):  # data.mix names its sources by its keys
             yield from _python_files(each)
     elif isinstance(value, list | tuple):
         for each in value:
