@@ -82,7 +82,7 @@ def test_a_run_that_was_begun_in_a_terminal_fills_the_form_with_what_is_not_by_d
         ({"keep": "98"}, "keep", "retention.keep is 98: "),
         ({"keep": "0.98", "retain": "none"}, "keep", "retention.keep needs questions"),
         ({"method": "lorra"}, "method", "the nearest is lora"),
-        ({"model": "path/to/model"}, "data", "a model of your own needs data of your own"),
+        ({"model": "path/to/model"}, "data", "your own model needs your own data"),
         ({"batch_size": "["}, "batch_size", "the value is not YAML"),
         ({MORE: "training.step=3"}, "steps", "the nearest is training.steps"),
         ({MORE: "steps"}, "", "is not of the form a.b=value"),

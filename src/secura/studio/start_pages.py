@@ -86,9 +86,7 @@ class StartPages:
         """Go on with a run that was stopped."""
         progress = await self._studio.found(request)
         if not progress.can_resume:
-            raise HTTPException(
-                409, f"{progress.name} is {STATE_NAMES[progress.state]}; there is nothing to continue."
-            )
+            raise HTTPException(409, f"{progress.name} is {STATE_NAMES[progress.state]}; there is nothing to continue.")
         command = ["train", "--resume", "--out", str(progress.entry.folder)]
         return await self._done(progress, lambda: self._studio.processes.start(progress.name, "run", command))
 
