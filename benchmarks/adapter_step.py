@@ -135,7 +135,8 @@ def form_of(model: nn.Module) -> str | None:
     """Whether a norm on each weight takes a GPU's kernels or torch's operations; None where there is no such norm."""
     for layer in model.modules():
         if isinstance(layer, SecuraLayer) and (norm := layer.secura_settings["default"].weight_norm) is not None:
-            return "torch" if fused_norm(norm, layer.get_base_layer().weight) is None else "kernels"
+            weight: Any = layer.get_base_layer().weight
+            return "torch" if fused_norm(norm, weight) is None else "kernels"
     return None
 
 

@@ -225,7 +225,7 @@ class FusedBounded:
         (rows, columns), rank = reference.shape, factors.left.shape[1]
         other = reference if less is None else less
         with _on(reference):
-            _constrain[triton.cdiv(rows, _SIDE), triton.cdiv(columns, _SIDE)](
+            _constrain[triton.cdiv(rows, _SIDE), triton.cdiv(columns, _SIDE)](  # pyright: ignore[reportIndexIssue]
                 result,
                 reference,
                 other,
@@ -252,7 +252,7 @@ class FusedBounded:
 
     def gradients(
         self,
-        gradient: Tensor,
+        of_weight: Tensor,
         factors: ThinFactors,
         reference: Tensor,
         measured: Tensor | None,
@@ -261,11 +261,11 @@ class FusedBounded:
         of_right: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Those of the thin factors from that of W'; None for what is not asked for."""
-        left = self._gradient_of_left(gradient, factors, reference, measured) if of_left else None
+        left = self._gradient_of_left(of_weight, factors, reference, measured) if of_left else None
         if not of_right:
             return left, None
         transposed = ThinFactors(factors.right.mT, factors.left.mT)
-        return left, self._gradient_of_left(gradient.mT, transposed, reference.mT, measured).mT
+        return left, self._gradient_of_left(of_weight.mT, transposed, reference.mT, measured).mT
 
     def _gradient_of_left(
         self, gradient: Tensor, factors: ThinFactors, reference: Tensor, measured: Tensor | None
@@ -275,7 +275,7 @@ class FusedBounded:
         grid = triton.cdiv(rows, _SIDE), triton.cdiv(columns, _COLUMNS_AT_ONCE), triton.cdiv(rank, most_ranks)
         parts = gradient.new_empty(grid[1], rows, rank, dtype=torch.float32)
         with _on(reference):
-            _gradient_of_left[grid](
+            _gradient_of_left[grid](  # pyright: ignore[reportIndexIssue]
                 parts,
                 gradient,
                 reference,
