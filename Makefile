@@ -40,7 +40,8 @@ $(DOCS): $(READY)
 $(SPECIAL): $(DOCS)
 	@missing=; for extra in deepspeed quantized; do \
 		$(PIP) -c constraints.txt -e ".[$$extra]" || { missing=1; echo "$$extra: not installed, its tests are skipped"; }; \
-	done; test -n "$$missing" || touch $(SPECIAL)
+	done; $(PIP) triton || { missing=1; echo "triton: not installed, its tests are skipped"; }; \
+	test -n "$$missing" || touch $(SPECIAL)
 
 venv: $(READY) ## create the virtual environment
 

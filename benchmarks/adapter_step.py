@@ -35,8 +35,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from secura import SecuraConfig
+from secura.adapters.secura.layer import SecuraLayer
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.provenance import provenance
+from secura.kernels.fused_norm import fused_norm
 
 RANK = 16
 MODULES = {"all-linear": ["q", "k", "v", "o", "gate", "up", "down"], "query and value": ["q", "v"]}
@@ -129,6 +131,15 @@ def model_of(method: str, cell: Cell, device: str) -> nn.Module:
     return model.train()
 
 
+def form_of(model: nn.Module) -> str | None:
+    """Whether a norm on each weight takes a GPU's kernels or torch's operations; None where there is no such norm."""
+    for layer in model.modules():
+        if isinstance(layer, SecuraLayer) and (norm := layer.secura_settings["default"].weight_norm) is not None:
+            weight: Any = layer.get_base_layer().weight
+            return "torch" if fused_norm(norm, weight) is None else "kernels"
+    return None
+
+
 def step_of(method: str, cell: Cell, device: str) -> Callable[[], None]:
     """A function that runs one forward, backward and optimizer step."""
     model = model_of(method, cell, device)
@@ -187,7 +198,8 @@ def memory_of(cell: Cell, device: str) -> dict[str, float]:
 
 
 def compare_steps(cell: Cell, device: str) -> dict[str, Any]:
-    """Times of every turn, by method, and memory."""
+    """Times of every turn, by method, and memory; by which form of its norm each was computed."""
+    forms = {method: form_of(model_of(method, replace(cell, width=64, depth=1), device)) for method in cell.methods}
     memory = memory_of(cell, device)
     steps = {method: step_of(method, cell, device) for method in cell.methods}
     seconds: dict[str, list[float]] = {method: [] for method in cell.methods}
@@ -200,7 +212,7 @@ def compare_steps(cell: Cell, device: str) -> dict[str, Any]:
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
-    return {"cell": asdict(cell), "seconds": seconds, "peak_mebibytes": memory}
+    return {"cell": asdict(cell), "seconds": seconds, "peak_mebibytes": memory, "forms": forms}
 
 
 # ------------------------------------------------------------------ beside training
@@ -265,14 +277,15 @@ def table_of(result: dict[str, Any]) -> Table:
         title=f"width {cell['width']}, {cell['depth']} layer(s), {cell['modules']}, {cell['tokens']:,} tokens a step, "
         f"r = {RANK}, {cell['dtype']}{', bfloat16 autocast' if cell['autocast'] else ''}"
     )
-    for heading in ("method", "step, s", "ratio to LoRA: median (range)", "peak memory, MiB", "ratio"):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for heading in ("method", "norm by", "step, s", "ratio to LoRA: median (range)", "peak memory, MiB", "ratio"):
+        table.add_column(heading, justify="left" if heading in ("method", "norm by") else "right")
     lora = result["seconds"]["lora"]
     for method, taken in result["seconds"].items():
         ratios = sorted(own / other for own, other in zip(taken, lora, strict=True))
         memory = result["peak_mebibytes"][method]
         table.add_row(
             method,
+            result["forms"][method] or "",
             f"{statistics.median(taken):.4f}",
             f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
             f"{memory:.0f}",

@@ -9,11 +9,13 @@ W' is made some rows at a time: D of these rows from the thin factors, the norm 
 are in the processor's cache, and the result into W' in the dtype of the product. The gradient of D
 is made and used up in the same way, so that one (out, in) matrix is alive at a time, W', and beside
 it three of some rows.
+
+Where a device has kernels for the norm (`FusedNorm`), they are handed in and do the same for the whole weight at once.
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,6 +31,39 @@ _WEIGHTS_AT_ONCE_ELSEWHERE = 2**24
 """64 MB in float32; fewer would leave a GPU idle."""
 
 
+@runtime_checkable
+class FusedNorm(Protocol):
+    """A weight norm in one pass forward and one backward for each factor, as kernels of a device; see `secura.kernels`.
+
+    What a kernel finds is what the norm's own methods do, up to the rounding of float32.
+    """
+
+    def weight(
+        self,
+        factors: ThinFactors,
+        reference: Float[Tensor, "out in"],
+        measured: Float[Tensor, ""] | None,
+        *,
+        less: Float[Tensor, "out in"] | None,
+        dtype: torch.dtype,
+    ) -> Float[Tensor, "out in"]:
+        """W', less what is given, in a new tensor of `dtype`, laid out in memory as the reference."""
+        ...
+
+    def gradients(
+        self,
+        of_weight: Float[Tensor, "out in"],
+        factors: ThinFactors,
+        reference: Float[Tensor, "out in"],
+        measured: Float[Tensor, ""] | None,
+        *,
+        of_left: bool,
+        of_right: bool,
+    ) -> tuple[Float[Tensor, "out rank"] | None, Float[Tensor, "rank in"] | None]:
+        """Those of the thin factors from that of W'; None for what is not asked for."""
+        ...
+
+
 def constrained_linear(
     inputs: Float[Tensor, "*batch in"],
     factors: ThinFactors,
@@ -39,6 +74,7 @@ def constrained_linear(
     bias: Float[Tensor, " out"] | None = None,
     base: Float[Tensor, "out in"] | None = None,
     residual: bool = False,
+    fused: FusedNorm | None = None,
 ) -> Float[Tensor, "*batch out"]:
     """x W'ᵀ + bias with W' = norm(W_ref, left right), as one product or as two.
 
@@ -53,6 +89,7 @@ def constrained_linear(
             which W' would round away. The gradient in x is one product all the same, with W'
             rounded once.
         residual: whether the caller adds x W0ᵀ itself, so that x (W' - W0)ᵀ is returned.
+        fused: kernels of this norm for the device of the reference, where there are any.
 
     Returns:
         The product, shape (*batch, out), in the dtype of `inputs`. D and the norm are
@@ -61,7 +98,7 @@ def constrained_linear(
     if measured is None:
         measured = norm.measure(reference)
     product: Tensor = _ConstrainedLinear.apply(  # type: ignore[assignment]  # torch types apply as returning Any
-        inputs, factors.left, factors.right, reference, bias, base, measured, norm, residual
+        inputs, factors.left, factors.right, reference, bias, base, measured, norm, residual, fused
     )
     return product
 
@@ -74,6 +111,7 @@ def constrained_weight(
     measured: Float[Tensor, ""] | None = None,
     less: Float[Tensor, "out in"] | None = None,
     dtype: torch.dtype | None = None,
+    fused: FusedNorm | None = None,
 ) -> Float[Tensor, "out in"]:
     """W', less what is given, in a new tensor of `dtype`; without one in float32 or wider.
 
@@ -81,6 +119,8 @@ def constrained_weight(
     """
     if measured is None:
         measured = norm.measure(reference)
+    if fused is not None:
+        return fused.weight(factors, reference, measured, less=less, dtype=dtype or _wide(reference))
     made: Tensor | None = None
     for rows, part, slope in _constrained_rows(factors, reference, norm, measured, less):
         del slope
@@ -150,13 +190,14 @@ class _ConstrainedLinear(torch.autograd.Function):
         measured: Tensor | None,
         norm: WeightNorm,
         residual: bool,
+        fused: FusedNorm | None,
     ) -> Tensor:
         # Whether they are one tensor can no longer be seen once they have been saved.
         ctx.base_is_reference = base is reference
         ctx.save_for_backward(inputs, left, right, reference, None if base is reference else base, measured)
-        ctx.norm, ctx.residual = norm, residual
+        ctx.norm, ctx.residual, ctx.fused = norm, residual, fused
         weight = constrained_weight(
-            ThinFactors(left, right), reference, norm, measured=measured, less=base, dtype=inputs.dtype
+            ThinFactors(left, right), reference, norm, measured=measured, less=base, dtype=inputs.dtype, fused=fused
         )
         output = functional.linear(inputs, weight, None if base is not None and not residual else bias)
         if base is None or residual:
@@ -173,35 +214,60 @@ class _ConstrainedLinear(torch.autograd.Function):
         to_inputs, to_left, to_right, _, to_bias, *_ = ctx.needs_input_grad
         rows_out = grad_output.reshape(-1, grad_output.shape[-1])
         rows_in = inputs.reshape(-1, inputs.shape[-1]).to(rows_out.dtype)
-        grad_inputs = weight = None
-        grad_left = torch.empty_like(left) if to_left else None
-        grad_right = torch.zeros_like(right, dtype=_wide(right)) if to_right else None
+        # A kernel has no derivative of its own; torch's operations say themselves that theirs is not to be had here.
+        fused = None if torch.is_grad_enabled() else ctx.fused
         with without_autocast(grad_output.device.type):  # some call backward inside of it
-            for rows, part, slope in _constrained_rows(factors, reference, ctx.norm, measured, less):
-                if to_inputs and len(part) == len(reference):
-                    grad_inputs = grad_output @ part.to(grad_output.dtype)
-                elif to_inputs:
-                    weight = torch.empty_like(reference, dtype=grad_output.dtype) if weight is None else weight
-                    weight[rows] = part
-                del part  # before the gradient below takes its place
-                if grad_left is None and grad_right is None:
-                    continue
-                grad_change = ctx.norm.times_slope_((rows_out[:, rows].mT @ rows_in).to(slope.dtype), slope)
-                if grad_left is not None:
-                    grad_left[rows] = (grad_change @ right.to(slope.dtype).mT).to(left.dtype)
-                if grad_right is not None:
-                    grad_right.addmm_(left[rows].to(slope.dtype).mT, grad_change)
-                del slope, grad_change  # before the next rows take their place
-            if weight is not None:
-                grad_inputs = grad_output @ weight
-        return (
-            grad_inputs,
-            grad_left,
-            None if grad_right is None else grad_right.to(right.dtype),
-            None,
-            rows_out.sum(0) if to_bias else None,
-            *[None] * 4,
-        )
+            if fused is not None:
+                grad_inputs = grad_left = grad_right = None
+                if to_inputs:
+                    weight = fused.weight(factors, reference, measured, less=less, dtype=grad_output.dtype)
+                    grad_inputs = grad_output @ weight
+                    del weight  # before the gradient below takes its place
+                if to_left or to_right:
+                    grad_left, grad_right = fused.gradients(
+                        rows_out.mT @ rows_in, factors, reference, measured, of_left=to_left, of_right=to_right
+                    )
+            else:
+                grad_inputs, grad_left, grad_right = _gradients_some_rows_at_a_time(
+                    grad_output, rows_out, rows_in, factors, reference, ctx.norm, measured, less, ctx.needs_input_grad
+                )
+        return (grad_inputs, grad_left, grad_right, None, rows_out.sum(0) if to_bias else None, *[None] * 5)
+
+
+def _gradients_some_rows_at_a_time(
+    grad_output: Tensor,
+    rows_out: Tensor,
+    rows_in: Tensor,
+    factors: ThinFactors,
+    reference: Tensor,
+    norm: WeightNorm,
+    measured: Tensor | None,
+    less: Tensor | None,
+    needed: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those of the inputs and of the thin factors."""
+    (left, right), (to_inputs, to_left, to_right) = factors, needed[:3]
+    grad_inputs = weight = None
+    grad_left = torch.empty_like(left) if to_left else None
+    grad_right = torch.zeros_like(right, dtype=_wide(right)) if to_right else None
+    for rows, part, slope in _constrained_rows(factors, reference, norm, measured, less):
+        if to_inputs and len(part) == len(reference):
+            grad_inputs = grad_output @ part.to(grad_output.dtype)
+        elif to_inputs:
+            weight = torch.empty_like(reference, dtype=grad_output.dtype) if weight is None else weight
+            weight[rows] = part
+        del part  # before the gradient below takes its place
+        if grad_left is None and grad_right is None:
+            continue
+        grad_change = norm.times_slope_((rows_out[:, rows].mT @ rows_in).to(slope.dtype), slope)
+        if grad_left is not None:
+            grad_left[rows] = (grad_change @ right.to(slope.dtype).mT).to(left.dtype)
+        if grad_right is not None:
+            grad_right.addmm_(left[rows].to(slope.dtype).mT, grad_change)
+        del slope, grad_change  # before the next rows take their place
+    if weight is not None:
+        grad_inputs = grad_output @ weight
+    return grad_inputs, grad_left, None if grad_right is None else grad_right.to(right.dtype)
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:

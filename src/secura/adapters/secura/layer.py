@@ -52,6 +52,7 @@ from secura.adapters.secura.sealing import can_be_sealed, tensor_digest, was_cha
 from secura.adapters.secura.starting_state import RANDOM_START_SHARE, empty_folds, selected_indices, started_factor
 from secura.adapters.sharding import is_sharded, whole
 from secura.errors import ConfigError, FoldError, InputError, MergeError
+from secura.kernels.fused_norm import fused_norm
 from secura.numerics.change import ThinFactors, output_change, sum_of_changes, weight_change
 from secura.numerics.constrained_linear import constrained_linear, constrained_weight, without_autocast
 from secura.numerics.natural_scale import natural_scale, natural_size
@@ -252,7 +253,9 @@ class SecuraLayer(BaseTunerLayer):
             reference, norm = self._reference(adapter_name, weight), settings.weight_norm
             if norm is not None:
                 measured = self._measured(adapter_name, reference, norm)
-                return constrained_weight(factors, reference, norm, measured=measured)
+                return constrained_weight(
+                    factors, reference, norm, measured=measured, fused=fused_norm(norm, reference)
+                )
             wide = torch.promote_types(weight.dtype, torch.float32)
             return weight_change(factors, like=weight).to(wide).add_(reference)
 
@@ -350,6 +353,7 @@ class SecuraLayer(BaseTunerLayer):
                 measured=self._measured(adapter_name, reference, norm),
                 base=weight,
                 residual=True,
+                fused=fused_norm(norm, reference),
             )
         return residual if bias is None else residual + bias
 
@@ -381,6 +385,7 @@ class SecuraLayer(BaseTunerLayer):
                 measured=self._measured(adapter_name, reference, norm),
                 bias=None if bias is None else bias.to(inputs.dtype),
                 base=weight if inputs.dtype.itemsize < _FLOAT32_BYTES else None,
+                fused=fused_norm(norm, reference),
             )
 
     def _goes_with_base(self, inputs: Tensor, adapter_name: str) -> bool:
