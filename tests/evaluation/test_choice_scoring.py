@@ -155,7 +155,7 @@ def test_a_model_of_nan_is_refused_instead_of_always_choosing_the_first() -> Non
     model = tiny_model()
     with torch.no_grad():
         model.get_output_embeddings().weight.fill_(float("nan"))
-    with pytest.raises(SecuraError, match=r"answers NaN.*; its (lm_head|model\.embed_tokens)\.weight holds NaN"):
+    with pytest.raises(SecuraError, match=r"answers are NaN.*; its (lm_head|model\.embed_tokens)\.weight holds NaN"):
         choose_answers(model, tiny_tokenizer(), QUESTIONS)
 
 

@@ -399,6 +399,8 @@ class SecuraLayer(BaseTunerLayer):
 
     def _measured(self, adapter_name: str, reference: Tensor, norm: WeightNorm) -> Tensor | None:
         """What the norm needs to know of all of W_ref, kept until it moves."""
+        if torch.compiler.is_compiling():  # a trace keeps nothing from one pass to the next
+            return norm.measure(reference)
         is_moved = adapter_name in self.secura_reference and reference is self.secura_reference[adapter_name]
         moved = reference if is_moved else None
         made_of = reference.device, None if self._is_sharded else self._state_of_weight()
@@ -458,25 +460,31 @@ class SecuraLayer(BaseTunerLayer):
 
     def _row_reference(self, adapter_name: str, bound: RowBounded, device: torch.device) -> RowReference:
         """The limits of rows and what folds have moved, kept until the base weight or the folds change."""
+        if torch.compiler.is_compiling():  # as in `_measured`
+            return self._row_reference_of_now(adapter_name, bound)
         settings = self.secura_settings[adapter_name]
         is_stale = settings.folds_move_the_reference and adapter_name in self._stale_references
         made_of = device, None if self._is_sharded else self._state_of_weight()
         kept, kept_made_of = self._row_references.get(adapter_name, (None, None))
         if kept is not None and kept_made_of == made_of and not is_stale:
             return kept
-        folds = self._ledger(adapter_name).folds() if settings.folds_move_the_reference else []
         with torch.inference_mode(False), torch.no_grad():  # a first pass may only infer, and a later one learn
-            found = row_reference(
-                self._pretrained_weight(),
-                self._folded_factors(adapter_name, folds),
-                bound,
-                undamped=settings.undamped,
-                shared_right=self._change(adapter_name).shared_right,
-            )
+            found = self._row_reference_of_now(adapter_name, bound)
         self._row_references[adapter_name] = found, made_of
         if settings.folds_move_the_reference:
             self._stale_references.discard(adapter_name)
         return found
+
+    def _row_reference_of_now(self, adapter_name: str, bound: RowBounded) -> RowReference:
+        settings = self.secura_settings[adapter_name]
+        folds = self._ledger(adapter_name).folds() if settings.folds_move_the_reference else []
+        return row_reference(
+            self._pretrained_weight(),
+            self._folded_factors(adapter_name, folds),
+            bound,
+            undamped=settings.undamped,
+            shared_right=self._change(adapter_name).shared_right,
+        )
 
     def _folded_factors(self, adapter_name: str, folds: list[dict[str, Tensor]]) -> list[ThinFactors]:
         change, frozen = self._change(adapter_name), self._frozen_factors(adapter_name)
