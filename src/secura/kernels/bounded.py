@@ -15,7 +15,7 @@ read it: 8 bytes a weight in bfloat16 and not 10, and dL/dD is not rounded in be
 A sum over columns is one of parts, each over `_COLUMNS_AT_ONCE` of them, in a fixed order: it is the same in every run.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,30 +224,26 @@ class FusedBounded:
         result = torch.empty_like(reference, dtype=dtype)
         (rows, columns), rank = reference.shape, factors.left.shape[1]
         other = reference if less is None else less
-        with _on(reference):
-            _constrain[triton.cdiv(rows, _SIDE), triton.cdiv(columns, _SIDE)](  # pyright: ignore[reportIndexIssue]
-                result,
-                reference,
-                other,
-                factors.left,
-                factors.right,
-                measured,
-                self.tau,
-                rows,
-                columns,
-                rank,
-                *result.stride(),
-                *reference.stride(),
-                *other.stride(),
-                *factors.left.stride(),
-                *factors.right.stride(),
-                LESS="nothing" if less is None else "reference" if less is reference else "another",
-                ROWS=_SIDE,
-                COLUMNS=_SIDE,
-                RANKS=_RANKS_IN_A_PRODUCT,
-                num_warps=_WARPS,
-                enable_fp_fusion=True,
-            )
+        _start(
+            _constrain,
+            (triton.cdiv(rows, _SIDE), triton.cdiv(columns, _SIDE)),
+            result,
+            reference,
+            other,
+            factors.left,
+            factors.right,
+            measured,
+            self.tau,
+            rows,
+            columns,
+            rank,
+            *result.stride(),
+            *reference.stride(),
+            *other.stride(),
+            *factors.left.stride(),
+            *factors.right.stride(),
+            LESS="nothing" if less is None else "reference" if less is reference else "another",
+        )
         return result
 
     def gradients(
@@ -274,33 +270,31 @@ class FusedBounded:
         most_ranks = min(_MOST_RANKS, triton.next_power_of_2(max(rank, _RANKS_IN_A_PRODUCT)))
         grid = triton.cdiv(rows, _SIDE), triton.cdiv(columns, _COLUMNS_AT_ONCE), triton.cdiv(rank, most_ranks)
         parts = gradient.new_empty(grid[1], rows, rank, dtype=torch.float32)
-        with _on(reference):
-            _gradient_of_left[grid](  # pyright: ignore[reportIndexIssue]
-                parts,
-                gradient,
-                reference,
-                factors.left,
-                factors.right,
-                measured,
-                self.tau,
-                rows,
-                columns,
-                rank,
-                *gradient.stride(),
-                *reference.stride(),
-                *factors.left.stride(),
-                *factors.right.stride(),
-                ROWS=_SIDE,
-                COLUMNS=_SIDE,
-                COLUMNS_AT_ONCE=_COLUMNS_AT_ONCE,
-                RANKS=_RANKS_IN_A_PRODUCT,
-                MOST_RANKS=most_ranks,
-                num_warps=_WARPS,
-                enable_fp_fusion=True,
-            )
+        _start(
+            _gradient_of_left,
+            grid,
+            parts,
+            gradient,
+            reference,
+            factors.left,
+            factors.right,
+            measured,
+            self.tau,
+            rows,
+            columns,
+            rank,
+            *gradient.stride(),
+            *reference.stride(),
+            *factors.left.stride(),
+            *factors.right.stride(),
+            COLUMNS_AT_ONCE=_COLUMNS_AT_ONCE,
+            MOST_RANKS=most_ranks,
+        )
         return parts.sum(0).to(factors.left.dtype)
 
 
-def _on(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Triton starts a kernel on the current device, which need not be that of a layer."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()  # its interpreter takes a CPU's
+def _start(kernel: Any, grid: tuple[int, ...], *given: Any, **sizes: Any) -> None:
+    """Start a kernel on the device of its first argument, which need not be the current one."""
+    sizes |= {"ROWS": _SIDE, "COLUMNS": _SIDE, "RANKS": _RANKS_IN_A_PRODUCT}
+    with torch.cuda.device(given[0].device) if given[0].is_cuda else nullcontext():  # the interpreter takes a CPU's
+        kernel[grid](*given, **sizes, num_warps=_WARPS, enable_fp_fusion=True)
