@@ -22,7 +22,7 @@ from secura.evaluation.answer_match import fits
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.provenance import provenance
 from secura.experiments.anchors import bank_of_task
-from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
+from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, RUN_RECORD
 from secura.experiments.run.folder import begun
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun, prepare_run
