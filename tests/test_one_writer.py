@@ -84,6 +84,7 @@ def test_where_a_command_runs_is_not_replaced(folder: str, tmp_path: Path, monke
         (one_writer_of, "dial bundled RUN --tasks sums --at 0.5 --write OUT"),
         (one_writer, "eval --tasks ages --out OUT"),
         (one_writer, "forget bundled RUN --out OUT"),
+        (one_writer, "report RUN --out OUT/page.html"),
     ],
 )
 def test_a_command_whose_folder_another_writes_is_refused_before_a_model_is_loaded(
@@ -93,6 +94,8 @@ def test_a_command_whose_folder_another_writes_is_refused_before_a_model_is_load
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "retention.json").touch()
     with held(out):
         assert run(command.replace("OUT", str(out)).replace("RUN", str(tmp_path / "run")).split()) == USAGE
     assert "another process is writing into" in capsys.readouterr().err

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from secura.cli.app import run
+from secura.cli.exit_codes import USAGE
+from secura.one_writer import one_writer
 
 FEW = ["training.steps=3", "data.test_rows=4", "data.train_rows=20", "retention.per_family=1"]
 
@@ -31,6 +33,10 @@ def test_a_sequence_is_learned_shown_logged_and_undone(
     assert [len(row) for row in rows] == [7, 7]  # 80 columns hold each in one line, what was kept and at least included
     assert run(["sequence", "log", str(out)]) == 0
     assert "in the ledger: different_homes, two_steps" in capsys.readouterr().out
+    with one_writer(out):
+        assert run(["sequence", "undo", str(out), "two_steps"]) == USAGE
+    assert "another process is writing into" in capsys.readouterr().err
+    assert not list(out.glob("without-*"))
     assert run(["sequence", "undo", str(out), "two_steps"]) == 0
     assert "without two_steps" in capsys.readouterr().out
     assert run(["sequence", "bisect", str(out), "--family", "homes", "--questions", "4"]) == 0

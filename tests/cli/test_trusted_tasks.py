@@ -70,6 +70,41 @@ def test_it_is_run_where_the_command_line_says_so(permission: list[str], code: P
     assert (tmp_path / "was_run").exists()
 
 
+LEFT_BY_RUNS = (
+    "secura_base.json",
+    "secura_run.json",
+    "log.jsonl",
+    "matrix.json",
+    "checkpoint-2/any",
+    "adapter/adapter_config.json",
+)
+
+
+@pytest.mark.parametrize("left", LEFT_BY_RUNS)
+@pytest.mark.parametrize("command", ["train CONFIG", "data show two_steps --config CONFIG"])
+def test_a_folder_is_known_as_one_of_a_run_by_anything_that_a_run_leaves(
+    left: str, command: str, code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, f"data: {{path: two_steps, mix: {{{code}: 0.1}}}}\n")
+    (folder / left).parent.mkdir(exist_ok=True)
+    (folder / left).touch()
+    assert run(command.replace("CONFIG", str(folder / "config.yaml")).split()) == USAGE
+    assert "a Python file that would be run" in capsys.readouterr().err
+    assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize("named", ["RUN", "RUN/adapter"])
+def test_dialling_a_run_runs_no_python_file_that_it_names(
+    named: str, code: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = folder_of(tmp_path, f"data: {{path: {code}}}\n")
+    (folder / "adapter").mkdir()
+    dial = ["dial", "bundled", named.replace("RUN", str(folder))]
+    assert run(dial) == USAGE
+    assert "a Python file that would be run; look at it, then add --trust-tasks" in capsys.readouterr().err
+    assert not (tmp_path / "was_run").exists()
+
+
 def test_naming_one_file_allows_no_other(code: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.py"
     other.write_text(code.read_text())

@@ -96,14 +96,17 @@ def test_a_count_of_active_columns_or_rows_that_cannot_be_is_refused(count: int)
         least_active_rows(squares, count)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-39, 1e-30])
-def test_a_weight_of_zeros_or_of_the_smallest_numbers_can_be_drawn_from(size: float) -> None:
+@pytest.mark.parametrize("size", [0.0, 1e-45, 1e-39, 1e-30, 1e25, 3e38])
+def test_a_weight_of_zeros_or_of_the_smallest_or_largest_numbers_can_be_drawn_from(size: float) -> None:
     weight = torch.full((6, 9), size)
     drawn = sampled_columns(weight, 9, torch.Generator().manual_seed(0))
     assert sorted(drawn.tolist()) == list(range(9))
 
 
-def test_small_numbers_are_drawn_by_their_shares_as_large_ones_are() -> None:
+@pytest.mark.parametrize("scale", [1e-120, 1e200])
+def test_small_and_large_numbers_are_drawn_and_ranked_by_their_shares(scale: float) -> None:
     weight = gaussian_weight(6, 9).double()
-    small, large = (sampled_columns(each, 4, torch.Generator().manual_seed(0)) for each in (weight * 1e-120, weight))
-    assert torch.equal(small, large)
+    scaled, plain = (sampled_columns(each, 4, torch.Generator().manual_seed(0)) for each in (weight * scale, weight))
+    assert torch.equal(scaled, plain)
+    if scale > 1:
+        assert torch.equal(least_important_columns(weight * scale, 9), least_important_columns(weight, 9))

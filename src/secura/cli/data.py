@@ -39,6 +39,9 @@ def show(
         Option("--set", metavar="A.B=C", help="A setting of secura train, such as data.turns=last; may be repeated."),
     ] = None,
     file: Annotated[Path | None, Option("--config", metavar="RUN.yaml", help="Settings of secura train.")] = None,
+    trust_tasks: Annotated[
+        bool, Option("--trust-tasks", help="Allow Python files that the folder's config.yaml names as tasks to run.")
+    ] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """Print what would be trained on: rows as the model reads them, with the learned part in ⟦ ⟧, and their lengths.
@@ -50,8 +53,12 @@ def show(
 
     from secura.experiments.run.look_at_rows import look_at_rows
     from secura.experiments.settings.layers import load_config
+    from secura.experiments.settings.trusted_tasks import is_settings_of_run, refuse_foreign_tasks
 
-    config = load_config(None if file is None else str(file), assign or (), {"model.path": model, "data.path": source})
+    flags = {"model.path": model, "data.path": source}
+    config = load_config(None if file is None else str(file), assign or (), flags)
+    if file is not None and is_settings_of_run(file, None):
+        refuse_foreign_tasks(config, file, trust=trust_tasks, assignments=assign or (), flags=flags)
     look = look_at_rows(config)
     console = Console()
     for each in look.sources:

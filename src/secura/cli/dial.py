@@ -43,6 +43,9 @@ def dial(
     confidence: Annotated[float, Option(help="Confidence of the certificate and of intervals.")] = 0.95,
     seed: Annotated[int, Option(help="Seed that draws and splits the questions.")] = 0,
     fresh: Annotated[bool, Option("--fresh", help="Ask again and ignore the cache.")] = False,
+    trust_tasks: Annotated[
+        bool, Option("--trust-tasks", help="Allow Python files that the run's config.yaml names as tasks to run.")
+    ] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """Scale what was learned by several factors, and see what is gained and kept at each.
@@ -68,6 +71,7 @@ def dial(
         fresh=fresh,
         write=write,
         merged=merged,
+        trust_tasks=trust_tasks,
     )
     return _dial(settings, _report_folder(out, tuned))
 

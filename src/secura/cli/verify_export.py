@@ -28,6 +28,9 @@ def verify_export(
         Option("--vllm/--no-vllm", help="Also ask a LoRA or a merged model through vLLM; default: if it is installed."),
     ] = None,
     max_lost: Annotated[float | None, Option(help="Share of a layer's change that a LoRA may lose.")] = None,
+    trust_tasks: Annotated[
+        bool, Option("--trust-tasks", help="Allow Python files that the run's config.yaml names as tasks to run.")
+    ] = False,
     debug: Annotated[bool, Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> int:
     """Compare an export with the model it was made from, and write verification.json beside it.
@@ -54,6 +57,7 @@ def verify_export(
             max_kl=max_kl,
             vllm=vllm,
             max_lost=max_lost,
+            trust_tasks=trust_tasks,
         ),
         console,
     )

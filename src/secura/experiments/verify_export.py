@@ -94,6 +94,8 @@ class VerifySettings:
     """Whether a LoRA and a merged model answer through vLLM too; None is where it is installed."""
     max_lost: float | None = None
     """Share of a layer's change that a LoRA may lose; None is what its record says, or 0.01."""
+    trust_tasks: bool = False
+    """Whether Python files that the run's config.yaml names as tasks may be run."""
 
     def __post_init__(self) -> None:
         if self.prompts < 1 or self.max_tokens < 1:
@@ -284,7 +286,7 @@ def _learned(settings: VerifySettings, tested: _Tested, notes: list[str]) -> lis
     if run is None:
         return []
     try:
-        rows = held_out_rows(run, tested.model, tested.tokenizer)
+        rows = held_out_rows(run, tested.model, tested.tokenizer, trust_tasks=settings.trust_tasks)
     except InputError as problem:
         notes.append(f"the gain cannot be measured: {problem}")
         return []

@@ -132,4 +132,7 @@ def _column_norms(weight: Float[Tensor, "out in"], count: int) -> Float[Tensor, 
     if not torch.isfinite(weight).all():
         raise ValueError("weight holds NaN or infinity, so its column norms cannot be ranked.")
     at_least_float32 = torch.promote_types(weight.dtype, torch.float32)
-    return torch.linalg.vector_norm(weight, dim=0, dtype=at_least_float32)
+    norms = torch.linalg.vector_norm(weight, dim=0, dtype=at_least_float32)
+    if not torch.isfinite(norms).all():  # squares that overflow; only shares of the largest matter
+        norms = torch.linalg.vector_norm(weight.double() / weight.abs().max(), dim=0)
+    return norms

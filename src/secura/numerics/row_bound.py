@@ -38,7 +38,10 @@ _SERIES = (-1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155_925)
 
 @dataclass(frozen=True, kw_only=True)
 class RowBounded:
-    """A smooth bound on the length by which each row moves; the identity where nothing has moved, with slope 1."""
+    """A smooth bound on the length by which each row moves; the identity where nothing has moved, with slope 1.
+
+    It holds up to one rounding of W', where the result is merged into a weight.
+    """
 
     tau: float
     """The largest move of a row, as a share of its own length."""

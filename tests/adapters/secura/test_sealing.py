@@ -11,6 +11,7 @@ from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
 from secura.adapters import SecuraConfig, fold
+from secura.adapters.secura import sealed_folder, sealing
 from secura.errors import ConfigError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -222,3 +223,48 @@ def test_a_key_that_stands_twice_is_refused(folder: Path) -> None:
     (folder / CONFIG).write_text(text[:-1].rstrip() + ', "tau": 0.9}')
     with pytest.raises(ConfigError, match="'tau' stands in it twice"):
         PeftModel.from_pretrained(llama(), str(folder))
+
+
+@pytest.fixture
+def of_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An adapter as earlier versions sealed it."""
+    by_xxh3 = sealing.tensor_digest
+    for module in ("secura.adapters.secura.model", "secura.adapters.secura.sealed_folder"):
+        monkeypatch.setattr(f"{module}.tensor_digest", lambda tensor, as_in="": by_xxh3(tensor, as_in=as_in))
+    saved = saved_adapter(adapted(llama(), llama_config()), tmp_path / "earlier")
+    monkeypatch.undo()
+    return saved
+
+
+def test_a_seal_of_an_earlier_version_holds_and_still_refuses_what_was_changed(of_sha256: Path) -> None:
+    seal = json.loads((of_sha256 / CONFIG).read_text())["saved"]["seal"]
+    assert not any("xxh3" in digest for digest in (seal["whole"], seal["state"], *seal["tensors"].values()))
+    model = llama()
+    before = logits(PeftModel.from_pretrained(model, str(of_sha256)))
+    again = llama()
+    again.load_adapter(str(of_sha256))
+    torch.testing.assert_close(logits(again), before)
+    tensors = load_file(of_sha256 / WEIGHTS)
+    tensors[Q + "change.outer"][0, 0] += 1
+    save_file(tensors, of_sha256 / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"q_proj\.secura_change\.outer in the adapter is not what was saved"):
+        PeftModel.from_pretrained(llama(), str(of_sha256))
+    later = llama()
+    later.load_adapter(str(of_sha256))
+    with pytest.raises(ConfigError, match="is not what was saved"):
+        logits(later)
+
+
+def test_an_earlier_seal_that_was_taken_out_of_one_file_is_put_back_by_the_hash_of_the_other(of_sha256: Path) -> None:
+    was = json.loads((of_sha256 / CONFIG).read_text())["saved"]["seal"]
+    change_config(of_sha256, lambda config: config["saved"].pop("seal") and config["saved"].pop("base"))
+    change_config(of_sha256, lambda config: config["saved"].update(base=None, unsealed=True))
+    sealed_folder.seal_folder(of_sha256)
+    assert json.loads((of_sha256 / CONFIG).read_text())["saved"]["seal"]["tensors"] == was["tensors"]
+
+
+def test_a_new_seal_is_of_xxh3(folder: Path) -> None:
+    seal = json.loads((folder / CONFIG).read_text())["saved"]["seal"]
+    digests = (seal["whole"], seal["state"], *(digest.split(" ")[2] for digest in seal["tensors"].values()))
+    assert all(digest.startswith("xxh3:") and len(digest) == 37 for digest in digests)
+    assert sealing.seal_from_tensor(sealing.seal_as_tensor(seal["whole"])) == seal["whole"]

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from secura.experiments.run.run_record import RUN_RECORD, has_record
+from secura.experiments.files import RUN_RECORD
+from secura.experiments.run.run_record import has_record
 from secura.whole_files import write_json
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from peft import PeftModel
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from secura.errors import BaseMismatchError, ConfigError, DataError, TrainingError
+from secura.errors import BaseMismatchError, ConfigError, DataError, InputError, TrainingError
 from secura.experiments.models.pair import model_pair
 from secura.experiments.run.learn import first_batch
 from secura.experiments.run.prepare import PreparedRun, prepare_run
@@ -413,6 +413,22 @@ def test_training_goes_on_from_an_adapter_made_for_this_model_and_from_no_other(
     for method in ("dora", "mica"):
         with pytest.raises(ConfigError, match=f"cannot be {method}"):
             prepare_run(_config(llama_folder, rows_file, tmp_path / "third", start, method=method))
+
+
+@pytest.mark.parametrize("key", ["lm_head.weight", "model.layers.0.self_attn.q_proj.base_layer.weight"])
+@pytest.mark.parametrize(("method", "says"), [("lora", "changes weights of the base itself"), ("secura", "its own")])
+def test_training_does_not_go_on_from_an_adapter_that_holds_weights_of_the_base(
+    method: str, says: str, key: str, llama_folder: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    _, first = _run(_config(llama_folder, rows_file, tmp_path / "first", method=method))
+    weights = first.saved / "adapter_model.safetensors"
+    own = AutoModelForCausalLM.from_pretrained(llama_folder).state_dict()[key.replace(".base_layer", "")]
+    save_file({**load_file(weights), f"base_model.model.{key}": own + 1}, weights, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=says):
+        prepare_run(
+            _config(llama_folder, rows_file, tmp_path / "second", f"method.start_from={first.saved}", method=method)
+        )
+    assert not (tmp_path / "second").exists()
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ class LookAtFirstUse:
             held = module.state_dict()
             for saved, stored in module.adapter_state_dict_load_map(self.adapter_name).items():
                 was = sealed.get(f"{name}.{saved}")
-                if was is not None and was_changed(tensor_digest(held[stored]), was):
+                if was is not None and was_changed(tensor_digest(held[stored], as_in=was), was):
                     raise ConfigError(
                         f"{name}.{saved} of adapter {self.adapter_name!r} is not what was saved; take the adapter's "
                         "files as they were saved."

@@ -428,9 +428,8 @@ class SecuraLayer(BaseTunerLayer):
                 "base again, and take the adapter's files as they were saved."
             )
         for name, tensor in found.items():
-            digest = tensor_digest(tensor)
-            was = sealed.get(name, digest)
-            if was_changed(digest, was):
+            was = sealed.get(name)
+            if was is not None and was_changed(tensor_digest(tensor, as_in=was), was):
                 raise ConfigError(
                     f"secura_{name} of adapter {adapter_name!r} is not what was saved; take the adapter's "
                     "files as they were saved."

@@ -303,11 +303,10 @@ class SecuraModel(BaseTuner):
         layers = {name.removeprefix(_PEFT_PREFIX): layer for name, layer in layers.items()}
         # Modules saved beside the layers are sealed since the sample of the base is.
         seals_beside = any(".secura_base" in key for key in state_dict)
-        wholes, tensors = [], {}
-        for key in list(state_dict):
-            if key in beside:
-                if seals_beside:
-                    tensors[plain_key(beside[key])] = state_dict[key]
+        of_beside = {key: state_dict[key] for key in beside if key in state_dict}
+        tensors = {plain_key(beside[key]): each for key, each in of_beside.items()} if seals_beside else {}
+        for key, tensor in state_dict.items():
+            if key in of_beside:
                 continue
             plain = plain_key(key)
             if plain.partition(".secura_")[0] not in layers:
@@ -315,10 +314,11 @@ class SecuraModel(BaseTuner):
                     f"the adapter's weights file holds {key}, which is no tensor of its own; loading it would "
                     "change the base model itself."
                 )
-            if plain.endswith(".secura_seal"):
-                wholes.append(seal_from_tensor(state_dict.pop(key)))
-                continue
-            tensors[plain] = state_dict[key]
+            tensors[plain] = tensor
+        of_seal = [key for key in state_dict if key.endswith(".secura_seal")]
+        wholes = [seal_from_tensor(state_dict.pop(key)) for key in of_seal]
+        for key in of_seal:
+            del tensors[plain_key(key)]
         refuse_non_finite(tensors)
         for name, layer in layers.items():
             for factor, held in layer._change(adapter_name)._parameters.items():
@@ -332,7 +332,7 @@ class SecuraModel(BaseTuner):
         if len(wholes) != 1 or (is_first and seal is None):
             which = "adapter_config.json" if wholes else "weights file"
             raise ConfigError(f"the seal was taken out of the adapter's {which}; take the files as they were saved.")
-        digests = {key: tensor_digest(tensor) for key, tensor in tensors.items()}
+        digests = {key: tensor_digest(tensor, as_in=wholes[0]) for key, tensor in tensors.items()}
         check_tensors(sealed_settings(config), digests, wholes[0], seal)
 
 

@@ -59,7 +59,8 @@ def check_seal(folder: Path) -> None:
     seal = config.saved["seal"]
     # Adapters that were sealed before their base was sampled do not seal modules beside the layers.
     only_layers = "base" not in config.saved
-    digests = {key: tensor_digest(each) for key, each in tensors.items() if not only_layers or ".secura_" in key}
+    sealed = {key: each for key, each in tensors.items() if not only_layers or ".secura_" in key}
+    digests = {key: tensor_digest(each, as_in=wholes[0]) for key, each in sealed.items()}
     check_tensors(sealed_settings(config), digests, wholes[0], seal)
 
 
@@ -81,7 +82,8 @@ def seal_folder(folder: Path) -> None:
     if not any(key.endswith(".secura_base") for key in written):
         written[f"{first}.secura_base"] = UNKNOWN_BASE
     state = {"layers": saved["layers"], "folds": saved["folds"], "base": saved.get("base")}
-    digests = {plain_key(key): tensor_digest(each) for key, each in written.items()}
+    as_in = {"as_in": broken_off[0]} if broken_off else {}
+    digests = {plain_key(key): tensor_digest(each, **as_in) for key, each in written.items()}
     seal = make_seal(sealed_settings(config), digests, state)
     if broken_off and broken_off != [seal["whole"]]:
         raise ConfigError(

@@ -12,6 +12,7 @@ from secura.experiments.run.folder import check_kind
 from secura.experiments.run.rows import fit_task, longest_row, read_rows, retention_of, that_fit_whole
 from secura.experiments.settings.layers import load_config_of
 from secura.experiments.settings.run import RunConfig
+from secura.experiments.settings.trusted_tasks import refuse_foreign_tasks
 from secura.tasks.question import Item
 
 
@@ -29,13 +30,26 @@ def own_run(tuned: str) -> Path | None:
     return folder
 
 
-def held_out_rows(run: Path, model: Model, tokenizer: PreTrainedTokenizerBase) -> list[Item]:
+def own_settings(run: Path, *, trust_tasks: bool) -> RunConfig:
+    """The settings of a run.
+
+    Raises:
+        ConfigError: if they cannot be read, or name a Python file that the user does not trust.
+    """
+    config = load_config_of(RunConfig, str(run / CONFIG_FILE))
+    refuse_foreign_tasks(config, run / CONFIG_FILE, trust=trust_tasks)
+    return config
+
+
+def held_out_rows(
+    run: Path, model: Model, tokenizer: PreTrainedTokenizerBase, *, trust_tasks: bool = False
+) -> list[Item]:
     """The rows on which the run measured its gain.
 
     Raises:
-        InputError: if its data cannot be read any more, or it held out none.
+        InputError: if its data cannot be read any more, or may not be, or it held out none.
     """
-    config = load_config_of(RunConfig, str(run / CONFIG_FILE))
+    config = own_settings(run, trust_tasks=trust_tasks)
     (rows,) = read_rows(config)
     longest = longest_row(config.data.max_length, context_length(model, tokenizer))
     test = fit_task(config, Path(rows.name).name, rows, tokenizer, longest, []).test
@@ -46,13 +60,15 @@ def held_out_rows(run: Path, model: Model, tokenizer: PreTrainedTokenizerBase) -
     return test
 
 
-def retained_questions(run: Path, model: Model, tokenizer: PreTrainedTokenizerBase) -> list[Item]:
+def retained_questions(
+    run: Path, model: Model, tokenizer: PreTrainedTokenizerBase, *, trust_tasks: bool = False
+) -> list[Item]:
     """The questions about what the run was not to lose.
 
     Raises:
-        InputError: if they cannot be read any more, or it asked none.
+        InputError: if they cannot be read any more, or may not be, or it asked none.
     """
-    config = load_config_of(RunConfig, str(run / CONFIG_FILE))
+    config = own_settings(run, trust_tasks=trust_tasks)
     if config.retention.path == NO_RETENTION:
         raise ConfigError(f"the run in {run} asked no questions about what must not be lost; name some with --retain.")
     free = config.model_copy(update={"retention": config.retention.model_copy(update={"min_retention": None})})

@@ -39,7 +39,7 @@ from secura.evaluation.tally import CONFIDENCE, Tally
 from secura.evaluation.task_score import TaskScore
 from secura.experiments.asking import AskedTask, ask
 from secura.experiments.data import EVERYDAY
-from secura.experiments.dial.own_run import held_out_rows, own_run, retained_questions
+from secura.experiments.dial.own_run import held_out_rows, own_run, own_settings, retained_questions
 from secura.experiments.dial.result import DialPoint, DialResult, GainUnit
 from secura.experiments.forget.cached_scores import cached_scores
 from secura.experiments.forget.run import DEFAULT_COUNT
@@ -91,6 +91,8 @@ class DialSettings:
     """Folder for the chosen point."""
     merged: bool = False
     """Whether an adapter's point is written as a whole model."""
+    trust_tasks: bool = False
+    """Whether Python files that the run's config.yaml names as tasks may be run."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -155,6 +157,9 @@ def dial(settings: DialSettings, console: Console) -> DialResult:
 def _dial(settings: DialSettings, console: Console) -> DialResult:
     silence_libraries()
     began = time.monotonic()
+    run = own_run(settings.tuned)
+    if run is not None and not (settings.tasks and settings.retain):
+        own_settings(run, trust_tasks=settings.trust_tasks)
     pair = model_pair(settings.base, settings.tuned)
     pair.check()
     if pair.is_adapter and settings.write is not None and not settings.merged:
@@ -238,7 +243,7 @@ def _ask_base(pair: ModelPair, settings: DialSettings, cache: ScoreCache, consol
 def _gain_tasks(settings: DialSettings, base: ReadyModel) -> list[AskedTask]:
     run = own_run(settings.tuned)
     if not settings.tasks and run is not None:
-        rows = held_out_rows(run, base.model, base.tokenizer)
+        rows = held_out_rows(run, base.model, base.tokenizer, trust_tasks=settings.trust_tasks)
         return tasks_of_rows(rows, str(run), base.tokenizer, count=len(rows), seed=settings.seed)
     if not settings.tasks:
         raise ConfigError(
@@ -253,7 +258,7 @@ def _kept_tasks(settings: DialSettings, base: ReadyModel, notes: list[str]) -> l
     if settings.retain:
         tasks = _named(settings.retain, settings, base)
     elif run is not None:
-        rows = retained_questions(run, base.model, base.tokenizer)
+        rows = retained_questions(run, base.model, base.tokenizer, trust_tasks=settings.trust_tasks)
         tasks = tasks_of_rows(rows, str(run), base.tokenizer, count=len(rows), seed=settings.seed)
         if settings.keep is not None and stored_certificate(run) is not None:
             notes.append(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from secura.errors import ConfigError, StoppedError
-from secura.experiments.files import BASE_RECORD, CONFIG_FILE
+from secura.experiments.files import BASE_RECORD, CONFIG_FILE, RUN_RECORD
 from secura.experiments.models.base_record import BaseFingerprint, check_base
 from secura.experiments.models.loading import model_source
 from secura.experiments.run.rows import PreparedTask
-from secura.experiments.run.run_record import RUN_RECORD, has_record, refuse_another_run, without_places
+from secura.experiments.run.run_record import has_record, refuse_another_run, without_places
 from secura.experiments.settings.layers import config_as_yaml, differences, load_config_of, read_yaml
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig

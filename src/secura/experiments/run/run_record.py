@@ -15,6 +15,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from secura.errors import ConfigError
+from secura.experiments.files import RUN_RECORD
 from secura.experiments.run.rows import PreparedTask
 from secura.experiments.settings.layers import config_from, differences
 from secura.experiments.settings.sequence import LearningConfig
@@ -22,7 +23,6 @@ from secura.training.checkpoint_folder import checkpoint_folder
 from secura.training.processes import is_main_process
 from secura.whole_files import write_json
 
-RUN_RECORD = "secura_run.json"
 _HELD_BY = ("", "checkpoint-*", "after-*", "task-*/checkpoint-*")
 
 

@@ -15,9 +15,8 @@ from typing import Any, Literal
 from secura.errors import ConfigError
 from secura.evaluation.retention_metrics import ScoreMatrix
 from secura.evaluation.tally import Tally
+from secura.experiments.files import MATRIX_FILE
 from secura.whole_files import write_json
-
-MATRIX_FILE = "matrix.json"
 
 
 @dataclass(frozen=True)

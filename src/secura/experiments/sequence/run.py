@@ -22,11 +22,10 @@ from secura.evaluation.answer_match import fits
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.provenance import provenance
 from secura.experiments.anchors import bank_of_task
-from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
+from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, RUN_RECORD
 from secura.experiments.run.folder import begun
 from secura.experiments.run.learn import learn_task
 from secura.experiments.run.prepare import PreparedRun, prepare_run
-from secura.experiments.run.run_record import RUN_RECORD
 from secura.experiments.run.saving import result_folder, save_result
 from secura.experiments.sequence.matrix import SequenceScores, read_matrix, write_matrix
 from secura.experiments.sequence.scores import questions_by_group, score_group

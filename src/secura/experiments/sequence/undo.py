@@ -10,7 +10,7 @@ from secura.experiments.models.base_record import read_base_record
 from secura.experiments.run.rows import fit_task, read_rows, retention_of
 from secura.experiments.run.saving import save_result
 from secura.experiments.sequence.matrix import GroupScore, QuestionGroup
-from secura.experiments.sequence.opened import open_sequence
+from secura.experiments.sequence.opened import OpenedSequence, open_sequence
 from secura.experiments.sequence.scores import questions_by_group, score_groups
 from secura.experiments.sequence.stages import load_served, undone_folder
 from secura.one_writer import one_writer
@@ -51,6 +51,12 @@ def undo_task(folder: Path, task: str, *, trust_tasks: bool = False) -> Undone:
         )
     if task not in opened.ledger or task not in opened.names:
         raise FoldError(f"task {task!r} was never folded; folded so far: {', '.join(opened.ledger)}.")
+    with one_writer(folder):
+        return _undo(opened, task)
+
+
+def _undo(opened: OpenedSequence, task: str) -> Undone:
+    folder, config, last = opened.folder, opened.config, opened.last_stage
     served = load_served(config, folder, last)
     undo(served.model, task)
     tests = {
@@ -64,6 +70,5 @@ def undo_task(folder: Path, task: str, *, trust_tasks: bool = False) -> Undone:
     def fill(path: Path) -> None:
         save_result(path / ADAPTER_FOLDER, served.model, served.tokenizer, record=read_base_record(folder))
 
-    with one_writer(folder):
-        write_folder(saved, fill)
+    write_folder(saved, fill)
     return Undone(task=task, saved=saved / ADAPTER_FOLDER, before=opened.matrix.cells.get(last, {}), after=after)

@@ -11,10 +11,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from secura.errors import ConfigError
-from secura.experiments.files import BASE_RECORD
+from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD, LOG_FILE, MATRIX_FILE, RUN_RECORD
 from secura.experiments.settings.layers import assign, yaml_assignment
 
 TRUST_OPTION = "--trust-tasks"
+_LEFT_BY_RUNS = (
+    BASE_RECORD,
+    RUN_RECORD,
+    LOG_FILE,
+    MATRIX_FILE,
+    f"{ADAPTER_FOLDER}/adapter_config.json",
+    "checkpoint-*",
+)
+"""By any of these the folder of a run or a sequence is known, whichever of the others were taken out of it."""
 
 
 def python_tasks(config: BaseModel) -> list[str]:
@@ -24,8 +33,9 @@ def python_tasks(config: BaseModel) -> list[str]:
 
 def is_settings_of_run(file: Path, out: str | None) -> bool:
     """Whether a file of settings lies in the folder of a run, and so may be another person's."""
-    beside = (file.parent / BASE_RECORD).exists()
-    return beside or (out is not None and file.parent.resolve() == Path(out).resolve())
+    folder = file.resolve().parent
+    beside = any(True for name in _LEFT_BY_RUNS for _ in folder.glob(name))
+    return beside or (out is not None and folder == Path(out).resolve())
 
 
 def refuse_foreign_tasks(
