@@ -1,13 +1,14 @@
 """Several processes that share a run, as torchrun would start them: over gloo, one thread each."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
@@ -41,6 +42,8 @@ _LAUNCHERS = ("ACCELERATE_", "FSDP_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTE
 _COMPILED = Path(sys.prefix) / "torch_extensions"
 """What DeepSpeed compiles when it is first used, by itself: a process that was killed meanwhile leaves a lock behind in
 torch's own folder, at which every later one waits for ever."""
+_LONGEST_COMPILATION = 900
+"""In seconds."""
 
 
 @dataclass(frozen=True)
@@ -89,21 +92,23 @@ def start(
     ]
 
 
+@cache
 def _compile_deepspeed() -> None:
-    """Have DeepSpeed compile what its processes share memory with, which takes longer than a test may."""
-    built = _COMPILED / "built"
+    """Have DeepSpeed compile what its processes share memory with, which takes longer than a test may.
+
+    It does nothing where all is compiled; another version of something, or another option, has it compile again.
+    """
     with FileLock(f"{_COMPILED}.lock"):
-        if built.exists():
-            return
-        shutil.rmtree(_COMPILED, ignore_errors=True)
-        _COMPILED.mkdir()
+        _COMPILED.mkdir(exist_ok=True)
+        for lock in _COMPILED.glob("*/lock"):
+            if time.time() - lock.stat().st_mtime > _LONGEST_COMPILATION:
+                lock.unlink()
         subprocess.run(
             [sys.executable, "-c", "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder as B; B().load()"],
             env={**os.environ, "TORCH_EXTENSIONS_DIR": str(_COMPILED), "DS_ACCELERATOR": "cpu"},
             check=True,
-            timeout=900,
+            timeout=_LONGEST_COMPILATION,
         )
-        built.touch()
 
 
 def wait(processes: Sequence[subprocess.Popen], *, seconds: float = 120) -> list[Ended]:
