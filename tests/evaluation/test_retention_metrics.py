@@ -76,7 +76,7 @@ def test_a_sequence_that_has_just_begun_has_nothing_to_forget() -> None:
 
 
 def test_a_matrix_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="repeat"):
+    with pytest.raises(ValueError, match="contains a task twice"):
         ScoreMatrix(tasks=("a", "a"), scores=((0.1, 0.1),))
     with pytest.raises(ValueError, match="1 to 2"):
         ScoreMatrix(tasks=("a",), scores=((0.1,), (0.2,), (0.3,)))

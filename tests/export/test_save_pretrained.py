@@ -42,7 +42,7 @@ def test_what_a_lora_would_lose_or_does_not_know_is_refused(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"full rank.*secura export --to lora"):
         tuned("llama", norm="bounded").save_pretrained(tmp_path / "new", as_lora=True)
     exact = tuned("llama", norm="none")
-    with pytest.raises(ConfigError, match="knows no safe_serialization"):
+    with pytest.raises(ConfigError, match="does not take safe_serialization"):
         exact.save_pretrained(tmp_path / "new", as_lora=True, safe_serialization=False)
     with pytest.raises(ConfigError, match="the active adapter, 'default'"):
         exact.save_pretrained(tmp_path / "new", as_lora=True, selected_adapters=["other"])
