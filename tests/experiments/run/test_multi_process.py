@@ -318,8 +318,14 @@ def test_own_text_is_shared_with_one_budget_whether_weights_are_divided_or_not(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [pytest.param("ddp", marks=pytest.mark.ci), "fsdp2"])
-@pytest.mark.parametrize("method", ["lora", "secura", "full"])
+@pytest.mark.parametrize(
+    ("method", "launcher"),
+    [
+        pytest.param(method, launcher, marks=pytest.mark.ci if (method, launcher) == ("lora", "ddp") else ())
+        for method in ("lora", "secura", "full")
+        for launcher in ("ddp", "fsdp2")
+    ],
+)
 def test_a_share_is_kept_by_both_processes_alike_and_certified_once(
     method: str, launcher: str, shared_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
