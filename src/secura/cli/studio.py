@@ -14,7 +14,6 @@ from secura.errors import ConfigError
 Option = typer.Option
 
 _NEEDED = ("starlette", "uvicorn")
-_HERE = ("127.0.0.1", "localhost", "::1")
 
 
 def studio(
@@ -34,10 +33,11 @@ def studio(
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the studio needs {' and '.join(missing)}, not installed; run pip install 'secura[studio]'.")
+    from secura.studio.access import LOOPBACK
     from secura.studio.serve import open_studio
 
     opened = open_studio(folder, host=host, port=port)
-    if host not in _HERE:
+    if host not in LOOPBACK:
         print(
             f"secura: warning: --host {host} lets other machines in. Whoever has the address can start runs on this "
             "one, and nothing is encrypted. An SSH tunnel to 127.0.0.1 is safer.",

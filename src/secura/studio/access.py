@@ -29,7 +29,8 @@ SHOWN_POLICY = (
 )
 """Of a page that lies in a folder, and so may be another's: its scripts are of no origin, and reach nothing."""
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Names of the interface that no other machine reaches."""
 _SAFE = ("GET", "HEAD")
 # The page that sets the cookie asks for the next one itself. A redirect would still be a request of the site that the
 # link stood on, such as a terminal in a browser, and a strict cookie would stay behind.
@@ -61,8 +62,8 @@ class Access:
     def __init__(self, app: ASGIApp, key: Key, host: str) -> None:
         self._app = app
         self._key = key
-        self._names: Collection[str] = _LOOPBACK if host in _LOOPBACK else (*_LOOPBACK, host.lower())
-        self._any_number = host not in _LOOPBACK
+        self._names: Collection[str] = LOOPBACK if host in LOOPBACK else (*LOOPBACK, host.lower())
+        self._any_number = host not in LOOPBACK
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or hand on."""

@@ -13,7 +13,6 @@ from starlette.routing import Route
 from secura.errors import ConfigError, InputError
 from secura.experiments.export import base_of
 from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD
-from secura.experiments.models.base_record import read_base_record
 from secura.file_names import file_name
 from secura.studio import form as forms
 from secura.studio.answers import form_fields, see_other
@@ -102,8 +101,7 @@ class StartPages:
 
     def _ask(self, what: Any, progress: Progress) -> Response:
         folder = progress.entry.folder
-        recorded = (folder / BASE_RECORD).is_file()
-        base = str(read_base_record(folder)["model"]) if recorded else base_of(folder / ADAPTER_FOLDER)
+        base = base_of(folder if (folder / BASE_RECORD).is_file() else folder / ADAPTER_FOLDER)
         name = file_name(f"{what}-{progress.name.replace('/', '-')}")
         there = entry_called(self._studio.root, name)
         if there is not None and there.kind != what:

@@ -23,16 +23,6 @@ from secura.studio.entries import find_entries, pages_about
 from secura.studio.progress import Progress, Watcher
 from secura.studio.started import Processes
 
-_NO_FORM: Mapping[str, Any] = {
-    "fields": (),
-    "given": {},
-    "problem": "",
-    "wrong": "",
-    "shown": "",
-    "command": "",
-    "going_on": (),
-}
-
 
 class Studio:
     """A folder of runs, and what goes on in it."""
@@ -91,7 +81,7 @@ class Studio:
             settings=settings,
             begun_as=progress.started.shown if progress.started else "",
             again=bool(again),
-            **(self.form_parts(again, progress.said) if is_run and progress.state == "refused" else _NO_FORM),
+            **(self.form_parts(again, progress.said) if is_run and progress.state == "refused" else {"fields": ()}),
         )
         answer.headers["Content-Security-Policy"] = FIGURES_POLICY
         return answer

@@ -80,6 +80,7 @@ class SecuraModel(BaseTuner):
         self._whole_base = None
         sample = base_sample(model, but=_saved_whole(peft_config))
         if sample is not None:
+            # By the hash of earlier versions, since a stored one may be compared once the sample is gone. It is small.
             digests, stored = WeightDigests("blake2b"), (check or {}).get("base")
             if stored is not None and not digests.match(fingerprint_from_text(stored), lambda: nullcontext(sample)):
                 _refuse_whole_base(peft_config)
