@@ -102,9 +102,18 @@ def test_a_weight_of_the_base_that_transformers_has_loaded_is_refused_whatever_t
         use(model)
 
 
-def test_a_config_whose_saved_was_taken_out_is_noticed_where_transformers_loads_it(folder: Path) -> None:
+@pytest.mark.parametrize("settings", ["", ', "change": "low_rank"', ', "change": "cur"'])
+def test_a_config_whose_saved_was_taken_out_is_refused_where_transformers_loads_it(settings: str, folder: Path) -> None:
     text = (folder / CONFIG).read_text().rstrip()
-    (folder / CONFIG).write_text(text[:-1].rstrip() + ', "saved": null}')  # the last of two keys is taken
+    (folder / CONFIG).write_text(text[:-1].rstrip() + f'{settings}, "saved": null}}')  # the last of two keys is taken
+    with pytest.raises(ConfigError, match=r"secura_.*, for which adapter_config.json lacks `saved`"):
+        llama().load_adapter(str(folder))
+
+
+def test_it_is_noticed_too_where_only_the_trained_tensors_are_left(folder: Path) -> None:
+    change_config(folder, lambda config: config.update(saved=None))
+    trained = {key: each for key, each in load_file(folder / WEIGHTS).items() if ".secura_change." in key}
+    save_file(trained, folder / WEIGHTS, metadata={"format": "pt"})
     model = llama()
     model.load_adapter(str(folder))
     with pytest.raises(ConfigError, match="`saved` was taken out of"):

@@ -262,10 +262,11 @@ class SecuraModel(BaseTuner):
             if self._whole_base is not None:
                 layer.whole_base[adapter_name] = self._whole_base
         saved = getattr(config, "saved", None)
-        if saved is not None:
-            _report_nothing_of_ours(model)
         seal, self._seal = self._seal, None
-        if seal is not None or (saved is None and config.__dict__.get("_was_read")):
+        nothing_is_said = saved is None and bool(config.__dict__.get("_was_read"))
+        if saved is not None or nothing_is_said:
+            _look_through_what_is_loaded(model, has_saved=saved is not None)
+        if seal is not None or nothing_is_said:
             LookAtFirstUse.put_on(model, modules, adapter_name, None if seal is None else seal["tensors"])
         if saved is None or seal is None:
             return
@@ -370,18 +371,20 @@ def _wrappers(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Any]]:  #
             yield name.removeprefix("_fsdp_wrapped_module."), module
 
 
-def _report_nothing_of_ours(model: nn.Module) -> None:
-    """Keep transformers from listing tensors of ours as unexpected, where it loads this adapter next by itself.
+def _look_through_what_is_loaded(model: nn.Module, *, has_saved: bool) -> None:
+    """Look at what transformers finds no place for, where it loads this adapter next by itself.
 
-    It asks no model which keys of an adapter it may leave alone, so the result of its loader is looked through, on this
-    one model.
+    It asks no model which keys of an adapter it may leave alone, and only lists the others, so the result of its loader
+    is looked through, on this one model. What a layer has from `saved` is taken off the list; any other tensor of ours
+    on it shows that the two files do not belong together.
     """
     load = getattr(type(model), "_load_pretrained_model", None)
     if load is not None:
-        cast(Any, model)._load_pretrained_model = partial(_load_and_look_through, load)  # pickles, unlike a closure
+        # A partial pickles, unlike a closure.
+        cast(Any, model)._load_pretrained_model = partial(_load_and_look_through, load, has_saved)
 
 
-def _load_and_look_through(load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _load_and_look_through(load: Callable[..., Any], has_saved: bool, *args: Any, **kwargs: Any) -> Any:
     try:
         loaded = load(*args, **kwargs)
     except SafetensorError as problem:
@@ -390,7 +393,14 @@ def _load_and_look_through(load: Callable[..., Any], *args: Any, **kwargs: Any) 
         ) from problem
     unexpected = getattr(loaded[0] if isinstance(loaded, tuple) else loaded, "unexpected_keys", None)
     if isinstance(unexpected, set):
-        unexpected.difference_update([key for key in unexpected if _TAKEN_FROM_THE_CONFIG.search(key)])
+        if has_saved:
+            unexpected.difference_update([key for key in unexpected if _TAKEN_FROM_THE_CONFIG.search(key)])
+        odd = sorted(key for key in unexpected if ".secura_" in key)
+        if odd:
+            why = "its settings have no place" if has_saved else "adapter_config.json lacks `saved`"
+            raise ConfigError(
+                f"the adapter's weights file holds {odd[0]}, for which {why}; take the files as they were saved."
+            )
     return loaded
 
 
