@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import signal
@@ -21,6 +22,11 @@ settings.load_profile("unhurried")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from tiny_models import save_tiny_model  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collection that begins each training from looking at all that was imported."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
