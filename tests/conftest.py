@@ -18,8 +18,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
-# A shell that runs tests in the background may have SIGINT ignored, which their processes would inherit.
+# A shell that runs tests in the background may have SIGINT ignored, and nohup SIGHUP, which their processes would
+# inherit; a handler is not inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 from tiny_models import save_tiny_model  # noqa: E402
 
