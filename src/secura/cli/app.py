@@ -8,7 +8,10 @@ torch, so that `secura --help` answers at once.
 import logging
 import os
 import sys
+import traceback
+import warnings
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +37,7 @@ from secura.cli.train import train
 from secura.cli.verify_export import verify_export
 from secura.errors import InputError, SecuraError, StoppedError
 from secura.stop_signals import exit_code_of_stop, treat_like_ctrl_c, what_stopped
+from secura.visible import visible
 
 _CTRL_C = 130
 """What typer makes of a KeyboardInterrupt: the code of a shell, not one of ours."""
@@ -90,6 +94,7 @@ app.command()(doctor)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     _before_torch()
+    _write_plainly()
     treat_like_ctrl_c()
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
@@ -102,6 +107,17 @@ def _before_torch() -> None:
     # Where there is no GPU, these two say so.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+
+
+def _write_plainly() -> None:
+    """Let nothing in a warning of a library, or in the traceback that --debug shows, act on the terminal."""
+    written_out = warnings.formatwarning
+    warnings.formatwarning = lambda *said, **more: visible(written_out(*said, **more))
+
+    def show(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+        print(visible("".join(traceback.format_exception(kind, problem, trace))), end="", file=sys.stderr)
+
+    sys.excepthook = show
 
 
 def run(arguments: list[str]) -> int:

@@ -24,6 +24,7 @@ from secura.checksums import file_checksum
 from secura.errors import ConfigError
 from secura.evaluation.score_cache import cache_folder
 from secura.file_names import file_name
+from secura.visible import visible
 
 _MAGIC = b"GGUF"
 
@@ -106,7 +107,7 @@ def unpacked_folder(file: Path, dtype: str = "auto") -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():  # another process may have been first
-            print(f"unpacking {file.name} into {folder}, once", file=sys.stderr, flush=True)
+            print(visible(f"unpacking {file.name} into {folder}, once"), file=sys.stderr, flush=True)
             _unpack(file, folder, getattr(torch, kept_as))
     return folder
 
