@@ -186,8 +186,11 @@ def _above_zero(limits: Tensor) -> Tensor:
 def _row_squares(weight: Tensor) -> Tensor:
     """‖W_i‖² of each row."""
     wide = torch.promote_types(weight.dtype, torch.float32)
-    norms = [torch.linalg.vector_norm(some.to(wide), dim=1) for some in _some_rows(weight)]
-    return torch.cat(norms).to(_accurate(weight)).square_()
+    norms = torch.cat([torch.linalg.vector_norm(some.to(wide), dim=1) for some in _some_rows(weight)])
+    if not (norms.is_meta or torch.isfinite(norms).all()):  # squares that overflow, as of weights of 1e34 in float32
+        accurate = _accurate(weight)
+        norms = torch.cat([torch.linalg.vector_norm(some.to(accurate), dim=1) for some in _some_rows(weight)])
+    return norms.to(_accurate(weight)).square_()
 
 
 def _products(weight: Tensor, right: Tensor) -> Tensor:

@@ -102,7 +102,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as problem:
         raise ConfigError(f"{path}: no such configuration file ({problem.strerror}).") from problem
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except RecursionError as problem:
+        raise ConfigError(f"{path} is nested too deeply to be read; settings have a few levels.") from problem
+    except (yaml.YAMLError, ValueError) as problem:  # also bytes that are no text, and dates that are none
         raise ConfigError(f"{path} is not YAML: {' '.join(str(problem).split())}.") from problem
     if values is None:
         return {}
@@ -122,8 +124,8 @@ def yaml_assignment(assignment: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {assignment!r} is not of the form a.b=value.")
     try:
         return path.strip(), yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as problem:
-        raise ConfigError(f"--set {assignment!r}: the value is not YAML.") from problem
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        raise ConfigError(f"--set {assignment[:200]!r}: the value is not YAML.") from problem
 
 
 def assign(values: dict[str, Any], path: str, value: Any) -> None:
