@@ -166,7 +166,7 @@ def test_a_bound_that_cannot_be_is_refused(tau: float, floor: float, message: st
         Bounded(tau=tau, floor=floor)
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e15, 1e25, 1e34])
+@pytest.mark.parametrize("size", [1e15, 1e25, 1e34])
 def test_weights_whose_squares_no_float32_holds_are_bounded_as_the_loop_reference_bounds_them(size: float) -> None:
     reference, change = ((size * each).float() for each in matrices((17, 33), (17, 33)))
     expected = as_tensor(formulas.bounded(reference.tolist(), change.tolist(), 0.3, 0.05)) / size
