@@ -37,6 +37,7 @@ def test_a_tokenizer_and_the_context_are_read_without_weights(tmp_path: Path) ->
         ("tokenizer.json", b"[" * 100_000),
         ("tokenizer.json", b'{"model": 3}'),
     ],
+    ids=["no weights", "weights cut", "config cut", "config a list", "config nested", "cut", "nested", "no tokenizer"],
 )
 def test_a_model_with_a_damaged_file_is_refused_in_a_sentence(name: str, content: bytes | None, tmp_path: Path) -> None:
     file = save_tiny_model(tmp_path / "model") / name

@@ -86,7 +86,9 @@ def test_every_synonym_leads_to_a_setting_that_there_is() -> None:
     assert setting_called("rope_scaling") is None
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "just text"])
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "a: [", "just text", "a: 2020-99-99", pytest.param("[" * 10_000, id="nested")]
+)
 def test_a_file_without_settings_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(content)
