@@ -200,3 +200,18 @@ def test_help_keeps_to_the_width_and_cuts_no_sentence(
     cli.run(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "Fine-tune a model and see what it learned, what it kept and what it forgot." in shown
+
+
+def test_nothing_in_an_error_a_warning_or_a_traceback_acts_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["data", "show", "no\x1b[2Jsuch"]) == 3
+    shown = capsys.readouterr().err
+    assert "secura: no\\x1b[2Jsuch: no file, folder or task has this name." in shown
+    code = (
+        "import warnings\nfrom secura.cli.app import _write_plainly\n_write_plainly()\n"
+        "warnings.warn('one \\x1b[2J')\nraise ValueError('two \\x9b31m')"
+    )
+    done = _as_command(code)
+    assert "UserWarning: one \\x1b[2J" in done.stderr
+    assert "ValueError: two \\x9b31m" in done.stderr
+    assert "\x1b" not in shown + done.stderr
+    assert "\x9b" not in shown + done.stderr
