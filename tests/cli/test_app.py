@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -215,3 +216,23 @@ def test_nothing_in_an_error_a_warning_or_a_traceback_acts_on_the_terminal(capsy
     assert "ValueError: two \\x9b31m" in done.stderr
     assert "\x1b" not in shown + done.stderr
     assert "\x9b" not in shown + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("problem", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "secura: runs/a: No space left on device."),
+        (OSError(errno.EROFS, "Read-only file system", "a", None, "b"), "secura: a and b: Read-only file system."),
+    ],
+)
+def test_what_the_system_refuses_is_said_of_the_file(
+    problem: OSError, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise problem
+
+    monkeypatch.setattr("secura.experiments.run.look_at_rows.look_at_rows", refuse)
+    assert cli.run(["data", "show", "rows.jsonl"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(says)
+    assert said.count("\n") == 1

@@ -144,8 +144,8 @@ def run(arguments: list[str]) -> int:
             return USAGE
         if debug:
             raise
-        full = _out_of_memory(problem)
-        processes.say_error(full or f"{type(problem).__name__}: {problem} (--debug shows where)")
+        said = _out_of_memory(problem) or _about_a_file(problem)
+        processes.say_error(said or f"{type(problem).__name__}: {problem} (--debug shows where)")
         return FAILED
     if code == _CTRL_C:
         processes.say_error(f"stopped by {what_stopped()}.")
@@ -164,6 +164,14 @@ def _with_way_out(problem: Any, said: str) -> str:
         if meant is not None:
             return f"No such option: {option}. It is a setting: --set {meant if '=' in meant else meant + '=VALUE'}."
     return f"{said} See secura --help."
+
+
+def _about_a_file(problem: Exception) -> str | None:
+    """What is said of a file that the system refuses, such as where a disk is full or only to be read."""
+    if not isinstance(problem, OSError) or problem.strerror is None or problem.filename is None:
+        return None
+    names = [str(each) for each in (problem.filename, problem.filename2) if each is not None]
+    return f"{' and '.join(names)}: {problem.strerror}. --debug shows where."
 
 
 def _out_of_memory(problem: Exception) -> str | None:

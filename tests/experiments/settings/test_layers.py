@@ -98,6 +98,12 @@ def test_a_file_without_settings_is_refused_by_name(tmp_path: Path, content: str
         load_config(str(tmp_path / "missing.yaml"))
 
 
+@pytest.mark.parametrize("key", ["out", "data.path", "model.path", "retention.path"])
+def test_a_text_that_no_file_system_takes_is_refused_by_its_setting(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key} holds a character of number 0, 'a\\x00b'"):
+        load_config(None, [], {key: "a\0b"})
+
+
 def test_the_printed_settings_read_back_as_they_were_and_explain_themselves(tmp_path: Path) -> None:
     config = load_config(assignments=["method.adapter={r: 4, target_modules: [q_proj]}", "training.warmup=1e-5"])
     text = config_as_yaml(config)

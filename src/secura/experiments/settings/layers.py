@@ -69,6 +69,9 @@ def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: for an unknown key, or a value of the wrong type or out of range.
     """
+    for key, value in _flat(dict(values)).items():
+        if "\0" in (key + value if isinstance(value, str) else key):  # no file system takes it
+            raise ConfigError(f"{key} holds a character of number 0, {value!r}; take it out.")
     try:
         return kind.model_validate(values)
     except ValidationError as problem:
