@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -200,3 +201,38 @@ def test_help_keeps_to_the_width_and_cuts_no_sentence(
     cli.run(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert "Fine-tune a model and see what it learned, what it kept and what it forgot." in shown
+
+
+def test_nothing_in_an_error_a_warning_or_a_traceback_acts_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["data", "show", "no\x1b[2Jsuch"]) == 3
+    shown = capsys.readouterr().err
+    assert "secura: no\\x1b[2Jsuch: no file, folder or task has this name." in shown
+    code = (
+        "import warnings\nfrom secura.cli.app import _write_plainly\n_write_plainly()\n"
+        "warnings.warn('one \\x1b[2J')\nraise ValueError('two \\x9b31m')"
+    )
+    done = _as_command(code)
+    assert "UserWarning: one \\x1b[2J" in done.stderr
+    assert "ValueError: two \\x9b31m" in done.stderr
+    assert "\x1b" not in shown + done.stderr
+    assert "\x9b" not in shown + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("problem", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "secura: runs/a: No space left on device."),
+        (OSError(errno.EROFS, "Read-only file system", "a", None, "b"), "secura: a and b: Read-only file system."),
+    ],
+)
+def test_what_the_system_refuses_is_said_of_the_file(
+    problem: OSError, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object, **more: object) -> None:
+        raise problem
+
+    monkeypatch.setattr("secura.experiments.run.look_at_rows.look_at_rows", refuse)
+    assert cli.run(["data", "show", "rows.jsonl"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(says)
+    assert said.count("\n") == 1

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,9 +66,39 @@ def other_indices(folder: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
+def changed(**settings: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, **settings}))
+
+    return change
+
+
+def nested_deeply(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text("[" * 100_000)
+
+
+def a_pickle(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+
+
+def a_pipe(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").unlink()
+    os.mkfifo(folder / "adapter_model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
+        (nested_deeply, "adapter_config.json is not JSON: Nested too deeply"),
+        (a_pickle, "adapter_model.bin is a pickle, which secura does not read"),
+        (a_pipe, "adapter_model.safetensors is not a file"),
+        (changed(peft_type=["LORA"]), "peft_type is \"['LORA']\", which PEFT does not know"),
+        (changed(peft_type="SOMETHING"), "peft_type is 'SOMETHING', which PEFT does not know"),
+        (changed(peft_type="LORA"), "says that the adapter is LORA, but adapter_model.safetensors holds tensors of"),
+        (changed(saved=3), "saved in adapter_config.json is 3, not an object"),
+        (changed(saved=None), "the seal was taken out of adapter_config.json"),
+        (changed(saved={"layers": {"a": 3}}), "saved.layers['a'] in adapter_config.json is 3, not an object"),
         (cut_short, "is damaged, perhaps cut short"),
         (no_weights, "adapter_model.safetensors is missing"),
         (no_config, "adapter_config.json is missing"),

@@ -6,6 +6,7 @@ from made_records import made_record, write_records
 from secura.cli.app import run
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun, write_declaration
+from secura.one_writer import one_writer
 
 
 def test_a_report_is_written_where_it_is_wanted_and_says_what_it_holds(
@@ -65,3 +66,18 @@ def test_what_cannot_be_shown_is_said_in_one_line(
     said = capsys.readouterr().err
     assert says in said
     assert said.count("\n") == 1
+
+
+def test_a_comparison_whose_folder_another_process_writes_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_records(tmp_path / "results", [made_record()])
+    with one_writer(folder):
+        assert run(["report", str(folder)]) == 3
+        assert f"another process is writing into {folder}" in capsys.readouterr().err
+        assert not (folder / "report.html").exists()
+        assert not (folder / "figures").exists()
+        elsewhere = ["--out", str(tmp_path / "page" / "mine.html"), "--figures", str(tmp_path / "pictures")]
+        assert run(["report", str(folder), *elsewhere]) == 0
+    assert run(["report", str(folder)]) == 0
+    assert (folder / "report.html").is_file()

@@ -46,3 +46,9 @@ def test_a_factor_begins_at_an_rms_of_1_whatever_its_size(size: float) -> None:
     assert rms(with_unit_rms(factor)) == pytest.approx(1, rel=1e-5)
     zeros = torch.zeros(2, 3)
     assert_close(with_unit_rms(zeros), zeros)
+
+
+def test_enormous_weights_have_a_scale_of_their_own() -> None:
+    assert natural_scale(0.2e34, 2.0) == pytest.approx(1e33)
+    assert natural_scale(0.2, 2e-34) == 1.0  # a factor that is zero, but for rounding
+    assert natural_scale(1e34, 1e-4) == 1.0  # no number in float32

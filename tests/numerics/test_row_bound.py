@@ -210,3 +210,21 @@ def test_the_limits_of_a_bfloat16_weight_are_summed_in_float32_some_rows_at_a_ti
 def test_a_bound_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tau is 0\.0"):
         RowBounded(tau=0.0)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e15, 1e25, 1e34])
+def test_rows_whose_squares_no_float32_holds_are_bounded_as_the_loop_reference_bounds_them(size: float) -> None:
+    weight, left, right, fold = draw_tensors((17, 33), (17, 3), (3, 33), (17, 3))
+    weight, left, fold = ((size * each).float() for each in (weight, left, fold))
+    bound, folds = RowBounded(tau=0.4), [ThinFactors(fold, right.float())]
+    found = row_reference(weight, folds, bound, undamped=False, shared_right=True)
+    moved = bound.restrain(ThinFactors(left.requires_grad_(), right.float()), found.limits)
+    (slope,) = grad((moved.left / size).sum(), left)
+    assert found.added is not None
+    reference = weight.double() + found.added.left.double() @ found.added.right.double()
+    expected = composed(weight, folds, 0.4, undamped=False)
+    assert_close(reference / size, as_tensor(expected) / size, rtol=1e-5, atol=1e-6)  # the factors are float32
+    expected = formulas.row_bounded(expected, formulas.product(left.tolist(), right.tolist()), 0.4)
+    became = reference + moved.left.detach().double() @ moved.right.double()
+    assert_close(became / size, as_tensor(expected) / size, rtol=1e-5, atol=1e-6)
+    assert torch.isfinite(slope).all()

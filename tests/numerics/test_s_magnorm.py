@@ -164,3 +164,14 @@ def test_paper_jumps_at_the_first_step_however_small_it_is() -> None:
 def test_a_bound_that_cannot_be_is_refused(tau: float, floor: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Bounded(tau=tau, floor=floor)
+
+
+@pytest.mark.parametrize("size", [1e15, 1e25, 1e34])
+def test_weights_whose_squares_no_float32_holds_are_bounded_as_the_loop_reference_bounds_them(size: float) -> None:
+    reference, change = ((size * each).float() for each in matrices((17, 33), (17, 33)))
+    expected = as_tensor(formulas.bounded(reference.tolist(), change.tolist(), 0.3, 0.05)) / size
+    norm = Bounded(tau=0.3, floor=0.05)
+    assert_close(norm.constrain(reference, change).double() / size, expected, rtol=1e-5, atol=1e-6)
+    fast, slope = norm.constrain_with_slope_(reference, change.clone(), norm.measure(reference))
+    assert_close(fast.double() / size, expected, rtol=1e-5, atol=1e-6)
+    assert torch.isfinite(slope).all()

@@ -22,11 +22,21 @@ def test_lines_an_array_and_gzip_read_alike(tmp_path: Path) -> None:
         assert read_items(str(tmp_path / name)) == ITEMS
 
 
+def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress(b'{"prompt": "a?", "target": "b"}' * 100)
+    for damaged in (whole[:20], whole[:12] + bytes(8) + whole[20:], whole[:-8] + bytes(8)):
+        (tmp_path / "rows.jsonl.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"rows\.jsonl\.gz cannot be read: "):
+            read_items(str(tmp_path / "rows.jsonl.gz"))
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         ("", "is empty"),
         ("[]", "is empty"),
+        pytest.param("[" * 100_000, "line 1: is not JSON (Nested too deeply)", id="nested"),
+        pytest.param('{"prompt": ' + "9" * 5_000 + "}", "is not JSON (A whole number of too many digits", id="digits"),
         ('{"prompt": "a?", "target": "b"}\n\n{"prompt": "a?"}\n', "line 3: has 'prompt' but lacks"),
         ('{"prompt": "a?", "target": "b"}\n{"prompt": \n', "line 2: is not JSON"),
         ('[{"prompt": "a?", "target": "b"}, 7]', "line 1, row 2: holds 7"),

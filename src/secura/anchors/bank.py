@@ -13,7 +13,6 @@ Source:
     arXiv:2403.01244; Xu et al., Magpie, arXiv:2406.08464, for texts begun with an open user turn.
 """
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from secura.checksums import file_checksum
 from secura.errors import ConfigError
+from secura.json_text import parsed_json
 from secura.whole_files import write_folder, write_json
 
 BANK_FILE, TEXTS_FILE = "bank.json", "texts.safetensors"
@@ -138,7 +138,7 @@ def read_bank(folder: Path) -> AnchorBank:
             f"{folder} holds no anchor bank (no {BANK_FILE}); make one with: secura anchors MODEL --out {folder}"
         )
     try:
-        about = json.loads((folder / BANK_FILE).read_text(encoding="utf-8"))
+        about = parsed_json((folder / BANK_FILE).read_text(encoding="utf-8"))
         if about["format"] != _FORMAT:
             raise ValueError(f"it is of format {about['format']}, and this secura reads {_FORMAT}")
         if file_checksum(folder / TEXTS_FILE) != about["checksum"]:

@@ -1,7 +1,6 @@
 """How a model is made to say something, and how what it has said outlives an interruption."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from secura.evaluation.causal_model import Model, context_length
 from secura.evaluation.generation import plain_settings
+from secura.json_text import parsed_json
 from secura.tasks.prompting import pad_token_of
 from secura.whole_files import write_json
 
@@ -79,7 +79,7 @@ def begin_or_go_on(unfinished: Path, settings: dict[str, Any]) -> None:
     """Go on with what these settings have written, or forget what others have."""
     path = unfinished / "settings.json"
     try:
-        same = json.loads(path.read_text(encoding="utf-8")) == settings
+        same = parsed_json(path.read_text(encoding="utf-8")) == settings
     except (OSError, ValueError):
         same = False
     if not same:

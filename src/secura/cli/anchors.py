@@ -33,11 +33,10 @@ def anchors(
     Exit codes: 0 done, 1 failed or stopped by Ctrl-C, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from rich.console import Console
-
     from secura.experiments.anchors import AnchorSettings, make_anchors
+    from secura.plain_console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     path = None if model == "bundled" else model
     settings = AnchorSettings(model=path, out=out, prompts=prompts, given=also, texts=texts, tokens=tokens, seed=seed)
     bank = make_anchors(settings, console)

@@ -8,7 +8,10 @@ torch, so that `secura --help` answers at once.
 import logging
 import os
 import sys
+import traceback
+import warnings
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +37,7 @@ from secura.cli.train import train
 from secura.cli.verify_export import verify_export
 from secura.errors import InputError, SecuraError, StoppedError
 from secura.stop_signals import exit_code_of_stop, treat_like_ctrl_c, what_stopped
+from secura.visible import visible
 
 _CTRL_C = 130
 """What typer makes of a KeyboardInterrupt: the code of a shell, not one of ours."""
@@ -90,6 +94,7 @@ app.command()(doctor)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     _before_torch()
+    _write_plainly()
     treat_like_ctrl_c()
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
@@ -102,6 +107,17 @@ def _before_torch() -> None:
     # Where there is no GPU, these two say so.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+
+
+def _write_plainly() -> None:
+    """Let nothing in a warning of a library, or in the traceback that --debug shows, act on the terminal."""
+    written_out = warnings.formatwarning
+    warnings.formatwarning = lambda *said, **more: visible(written_out(*said, **more))
+
+    def show(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+        print(visible("".join(traceback.format_exception(kind, problem, trace))), end="", file=sys.stderr)
+
+    sys.excepthook = show
 
 
 def run(arguments: list[str]) -> int:
@@ -128,8 +144,8 @@ def run(arguments: list[str]) -> int:
             return USAGE
         if debug:
             raise
-        full = _out_of_memory(problem)
-        processes.say_error(full or f"{type(problem).__name__}: {problem} (--debug shows where)")
+        said = _out_of_memory(problem) or _about_a_file(problem)
+        processes.say_error(said or f"{type(problem).__name__}: {problem} (--debug shows where)")
         return FAILED
     if code == _CTRL_C:
         processes.say_error(f"stopped by {what_stopped()}.")
@@ -148,6 +164,14 @@ def _with_way_out(problem: Any, said: str) -> str:
         if meant is not None:
             return f"No such option: {option}. It is a setting: --set {meant if '=' in meant else meant + '=VALUE'}."
     return f"{said} See secura --help."
+
+
+def _about_a_file(problem: Exception) -> str | None:
+    """What is said of a file that the system refuses, such as where a disk is full or only to be read."""
+    if not isinstance(problem, OSError) or problem.strerror is None or problem.filename is None:
+        return None
+    names = [str(each) for each in (problem.filename, problem.filename2) if each is not None]
+    return f"{' and '.join(names)}: {problem.strerror}. --debug shows where."
 
 
 def _out_of_memory(problem: Exception) -> str | None:

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from secura.cli.visible import visible
 from secura.training.examples import IGNORED, Example
+from secura.visible import visible
 
 _ROWS_SHOWN = 2
 _CHARACTERS_SHOWN = 400

@@ -21,13 +21,12 @@ def card(
     Exit codes: 0 done, 1 failed, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from rich.console import Console
-
+    from secura.plain_console import PlainConsole
     from secura.report.card.finished_run import read_run
     from secura.report.card.model_card import write_card
 
     path = write_card(read_run(folder), force=force, show_question=show_question)
-    console = Console()
+    console = PlainConsole()
     console.print(f"card: {path}", highlight=False, markup=False, soft_wrap=True)
     console.print("license and language are left to you; see the top of the file", highlight=False)
     return 0

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secura.errors import ConfigError, InputError
+from secura.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,11 +35,10 @@ def chat(
     Exit codes: 0 done, 1 failed, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from rich.console import Console
-
     from secura.experiments.talk import Talk, opened_pair
+    from secura.plain_console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     with opened_pair(source, base) as pair:
         for note in pair.notes:
             console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
@@ -118,8 +118,8 @@ def generate(
         rows = answer_all(pair, asked, max_tokens=max_tokens, sides=pair.sides if both else ("tuned",))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if out is None:
-        print(text, end="")
+        print(visible_json(text), end="")
     else:
         write_text(out, text)
-        print(f"{len(rows)} answers are in {out}")
+        print(visible(f"{len(rows)} answers are in {out}"))
     return 0

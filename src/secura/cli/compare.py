@@ -57,11 +57,10 @@ def run(
 
     grids = [load_grid(file, assign or ()) for file in files]
     runs = runs_of_grids(grids, out)
-    from rich.console import Console
-
     from secura.cli.compare_view import run_and_show, show_runs
+    from secura.plain_console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     if dry_run:
         show_runs(console, runs)
         return 0
@@ -82,15 +81,14 @@ def table(
     ] = None,
 ) -> int:
     """Show the means over seeds, or the answer to a query over runs, knowledge, scores, gradient_norms and spectra."""
-    from rich.console import Console
-
     from secura.cli.compare_view import show_answer, show_means
     from secura.experiments.comparison.query.tables import Tables
+    from secura.plain_console import PlainConsole
 
     for path, ending in ((csv, ".csv"), (parquet, ".parquet")):
         if path is not None and path.suffix != ending:
             raise ConfigError(f"{path}: the name ends in {path.suffix or 'nothing'}; let it end in {ending}.")
-    console = Console()
+    console = PlainConsole()
     tables = Tables(folder)
     for path in filter(None, (csv, parquet)):
         tables.export(sql or "select * from runs", path)
@@ -108,13 +106,12 @@ def import_(
     into: Annotated[Path, Option(metavar="DIR", help="Folder of the comparison.")],
 ) -> int:
     """Import the published results of PEFT's method comparison, to see them beside your own."""
-    from rich.console import Console
-
     from secura.experiments.comparison.query.peft_import import import_results
+    from secura.plain_console import PlainConsole
 
     imported = import_results(source, into)
     earlier = f"; {len(imported.skipped)} earlier runs of the same are left out" if imported.skipped else ""
-    Console().print(
+    PlainConsole().print(
         f"{len(imported.stored)} results of PEFT are in {into}{earlier}; see secura compare table {into}",
         highlight=False,
         markup=False,

@@ -25,14 +25,13 @@ def plan(
     Exit codes: 0 done, 1 a method failed when it was tried, 3 wrong usage.
     """
     del debug
-    from rich.console import Console
-
     from secura.cli.plan_view import show_plan, show_trials
     from secura.experiments.comparison.plan.grid_plan import plan_runs, runs_of_files
+    from secura.plain_console import PlainConsole
     from secura.training.library_output import silence_libraries
 
     silence_libraries()
-    console = Console()
+    console = PlainConsole()
     runs = runs_of_files(files, assign or ())
     show_plan(console, plan_runs(runs, tokens=tokens))
     if not try_out:

@@ -49,18 +49,17 @@ def show(
     No weights are loaded. Exit codes: 0 all rows can be read, 3 a row cannot be read, or wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from rich.console import Console
-
     from secura.experiments.run.look_at_rows import look_at_rows
     from secura.experiments.settings.layers import load_config
     from secura.experiments.settings.trusted_tasks import is_settings_of_run, refuse_foreign_tasks
+    from secura.plain_console import PlainConsole
 
     flags = {"model.path": model, "data.path": source}
     config = load_config(None if file is None else str(file), assign or (), flags)
     if file is not None and is_settings_of_run(file, None):
         refuse_foreign_tasks(config, file, trust=trust_tasks, assignments=assign or (), flags=flags)
     look = look_at_rows(config)
-    console = Console()
+    console = PlainConsole()
     for each in look.sources:
         _show_source(console, look, each, rows)
     for note in look.notes:

@@ -100,15 +100,14 @@ def _report_folder(out: Path | None, tuned: str) -> Path:
 
 
 def _dial(settings: "DialSettings", folder: Path) -> int:
-    from rich.console import Console
-
     from secura.cli.dial_view import show_dial
     from secura.experiments.dial.result import JSON_FILE, result_as_json
     from secura.experiments.dial.run import dial as turn
+    from secura.plain_console import PlainConsole
     from secura.report.dial_page import PAGE_FILE, dial_page
     from secura.whole_files import write_json, write_text
 
-    console = Console()
+    console = PlainConsole()
     result = turn(settings, console)
     saved = [folder / PAGE_FILE, folder / JSON_FILE]
     write_text(saved[0], dial_page(result))

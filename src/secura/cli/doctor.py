@@ -25,14 +25,13 @@ def doctor(
     Exit codes: 0 nothing is wrong, 1 something is wrong, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from rich.console import Console
-
     from secura.errors import ConfigError
     from secura.experiments.doctor import examine_adapter, examine_installation
+    from secura.plain_console import PlainConsole
 
     if seal and not folders:
         raise ConfigError("--seal needs the folder of an adapter: secura doctor ADAPTER --seal.")
-    console = Console()
+    console = PlainConsole()
     found = [examine_adapter(folder, seal=seal) for folder in folders] if folders else examine_installation()
     for each in found:
         mark = "wrong: " if each.wrong else ""

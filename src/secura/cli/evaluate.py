@@ -7,6 +7,7 @@ import typer
 
 from secura.cli.names import names_in
 from secura.errors import ConfigError
+from secura.visible import visible
 
 if TYPE_CHECKING:
     from secura.experiments.evaluate import EvalSettings
@@ -72,12 +73,11 @@ def _batch_size(given: str) -> int | Literal["auto"]:
 
 
 def _evaluate(settings: "EvalSettings") -> int:
-    from rich.console import Console
-
     from secura.cli.evaluate_view import show_scores
     from secura.experiments.evaluate import evaluate as score_model
+    from secura.plain_console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     show_scores(console, score_model(settings, console))
     return 0
 
@@ -86,6 +86,7 @@ def _export(settings: "EvalSettings", folder: Path) -> int:
     from secura.experiments.evaluate import export
 
     names = export(settings, folder)
-    print(f"{len(names)} tasks are in {folder}; run them with")
-    print(f"  lm_eval --include_path {folder} --tasks {','.join(names)} --model hf --model_args pretrained=MODEL")
+    print(visible(f"{len(names)} tasks are in {folder}; run them with"))
+    command = f"lm_eval --include_path {folder} --tasks {','.join(names)} --model hf --model_args pretrained=MODEL"
+    print(visible(f"  {command}"))
     return 0

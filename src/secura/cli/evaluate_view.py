@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secura.cli.visible import visible
 from secura.evaluation.lm_eval_bridge import HarnessScore
 from secura.evaluation.significance import share_interval
 from secura.evaluation.task_score import TaskScore
 from secura.experiments.evaluate import EvalResult
+from secura.visible import visible
 
 _CALLED = {
     "accuracy": "right",

@@ -66,13 +66,12 @@ def export(
 
 
 def _export(settings: "ExportSettings") -> int:
-    from rich.console import Console
-
     from secura.cli.export_view import show_export, show_loss
     from secura.experiments.export import export as write_export
+    from secura.plain_console import PlainConsole
     from secura.report.card.export_card import write_export_card
 
-    console = Console()
+    console = PlainConsole()
     result = write_export(settings, console, on_measured=lambda lora, effects: show_loss(console, lora, effects))
     write_export_card(result, settings.source)
     show_export(console, result)

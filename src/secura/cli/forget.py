@@ -76,17 +76,16 @@ def _report_folder(out: Path | None, tuned: str) -> Path:
 
 
 def _forget(settings: "ForgetSettings", folder: Path) -> int:
-    from rich.console import Console
-
     from secura.cli.forget_view import show_forgetting
     from secura.experiments.forget.result_json import JSON_FILE, result_as_json
     from secura.experiments.forget.run import forget as compare_models
     from secura.experiments.run.certified import stored_certificate
     from secura.one_writer import one_writer
+    from secura.plain_console import PlainConsole
     from secura.report.forget_page import PAGE_FILE, forget_page
     from secura.whole_files import write_json, write_text
 
-    console = Console()
+    console = PlainConsole()
     saved = [folder / PAGE_FILE, folder / JSON_FILE]
     with one_writer(folder):
         result = compare_models(settings, console)

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secura.cli.visible import in_one_line, on_one_line, visible
 from secura.experiments.forget.result import ANSWER_KINDS, Flip, ForgetResult, TaskChange
 from secura.report.told_apart import told_apart
 from secura.report.wording import (
@@ -20,6 +19,7 @@ from secura.report.wording import (
     smallest_visible_text,
     value_text,
 )
+from secura.visible import in_one_line, on_one_line, visible
 
 _FLIPS_SHOWN = 10
 _CHARACTERS_SHOWN = 90

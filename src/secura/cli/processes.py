@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from secura.errors import ConfigError
+from secura.visible import in_one_line
 
 _SHARED_COMMAND = "train"
 
@@ -50,7 +51,7 @@ def part() -> None:
 
 def say_error(message: str) -> None:
     """Print an error on stderr, once for all processes that meet it."""
-    line = " ".join(message.split())
+    line = in_one_line(message)
     if launched_processes() == 1:
         _print(line)
         return

@@ -28,12 +28,11 @@ def push(
     Exit codes: 0 done, 1 failed, 3 wrong usage, or a folder that cannot be sent as it is.
     """
     del debug  # read by `secura.cli.app.run`
-    from rich.console import Console
-
+    from secura.plain_console import PlainConsole
     from secura.report.card.push import PushSettings, parcel
     from secura.report.card.push import push as send
 
-    console = Console()
+    console = PlainConsole()
     settings = PushSettings(folder=folder, repository=repository, public=public, message=message)
     listed = parcel(settings)
     _show(console, settings, listed)

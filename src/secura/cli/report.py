@@ -47,11 +47,11 @@ def report(
 
 
 def _run(folder: Path, out: Path | None, figures: Path | None) -> Path:
-    from rich.console import Console
+    from secura.plain_console import PlainConsole
 
     if figures is not None:
         raise ConfigError("--figures is for a comparison; the page of a run contains its figures. Leave it out.")
-    return make_run_page(Console(), folder, out)
+    return make_run_page(PlainConsole(), folder, out)
 
 
 def make_run_page(console: "Console", folder: Path, out: Path | None = None) -> Path:
@@ -72,9 +72,8 @@ def open_page(page: Path) -> None:
 
 
 def _comparison(folder: Path, out: Path | None, figures: Path | None) -> Path:
-    from rich.console import Console
-
     from secura.one_writer import one_writer
+    from secura.plain_console import PlainConsole
     from secura.report.comparison.grids import read_comparison
     from secura.report.report_page import FIGURES_FOLDER, PAGE_FILE, write_report
 
@@ -82,7 +81,7 @@ def _comparison(folder: Path, out: Path | None, figures: Path | None) -> Path:
     page = out or folder / PAGE_FILE
     with one_writer(page.parent):
         written = write_report(comparison, page, figures or folder / FIGURES_FOLDER)
-    console = Console()
+    console = PlainConsole()
     for grid in comparison.grids:
         parts = [f"{len(grid.done)} done", f"{len(grid.failed)} failed", f"{len(grid.missing)} missing"]
         console.print(f"{grid.name}: {', '.join(parts)}", highlight=False, markup=False)

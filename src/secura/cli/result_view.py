@@ -1,15 +1,14 @@
 """The result of a run: what was learned, what was kept, and what flipped from right to wrong."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from secura.cli.visible import in_one_line, on_one_line, visible
 from secura.evaluation.retention import LostAnswer
 from secura.evaluation.tally import CONFIDENCE, Tally, at_least_cell, kept_cell, percent
 from secura.experiments.run.train import Losses, RunResult
 from secura.report.told_apart import told_apart
+from secura.visible import in_one_line, on_one_line, visible
 
 _FLIPS_SHOWN = 10
 _CHANGED_SHOWN = 3
@@ -31,9 +30,7 @@ def show_result(console: Console, result: RunResult) -> None:
 
 def _show_new_task(console: Console, result: RunResult) -> None:
     new = result.new_task.total
-    table = _table(
-        f"{escape(visible(result.task))}: what was learned", "held out", "asked", "before", "after", "change"
-    )
+    table = _table(f"{visible(result.task)}: what was learned", "held out", "asked", "before", "after", "change")
     if new.asked:
         gain = f"{100 * (new.after - new.before) / new.asked:+.1f} points"
         table.add_row("answered right", str(new.asked), _share(new.before, new), _share(new.after, new), gain)
@@ -58,7 +55,7 @@ def _show_kept(console: Console, result: RunResult) -> None:
 
 
 def _table(title: str, *headings: str) -> Table:
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=Text(title, style="table.title"), title_justify="left", caption_justify="left")
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left")
     return table

@@ -54,14 +54,13 @@ def run(
     if print_config:
         print(config_as_yaml(config), end="")
         return 0
-    from rich.console import Console
-
     from secura.cli.sequence_view import show_plan, show_sequence, stage_shower
     from secura.evaluation.retention_gate import judge
     from secura.experiments.run.rows import ASK_MORE_KNOWLEDGE
     from secura.experiments.sequence.run import prepare_sequence, run_sequence
+    from secura.plain_console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     prepared = prepare_sequence(config, dry_run=dry_run)
     show_plan(console, prepared)
     if dry_run:
@@ -80,12 +79,11 @@ def run(
 @app.command()
 def log(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a sequence.")]) -> int:
     """Print the ledger: which tasks can be removed, and every score so far."""
-    from rich.console import Console
-
     from secura.cli.sequence_view import show_sequence
     from secura.experiments.sequence.opened import open_sequence
+    from secura.plain_console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     opened = open_sequence(folder, trust_tasks=True)  # no task is read
     show_sequence(console, folder, opened.config, opened.matrix)
     console.print(f"in the ledger: {', '.join(opened.ledger) or 'nothing'}", highlight=False)
@@ -99,12 +97,11 @@ def undo_(
     trust_tasks: TrustTasks = False,
 ) -> int:
     """Remove one task's change from the model, and score the result."""
-    from rich.console import Console
-
     from secura.cli.sequence_view import show_undone
     from secura.experiments.sequence.undo import undo_task
+    from secura.plain_console import PlainConsole
 
-    show_undone(Console(), undo_task(folder, task, trust_tasks=trust_tasks))
+    show_undone(PlainConsole(), undo_task(folder, task, trust_tasks=trust_tasks))
     return 0
 
 
@@ -117,12 +114,11 @@ def bisect(
     trust_tasks: TrustTasks = False,
 ) -> int:
     """Find the task that broke a family of knowledge."""
-    from rich.console import Console
-
     from secura.experiments.sequence.bisect import bisect_family
+    from secura.plain_console import PlainConsole
 
     found = bisect_family(folder, family, below=below, questions=questions, trust_tasks=trust_tasks)
-    console = Console()
+    console = PlainConsole()
     if found.task is None:
         console.print(
             f"{family} was not broken: {found.after:.1%} right at the end, {found.base:.1%} before any task "

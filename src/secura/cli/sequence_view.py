@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secura.cli.visible import visible
 from secura.evaluation.retention_metrics import average_accuracy, backward_transfer, forgetting_best_minus_last
 from secura.evaluation.tally import at_least_cell, kept_cell, kept_phrase, percent, together
 from secura.experiments.sequence.matrix import GroupScore, QuestionGroup, SequenceScores
 from secura.experiments.sequence.run import OnStage, PreparedSequence
 from secura.experiments.sequence.undo import Undone
 from secura.experiments.settings.sequence import SequenceConfig
+from secura.visible import visible
 
 
 def show_plan(console: Console, sequence: PreparedSequence) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from secura.errors import ConfigError
+from secura.visible import visible
 
 Option = typer.Option
 
@@ -50,7 +51,6 @@ def studio(
     with suppress(KeyboardInterrupt):  # the usual end, and none that failed
         opened.serve()
     going_on = [started.name for started in opened.studio.processes.going_on()]
-    print(
-        "closed" + (f"; going on: {', '.join(going_on)}. secura studio {folder} shows them again." if going_on else "")
-    )
+    more = f"; going on: {', '.join(going_on)}. secura studio {folder} shows them again." if going_on else ""
+    print(visible(f"closed{more}"))
     return 0

@@ -103,8 +103,6 @@ def _saved_config(out: str | None) -> str | None:
 
 
 def _train(config: "RunConfig", *, resume: bool, dry_run: bool, show: bool) -> int:
-    from rich.console import Console
-
     from secura.cli.batch_view import show_batch
     from secura.cli.result_view import show_result
     from secura.evaluation.retention_gate import judge
@@ -112,9 +110,10 @@ def _train(config: "RunConfig", *, resume: bool, dry_run: bool, show: bool) -> i
     from secura.experiments.run.prepare import prepare_run
     from secura.experiments.run.rows import ASK_MORE_KNOWLEDGE
     from secura.experiments.run.train import train_and_report
+    from secura.plain_console import PlainConsole
     from secura.training.processes import is_main_process
 
-    console = Console(quiet=not is_main_process())
+    console = PlainConsole(quiet=not is_main_process())
     prepared = prepare_run(config, resume=resume, dry_run=dry_run)
     trained, base = prepared.trainable_weights, prepared.base_weights
     console.print(

@@ -38,13 +38,12 @@ def verify_export(
     Exit codes: 0 alike, 1 failed, 2 they differ by more than is let pass, 3 wrong usage.
     """
     del debug  # read by `secura.cli.app.run`
-    from rich.console import Console
-
     from secura.cli.verify_export_view import show_verification
     from secura.experiments.verify_export import VerifySettings
     from secura.experiments.verify_export import verify_export as compare
+    from secura.plain_console import PlainConsole
 
-    console = Console()
+    console = PlainConsole()
     found = compare(
         VerifySettings(
             base=base,

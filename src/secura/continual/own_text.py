@@ -28,7 +28,6 @@ Source:
     model that learns prompts too, to write samples of earlier tasks.
 """
 
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -52,6 +51,7 @@ from secura.continual.strategy import Collate, Step, Strategy
 from secura.errors import ConfigError
 from secura.evaluation.causal_model import in_evaluation_mode
 from secura.evaluation.hidden_states import hidden_states
+from secura.json_text import parsed_json
 from secura.numerics.divergence import divergence_from_likeliest, log_probabilities_of
 from secura.whole_files import write_json
 
@@ -358,7 +358,7 @@ class OwnText(Strategy):
 
     @override
     def load(self, folder: Path) -> None:
-        state = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
+        state = parsed_json((folder / _STATE_FILE).read_text(encoding="utf-8"))
         self.budget.load_state(state)
         if "tasks" in state:  # of an earlier version there is none
             self.task_budget.load_state(state["tasks"])

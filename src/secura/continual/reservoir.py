@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from secura.json_text import parsed_json
+
 ReadRow = Callable[[Mapping[str, Any]], Any]
 
 
@@ -59,6 +61,6 @@ class Reservoir:
 
     def load(self, path: Path, read_row: ReadRow) -> None:
         """Take up what `save` has written; `read_row` makes a row of its mapping."""
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parsed_json(path.read_text(encoding="utf-8"))
         self.seen = int(stored["seen"])
         self.rows = [read_row(row) for row in stored["rows"]]

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from secura.evaluation.task_score import TaskScore, as_json, from_json
 from secura.file_names import file_name
+from secura.json_text import parsed_json
 from secura.tasks.prompting import prompt_tokens, token_ids
 from secura.tasks.question import Item, PlainText
 from secura.tasks.task import Task
@@ -118,7 +119,7 @@ class ScoreCache:
             self.notes.append(f"cached score {path} cannot be read, so the base is asked again ({problem})")
             return None
         try:
-            stored = json.loads(text)
+            stored = parsed_json(text)
             body = stored["body"]
             if stored["checksum"] != _checksum(body) or body["key"] != asdict(key):
                 raise ValueError("its checksum or its key does not match")

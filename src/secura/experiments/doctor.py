@@ -1,6 +1,5 @@
 """What `secura doctor` finds: this installation, this machine, and what is wrong with an adapter's folder."""
 
-import json
 import platform
 import shutil
 from dataclasses import dataclass
@@ -10,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from secura.adapters.secura.config import PEFT_TYPE_NAME, plain_peft_type
 from secura.adapters.secura.sealed_folder import check_seal, is_sealed, seal_folder
 from secura.errors import ConfigError, SecuraError
 from secura.evaluation.score_cache import cache_folder
-from secura.experiments.models.base_record import BASE_RECORD
+from secura.experiments.models.adapter_files import check_adapter_files, read_adapter_config
+from secura.experiments.models.base_record import BASE_RECORD, read_json
 from secura.export.llama_quantize import PROGRAM as QUANTIZER
 from secura.export.llama_quantize import quantizer
+from secura.json_text import parsed_json
 from secura.training.checkpoint_seal import SEAL_FILE
 
 _VERSIONS = ("secura", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf")
@@ -101,7 +102,7 @@ def examine_adapter(folder: Path, *, seal: bool = False) -> Finding:
         sealed = _sealed(folder, seal=seal)
     except SecuraError as problem:
         return Finding(name=name, said=str(problem), wrong=True)
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    config = parsed_json((folder / _CONFIG).read_text(encoding="utf-8"))
     with safe_open(folder / _WEIGHTS, framework="pt") as opened:
         count = sum(_elements(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
     base = config.get("base_model_name_or_path") or "a base that it does not name"
@@ -111,13 +112,19 @@ def examine_adapter(folder: Path, *, seal: bool = False) -> Finding:
 
 def _sealed(folder: Path, *, seal: bool) -> str:
     """What is to say of an adapter's seal, after it was checked, or made where that was asked for."""
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    config = parsed_json((folder / _CONFIG).read_text(encoding="utf-8"))
     if _method(config) != PEFT_TYPE_NAME:
         return "; adapters of this kind have no seal" if seal else ""
     if is_sealed(folder):
         check_seal(folder)
         return ", as it was sealed"
     if not seal:
+        with safe_open(folder / _WEIGHTS, framework="pt") as opened:
+            if any(key.endswith(".secura_seal") for key in opened.keys()):  # noqa: SIM118
+                raise ConfigError(
+                    f"the seal was taken out of {_CONFIG}; take the file as it was saved, or use secura doctor --seal, "
+                    "which puts it back if the weights are those that were sealed."
+                )
         return "; it has no seal, and `secura doctor --seal` gives it one"
     for above in (folder, folder.parent):
         if (above / SEAL_FILE).is_file():
@@ -130,25 +137,15 @@ def _sealed(folder: Path, *, seal: bool) -> str:
 def _what_is_wrong(folder: Path) -> str | None:
     if not folder.is_dir():
         return "there is no such folder"
-    if not (folder / _CONFIG).is_file():
-        return f"{_CONFIG} is missing, so it is no adapter; copy it again"
-    if not (folder / _WEIGHTS).is_file():
-        return f"{_WEIGHTS} is missing; copy it again"
-    for file in (_CONFIG, BASE_RECORD):
-        try:
-            if (folder / file).is_file():
-                content: Any = json.loads((folder / file).read_text(encoding="utf-8"))
-                if not isinstance(content, dict):
-                    return f"{file} is no JSON object; copy it again"
-        except ValueError as problem:
-            return f"{file} is not JSON ({problem}); copy it again"
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    if "peft_type" not in config:
-        return f"{_CONFIG} does not say which kind of adapter it is"
     try:
+        check_adapter_files(folder)
+        read_json(folder / BASE_RECORD)
+        config = read_adapter_config(folder)
+        if _method(config) == PEFT_TYPE_NAME:
+            is_sealed(folder)  # reads and checks all settings
         return _wrong_in_weights(folder / _WEIGHTS, config)
-    except (SafetensorError, OSError) as problem:
-        return f"{_WEIGHTS} is damaged, perhaps cut short ({' '.join(str(problem).split())[:120]}); copy it again"
+    except SecuraError as problem:
+        return str(problem)
 
 
 def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:

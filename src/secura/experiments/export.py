@@ -15,6 +15,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from peft import PeftModel
 from rich.console import Console
+from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from secura.adapters.dial import scaled
@@ -285,8 +286,11 @@ def _write_whole(
         merged = merged_model(model, adapted_dtype=torch.float32, drawn_back=drawn_back)
         name = Path(settings.source).name
 
+        def show(said: str) -> None:
+            status.update(Text(said))  # as text: rich reads markup in the name of a tensor
+
         def fill_gguf(folder: Path) -> None:
-            write_gguf(folder / GGUF_FILE, merged, tokenizer, kind=kind, name=name, on_tensor=status.update)
+            write_gguf(folder / GGUF_FILE, merged, tokenizer, kind=kind, name=name, on_tensor=show)
             if settings.to == "ollama":
                 stops = [tokenizer.decode([end]) for end in end_ids(merged, tokenizer)]
                 text = modelfile(GGUF_FILE, parts, [str(stop) for stop in stops])
@@ -309,7 +313,13 @@ def _write_lora(
 ) -> None:
     adapted = cast(PeftModel, model)
     with console.status("measuring") as status:
-        lora = as_lora(adapted, rank=settings.rank, limit=settings.limit, drawn_back=drawn_back, on_layer=status.update)
+        lora = as_lora(
+            adapted,
+            rank=settings.rank,
+            limit=settings.limit,
+            drawn_back=drawn_back,
+            on_layer=lambda said: status.update(Text(said)),
+        )
     result.lora = lora
     base, config = adapted.get_base_model(), adapted.config
     module_names = [name for name, _ in base.named_modules()]

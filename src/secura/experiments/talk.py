@@ -3,7 +3,6 @@
 The tuned side answers with its adapter merged, as it would be exported.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from secura.evaluation.generation import generate_answers
 from secura.evaluation.merged import merged_for_scoring
 from secura.evaluation.parity import end_ids
 from secura.experiments.export import open_source, tokenizer_of
+from secura.json_text import parsed_json
 from secura.tasks.prompting import prompt_tokens
 from secura.training.library_output import silence_libraries
 
@@ -189,7 +189,7 @@ def read_prompts(file: Path) -> list[str | list[dict[str, str]]]:
     prompts: list[str | list[dict[str, str]]] = []
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = parsed_json(line)
         except ValueError as problem:
             raise DataError(f"{file} line {number} is not JSON: {problem}.") from problem
         found = row.get("messages") or row.get("prompt") if isinstance(row, dict) else None

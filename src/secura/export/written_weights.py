@@ -9,7 +9,6 @@ Noise over signal is the error of a tensor over what was learned in it: at 1 and
 drowned the change.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from transformers import PreTrainedModel
 
 from secura.export.gguf_shapes import gguf_name, names_of, shape_of
 from secura.export.tuned_weights import NOTHING_DRAWN_BACK, DrawnBack, active_adapter, tuned_layers
+from secura.json_text import parsed_json
 
 _SLACK = 1.05
 """An error may be this multiple of what rounding alone makes."""
@@ -148,7 +148,7 @@ def check_gguf(
 
 def check_lora(folder: Path, model: PeftModel, drawn_back: DrawnBack, limit: float) -> list[WeightCheck]:
     """Compare a LoRA in PEFT's format with the change it was made of."""
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = parsed_json((folder / "adapter_config.json").read_text(encoding="utf-8"))
     factors: dict[str, Tensor] = {}
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as opened:
         factors = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118

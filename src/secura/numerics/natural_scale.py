@@ -24,7 +24,10 @@ from secura.numerics.row_bound import RowBounded
 from secura.numerics.s_magnorm import Bounded, WeightNorm
 
 LARGEST_SCALE = 1e30
-"""Beyond it a multiplier overflows in float32; a weight that asks for more is zero, but for rounding."""
+"""Of a change of ordinary size: a weight that asks for more is zero, but for rounding. Larger ones may ask for more."""
+
+_LARGEST_NUMBER = 1e37
+"""A multiplier beyond it may overflow in float32."""
 
 UNBOUNDED_SHARE = 0.1
 """Natural size of a change that no bound restrains, as a share of the weight's rms."""
@@ -48,7 +51,7 @@ def sign_step_size(left: Float[Tensor, "out k"] | None, right: Float[Tensor, "r 
 def natural_scale(size: float, step_size: float) -> float:
     """What D is multiplied by so that a step of signs moves it by `size`; 1 where no number in float32 does that."""
     scale = size / step_size if step_size > 0 else 0.0
-    return scale if 0 < scale < LARGEST_SCALE else 1.0
+    return scale if 0 < scale < min(LARGEST_SCALE * max(1.0, size), _LARGEST_NUMBER) else 1.0
 
 
 def with_unit_rms(factor: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:

@@ -28,6 +28,9 @@ from secura.numerics.change import ThinFactors, sum_of_changes
 _VALUES_AT_ONCE = 2**22
 """Of a weight, in float32: 16 MB."""
 
+_SMALLEST_IN_FLOAT32 = 1e-12
+"""Length of a row below which its squares may not be exact in float32."""
+
 _SERIES_BELOW = 1e-2
 """rho² / l² under which tanh(x) / x and its slope are taken from their series: the closed form of the slope cancels."""
 
@@ -186,8 +189,15 @@ def _above_zero(limits: Tensor) -> Tensor:
 def _row_squares(weight: Tensor) -> Tensor:
     """‖W_i‖² of each row."""
     wide = torch.promote_types(weight.dtype, torch.float32)
-    norms = [torch.linalg.vector_norm(some.to(wide), dim=1) for some in _some_rows(weight)]
-    return torch.cat(norms).to(_accurate(weight)).square_()
+    accurate, parts = _accurate(weight), []
+    for some in _some_rows(weight):
+        norms = torch.linalg.vector_norm(some.to(wide), dim=1)
+        odd = ~((norms > _SMALLEST_IN_FLOAT32) & torch.isfinite(norms))
+        norms = norms.to(accurate)
+        if not odd.is_meta and odd.any():  # squares that overflow or underflow, as of weights of 1e34
+            norms = torch.where(odd, torch.linalg.vector_norm(some.to(accurate), dim=1), norms)
+        parts.append(norms)
+    return torch.cat(parts).square_()
 
 
 def _products(weight: Tensor, right: Tensor) -> Tensor:

@@ -91,7 +91,13 @@ class Bounded:
     def measure(self, reference: Float[Tensor, "out in"]) -> Float[Tensor, ""]:
         """The bound of a weight of 0; at least the smallest normal number, so that D / t exists."""
         wide = torch.promote_types(reference.dtype, torch.float32)
-        rms = torch.linalg.vector_norm(reference, dtype=wide) / reference.numel() ** 0.5
+        norm = torch.linalg.vector_norm(reference, dtype=wide)
+        if not (norm.is_meta or torch.isfinite(norm)):  # squares that overflow, as of weights of 1e34 in float32
+            largest = reference.abs().max().to(wide)
+            norm = torch.linalg.vector_norm(reference / largest, dtype=wide)
+            rms = (norm / reference.numel() ** 0.5).mul_(largest)
+        else:
+            rms = norm / reference.numel() ** 0.5
         return (self.tau * self.floor * rms).clamp_min_(torch.finfo(wide).tiny)
 
     def bound(

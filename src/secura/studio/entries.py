@@ -1,7 +1,6 @@
 """What lies in the folder that a studio shows: runs, sequences, and pages made of them."""
 
 import html
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from secura.experiments.files import ADAPTER_FOLDER, CONFIG_FILE, LOG_FILE, MODE
 from secura.experiments.forget.result_json import JSON_FILE as FORGET_JSON
 from secura.experiments.sequence.run import SUMMARY_FILE
 from secura.experiments.settings.layers import read_yaml
+from secura.json_text import parsed_json
 from secura.report.card.finished_run import read_run
 from secura.report.dial_page import PAGE_FILE as DIAL_PAGE
 from secura.report.forget_page import PAGE_FILE as FORGET_PAGE
@@ -195,7 +195,7 @@ def _title(page: Path) -> str:
 def _tuned(file: Path, age: int) -> str | None:
     del age
     try:
-        tuned = json.loads(file.read_text(encoding="utf-8"))["tuned"]
+        tuned = parsed_json(file.read_text(encoding="utf-8"))["tuned"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return tuned if isinstance(tuned, str) else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from secura.errors import SecuraError
+from secura.json_text import parsed_json
 from secura.one_writer import is_being_written
 from secura.studio.entries import Entry, entry_called, find_entries, folder_called, step_logs
 from secura.studio.started import Processes, Started
@@ -185,7 +186,7 @@ def _last_line(entry: Entry) -> dict[str, Any]:
             file.seek(max(0, file.tell() - _LAST_BYTES))
             lines = file.read().decode("utf-8", errors="replace").split("\n")
         for line in reversed(lines[:-1]):  # after the last line break is nothing, or what is being written
-            found = json.loads(line)
+            found = parsed_json(line)
             return found if isinstance(found, dict) else {}
     except (OSError, ValueError):
         return {}

@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from secura.errors import DataError
+from secura.json_text import parsed_json
 
 _ROLES = {
     "human": "user",
@@ -84,7 +85,7 @@ def from_json(text: str, key: str, where: str) -> Any:
         DataError: if it is not JSON.
     """
     try:
-        return json.loads(text)
+        return parsed_json(text)
     except json.JSONDecodeError as problem:
         raise DataError(
             f"{where}: '{key}' is a text that is not JSON ({problem.msg} at character {problem.pos})."

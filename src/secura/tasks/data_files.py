@@ -17,12 +17,14 @@ import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from secura.errors import DataError
+from secura.json_text import parsed_json
 from secura.tasks.data_rows import KNOWN_COLUMNS, item_from_row, renamed, unused_columns
 from secura.tasks.hub_rows import hub_rows
 from secura.tasks.question import Item, PlainText
@@ -187,7 +189,7 @@ def file_rows(path: Path) -> Iterator[tuple[str, object]]:
         if line.strip():
             where = f"{path}, line {number}"
             try:
-                yield where, json.loads(line)
+                yield where, parsed_json(line)
             except json.JSONDecodeError as problem:
                 what = f"is not JSON ({problem.msg} at column {problem.colno})"
                 if number == 1 and _is_json(text):
@@ -203,13 +205,13 @@ def _text_of(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         raise DataError(f"{path} is not UTF-8 text: {problem.reason} at byte {problem.start}.") from problem
-    except (OSError, EOFError) as problem:
+    except (OSError, EOFError, zlib.error) as problem:
         raise DataError(f"{path} cannot be read: {problem}.") from problem
 
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        parsed_json(text)
     except json.JSONDecodeError:
         return False
     return True
@@ -257,7 +259,7 @@ def _table_rows(path: Path, kind: str) -> Iterator[tuple[str, object]]:
 
 def _array_rows(path: Path, text: str) -> Iterator[tuple[str, object]]:
     try:
-        json.loads(text)
+        parsed_json(text)
     except json.JSONDecodeError as problem:
         raise DataError(f"{path}, line {problem.lineno}: is not JSON ({problem.msg}).") from problem
     # Read again row by row, to know the line that each begins in.

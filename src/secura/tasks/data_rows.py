@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, get_args
 
 from secura.errors import DataError
+from secura.json_text import parsed_json
 from secura.tasks.chat_rows import chat_messages, from_json, shown, shown_as_text, tool_schemas
 from secura.tasks.question import Item, Match, PlainText, Question
 
@@ -256,7 +257,7 @@ def _with_rule(question: Question, row: Mapping[str, Any], where: str) -> Questi
     if match == "json":
         for answer in ruled.right_answers:
             try:
-                json.loads(answer)
+                parsed_json(answer)
             except json.JSONDecodeError as problem:
                 raise DataError(f"{where}: 'match' is json, but {shown(answer)} is not ({problem.msg}).") from problem
     return ruled

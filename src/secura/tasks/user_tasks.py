@@ -174,7 +174,9 @@ def _checked_keys(path: Path) -> Mapping[str, Any]:
         keys = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path} cannot be read: {problem}.") from problem
-    except yaml.YAMLError as problem:
+    except RecursionError as problem:
+        raise ConfigError(f"{path} is nested too deeply to be read; a task has keys and values.") from problem
+    except (yaml.YAMLError, ValueError) as problem:  # such as a date that is none
         raise ConfigError(f"{path} is not YAML: {' '.join(str(problem).split())}.") from problem
     if not isinstance(keys, dict):
         raise ConfigError(f"{path} holds no settings such as 'name: capitals'; keys are {', '.join(_KEYS)}.")

@@ -1,11 +1,12 @@
 """What the log of a run's steps says about gradients, memory and loss."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from secura.json_text import parsed_json
 
 _LAST_STEPS = 250
 """PEFT's training loss is the mean over that many steps, the last ones."""
@@ -41,5 +42,5 @@ def read_step_lines(*logs: Path) -> StepLines:
     for log in logs:
         taken = lines[-1]["step"] if lines else 0
         text = log.read_text(encoding="utf-8") if log.is_file() else ""
-        lines += [{**line, "step": line["step"] + taken} for line in map(json.loads, text.splitlines())]
+        lines += [{**line, "step": line["step"] + taken} for line in map(parsed_json, text.splitlines())]
     return StepLines(lines=lines)

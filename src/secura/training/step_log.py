@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from secura.json_text import parsed_json
 from secura.training.memory import memory_in_use_mb
 from secura.whole_files import write_text
 
@@ -59,6 +60,6 @@ def _finite(value: float | None) -> float | None:
 
 def _step(line: str) -> float:
     try:
-        return int(json.loads(line)["step"])
+        return int(parsed_json(line)["step"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return float("inf")  # a line that a crash cut short

@@ -20,6 +20,8 @@ from adapted_models import (
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, tiny_model
+from torch import Tensor, nn
+from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from secura import SecuraConfig, fold
@@ -145,3 +147,36 @@ def test_a_layer_of_zeros_takes_a_step_without_a_number_that_is_none() -> None:
         base.model.layers[0].self_attn.q_proj.weight.zero_()
     model = get_peft_model(base, llama_config(init_weights=False))  # type: ignore[arg-type]
     assert torch.isfinite(model(tokens()).logits).all()
+
+
+class Rescaled(nn.Module):
+    """A linear layer of enormous weights whose output is made ordinary again."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size, self.linear = size, nn.Linear(33, 17, bias=False)
+        draws = torch.randn(17, 33, generator=torch.Generator().manual_seed(1))
+        self.linear.weight = nn.Parameter(size * draws)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(inputs) / self.size
+
+
+@pytest.mark.parametrize("preset", ["secura", "bounded-lora", "cur-lora"])
+def test_a_layer_of_enormous_weights_learns_as_the_same_layer_of_ordinary_ones(preset: str) -> None:
+    losses = []
+    for size in (1.0, 1e34):  # squares of the latter overflow in float32
+        torch.manual_seed(0)
+        adapted = get_peft_model(Rescaled(size), SecuraConfig.preset(preset, target_modules=["linear"], r=4))
+        draw = torch.Generator().manual_seed(2)
+        inputs, targets = torch.randn(64, 33, generator=draw), torch.randn(64, 17, generator=draw)
+        trained = [each for each in adapted.parameters() if each.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=0.1, weight_decay=0)
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss = (adapted(inputs) - targets).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[3] < losses[0] - 0.1
+    assert_close(losses[4:], losses[:4], rtol=1e-4, atol=0)

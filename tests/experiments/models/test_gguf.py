@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from gguf_files import write_gguf
+from safetensors import SafetensorError
 from tiny_models import tiny_model, tiny_tokenizer
 from torch.testing import assert_close
 
@@ -76,6 +77,24 @@ def test_what_is_no_gguf_is_damaged_or_unknown_is_refused_in_one_sentence(file: 
     assert str(other) in refused(other)
     unknown = write_gguf(tmp_path / "unknown.gguf", tiny_model(), tiny_tokenizer(), architecture="rwkv6")
     assert "is of architecture rwkv6" in refused(unknown)
+    assert not list((tmp_path / "cache").glob("models/*/"))
+
+
+def test_a_cache_that_cannot_be_written_to_is_named_with_the_way_out(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()  # a file where the folder is to be
+    with pytest.raises(ConfigError, match=r"cannot be unpacked into .*cache.*; set SECURA_CACHE to a folder"):
+        load_model(ModelConfig(path=str(file)))
+
+
+def test_a_disk_that_fills_up_while_a_model_is_unpacked_leaves_nothing(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **more: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    with pytest.raises(ConfigError, match=r"cannot be unpacked into .*No space left on device"):
+        load_model(ModelConfig(path=str(file)))
     assert not list((tmp_path / "cache").glob("models/*/"))
 
 

@@ -25,6 +25,28 @@ def test_a_tokenizer_and_the_context_are_read_without_weights(tmp_path: Path) ->
     assert len(tokenizer) == len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", None),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"[" * 100_000),
+        ("tokenizer.json", None),
+        ("tokenizer.json", b"[" * 100_000),
+        ("tokenizer.json", b'{"model": 3}'),
+    ],
+    ids=["no weights", "weights cut", "config cut", "config a list", "config nested", "cut", "nested", "no tokenizer"],
+)
+def test_a_model_with_a_damaged_file_is_refused_in_a_sentence(name: str, content: bytes | None, tmp_path: Path) -> None:
+    file = save_tiny_model(tmp_path / "model") / name
+    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(ConfigError, match=str(tmp_path / "model")) as refused:
+        load_model(ModelConfig(path=str(tmp_path / "model")))
+    assert "\n" not in str(refused.value)
+
+
 def test_a_model_that_is_not_here_is_refused_at_once_where_the_hub_cannot_be_reached(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -281,6 +281,7 @@ def test_the_bundled_sequence_has_sixteen_tasks() -> None:
     ("setting", "message"),
     [
         (["tasks=[]"], "tasks is empty"),
+        (["tasks=[younger, '']"], "tasks names a task '', without a name"),
         (["tasks=[younger, younger]"], "tasks names younger twice"),
         (["method.name=lora", "method.boundary=fold"], "method lora cannot fold"),
         (["method.name=full", "method.boundary=anew"], "method full has no adapter to begin anew"),

@@ -86,7 +86,9 @@ def test_every_synonym_leads_to_a_setting_that_there_is() -> None:
     assert setting_called("rope_scaling") is None
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "a: [", "just text"])
+@pytest.mark.parametrize(
+    "content", ["[1, 2]", "a: [", "just text", "a: 2020-99-99", pytest.param("[" * 10_000, id="nested")]
+)
 def test_a_file_without_settings_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(content)
@@ -94,6 +96,12 @@ def test_a_file_without_settings_is_refused_by_name(tmp_path: Path, content: str
         load_config(str(path))
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_config(str(tmp_path / "missing.yaml"))
+
+
+@pytest.mark.parametrize("key", ["out", "data.path", "model.path", "retention.path"])
+def test_a_text_that_no_file_system_takes_is_refused_by_its_setting(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key} holds a character of number 0, 'a\\x00b'"):
+        load_config(None, [], {key: "a\0b"})
 
 
 def test_the_printed_settings_read_back_as_they_were_and_explain_themselves(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ class SecuraConfig(PeftConfig):
         default=0.3,
         metadata={
             "help": "The bound of `bounded`: the largest move of a weight, as a share of its own magnitude; of "
-            "`row_bounded`: of a row, as a share of its own length. The more layers are adapted, the smaller it can "
+            "`row_bounded`: of a row, as a share of its own length. If the adapter is merged into weights of 16 "
+            "bits, the bound holds up to one rounding of each weight. The more layers are adapted, the smaller it can "
             "be: 0.15 if all are, as in the preset `secura`."
         },
     )

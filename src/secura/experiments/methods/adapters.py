@@ -6,14 +6,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, OSFConfig, PeftConfig, PeftModel, PeftType, TaskType, get_peft_model
 from peft.tuners.lora.config import CordaConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from secura.adapters.base_guard import BaseGuard
+from secura.adapters.secura.config import plain_peft_type
 from secura.errors import BaseMismatchError, ConfigError, InputError, SecuraError
+from secura.experiments.models.adapter_files import check_adapter_files, incomplete_refused
 from secura.experiments.settings.names import MethodName
 from secura.training.processes import from_main_process
 
@@ -162,7 +164,8 @@ def go_on_with_adapter(
         raise ConfigError(f"the adapter in {folder} has its own settings; leave out method.adapter.")
     if method == "corda":
         raise ConfigError("method corda saves a plain LoRA; continue it with the method lora.")
-    expected = adapter_config(method, {})  # imports our adapters where needed, so that PEFT knows them
+    check_adapter_files(folder)
+    expected = adapter_config(method, {})
     try:
         own = PeftConfig.from_pretrained(str(folder))
     except InputError:
@@ -172,10 +175,12 @@ def go_on_with_adapter(
         raise ConfigError(f"the adapter in {folder} cannot be read: {type(problem).__name__}: {reason}") from problem
     same_variant = _variant(own) == _variant(expected)
     if type(own) is not type(expected) or not same_variant:
-        raise ConfigError(f"the adapter in {folder} is {own.peft_type}, so method.name cannot be {method}.")
+        kind = plain_peft_type(PeftType(own.peft_type).value)
+        raise ConfigError(f"the adapter in {folder} is {kind}, so method.name cannot be {method}.")
     guard = BaseGuard.of(model)
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        with incomplete_refused():
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except InputError:
         raise
     except Exception as problem:  # and whatever a weights file that is none leads to

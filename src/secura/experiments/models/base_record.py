@@ -6,7 +6,6 @@ of adapted weights are (`secura.adapters.fingerprint`).
 """
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from secura.errors import BaseMismatchError, ConfigError
 from secura.experiments.files import BASE_RECORD
 from secura.experiments.settings.run import ModelConfig
+from secura.json_text import parsed_json
 
 _SAMPLED_WEIGHTS = 64
 """Values of each tensor that enter the fingerprint: enough to tell two checkpoints apart. An adapter's own sample of
@@ -127,7 +127,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed_json(path.read_text(encoding="utf-8"))
     except ValueError as problem:  # JSONDecodeError and UnicodeDecodeError are its kinds
         raise ConfigError(f"{path} is not JSON: {problem}.") from problem
     if not isinstance(content, dict):

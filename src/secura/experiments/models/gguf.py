@@ -24,6 +24,7 @@ from secura.checksums import file_checksum
 from secura.errors import ConfigError
 from secura.evaluation.score_cache import cache_folder
 from secura.file_names import file_name
+from secura.visible import visible
 
 _MAGIC = b"GGUF"
 
@@ -103,11 +104,17 @@ def unpacked_folder(file: Path, dtype: str = "auto") -> Path:
     if folder.is_dir():
         return folder
     _check(file)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if not folder.is_dir():  # another process may have been first
-            print(f"unpacking {file.name} into {folder}, once", file=sys.stderr, flush=True)
-            _unpack(file, folder, getattr(torch, kept_as))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not folder.is_dir():  # another process may have been first
+                print(visible(f"unpacking {file.name} into {folder}, once"), file=sys.stderr, flush=True)
+                _unpack(file, folder, getattr(torch, kept_as))
+    except OSError as problem:
+        raise ConfigError(
+            f"model {file} cannot be unpacked into {folder.parent}: {problem.strerror or problem}; set SECURA_CACHE to "
+            "a folder that can be written to."
+        ) from problem
     return folder
 
 
@@ -129,9 +136,9 @@ def _unpack(file: Path, folder: Path, dtype: torch.dtype) -> None:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         os.replace(partial, folder)
-    except (OSError, ValueError, KeyError, RuntimeError, IndexError, NotImplementedError) as problem:
+    except Exception as problem:  # transformers and safetensors raise whatever a damaged file or a full disk leads to
         reason = " ".join(str(problem).split())[:300]
-        raise ConfigError(f"model {file} cannot be unpacked: {reason}") from problem
+        raise ConfigError(f"model {file} cannot be unpacked into {folder}: {reason}") from problem
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -163,7 +170,7 @@ def _architecture(file: Path) -> str:
 
     try:
         field = GGUFReader(str(file)).get_field("general.architecture")
-    except (OSError, ValueError, KeyError, IndexError) as problem:
+    except Exception as problem:  # gguf and numpy raise whatever a damaged file leads to
         reason = " ".join(str(problem).split())[:200]
         raise ConfigError(f"model {file} is damaged or cut short: {reason}") from problem
     if field is None:

@@ -50,7 +50,7 @@ def load_model(config: ModelConfig) -> tuple[PreTrainedModel, PreTrainedTokenize
     options = _attention(config) | _quantization(config, source)
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as problem:
+    except Exception as problem:  # transformers and tokenizers raise whatever a damaged file leads to
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
     tokenizer = load_tokenizer(source)
     if "quantization_config" in options:  # where it was put when it was quantized
@@ -130,7 +130,7 @@ def load_tokenizer_and_context(config: ModelConfig) -> tuple[PreTrainedTokenizer
     tokenizer = load_tokenizer(source)
     try:
         return tokenizer, stated_context(AutoConfig.from_pretrained(source), tokenizer)
-    except (OSError, ValueError, KeyError) as problem:
+    except Exception as problem:  # transformers and tokenizers raise whatever a damaged file leads to
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
 
 
@@ -167,7 +167,7 @@ def quantization_of(config: ModelConfig) -> str | None:
     _check_folder(source)
     try:
         stored: Any = getattr(AutoConfig.from_pretrained(source), "quantization_config", None)
-    except (OSError, ValueError, KeyError) as problem:
+    except Exception as problem:  # transformers and tokenizers raise whatever a damaged file leads to
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
     if not stored:
         return None
@@ -183,7 +183,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """
     try:
         return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as problem:
+    except Exception as problem:  # transformers and tokenizers raise whatever a damaged file leads to
         raise ConfigError(
             f"model {source} has no tokenizer that can be loaded; put its tokenizer files into the folder "
             f"({_in_one_line(problem)})"
@@ -194,7 +194,7 @@ def _check_files(source: str) -> None:
     _check_folder(source)
     try:
         files = weight_files(source)
-    except (OSError, ValueError, KeyError) as problem:
+    except Exception as problem:  # transformers and tokenizers raise whatever a damaged file leads to
         raise ConfigError(f"model {source} cannot be loaded: {_in_one_line(problem)}") from problem
     for file in files:
         check_weight_file(file)

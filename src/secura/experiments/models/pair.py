@@ -7,7 +7,6 @@ is a whole model, the two take turns in memory; both are held for a point betwee
 
 import gc
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from typing import Literal, cast
 
 import torch
 from peft import PeftModel
-from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,9 +26,9 @@ from secura.errors import BaseMismatchError, ConfigError, InputError
 from secura.evaluation.causal_model import Model
 from secura.evaluation.merged import merged_for_scoring
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
+from secura.experiments.models.adapter_files import check_adapter_files, incomplete_refused, read_adapter_config
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
 from secura.experiments.models.loading import check_model, load_model, model_source
-from secura.experiments.models.weight_files import check_weight_file
 from secura.experiments.settings.run import ModelConfig
 from secura.export.dequantized import Dequantized, dequantize_, is_quantized
 
@@ -112,11 +110,10 @@ class ModelPair:
         Raises:
             ConfigError: if there is no such model, or a file of it is damaged.
         """
-        weights = Path(self.tuned_path) / SAFETENSORS_WEIGHTS_NAME
-        if not self.is_adapter:
+        if self.is_adapter:
+            check_adapter_files(Path(self.tuned_path))
+        else:
             check_model(self.tuned_path)
-        elif weights.is_file():  # PEFT reads other formats too, and speaks of those itself
-            check_weight_file(weights)
 
     @contextmanager
     def base(self) -> Iterator[ReadyModel]:
@@ -304,11 +301,7 @@ def model_pair(base: str, tuned: str) -> ModelPair:
 
 def _trains_biases(folder: Path) -> bool:
     """Whether an adapter brings biases of its own in place of the base's."""
-    try:
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-    except ValueError:  # PEFT says what is wrong with it
-        return False
-    return config.get("bias", "none") not in ("none", None, False)
+    return read_adapter_config(folder).get("bias", "none") not in ("none", None, False)
 
 
 def _digest(*parts: str) -> str:
@@ -328,8 +321,10 @@ def _with_adapter(
     doubt = check_base(folder, fingerprint, model_source(ModelConfig(path=base_path)))
     if doubt is not None:
         notes.append(f"{doubt}; it is compared with {base_name}")
+    check_adapter_files(folder)
     try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        with incomplete_refused():
+            return PeftModel.from_pretrained(model, str(folder)).eval()
     except InputError:
         raise
     except Exception as problem:  # PEFT raises whatever a file that is no adapter leads to

@@ -12,7 +12,6 @@ Source:
     `secura.adapters.dial`, `secura.evaluation.probe_split` and `secura.evaluation.certificate`.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ from secura.experiments.run.rows import SELECT, STEER
 from secura.experiments.run.saving import save_result
 from secura.experiments.run.scaled_back import scaled_back
 from secura.experiments.settings.run import RunConfig
+from secura.json_text import parsed_json
 from secura.tasks.question import Question
 from secura.training.checkpoint_folder import checkpoint_folder
 from secura.training.processes import from_main_process
@@ -111,7 +111,7 @@ class SteerBudget(TrainerCallback):
         del args, control, kwargs
         if state.global_step and self.run.resume_from is not None:
             stored = (self.run.resume_from / _STATE_FILE).read_text(encoding="utf-8")
-            self.steering.load_state_dict(json.loads(stored))
+            self.steering.load_state_dict(parsed_json(stored))
 
     @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from peft import PeftModel
-from rich.console import Console
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
@@ -50,6 +49,7 @@ from secura.experiments.run.run_record import run_record
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
+from secura.plain_console import PlainConsole
 from secura.tasks.everyday.prompts import PROMPTS
 from secura.tasks.prompting import pad_token_of
 from secura.tasks.question import Item
@@ -246,7 +246,7 @@ def _anchors(
                 examples=[example for task in tasks for example in task.examples],
                 strategy=config.strategy.settings,
                 precision=config.training.computed_in,
-                console=Console(stderr=True),
+                console=PlainConsole(stderr=True),
             )
 
     return from_main_process(written)

@@ -69,6 +69,9 @@ def config_from(kind: type[Config], values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: for an unknown key, or a value of the wrong type or out of range.
     """
+    for key, value in _flat(dict(values)).items():
+        if "\0" in (key + value if isinstance(value, str) else key):  # no file system takes it
+            raise ConfigError(f"{key} holds a character of number 0, {value!r}; take it out.")
     try:
         return kind.model_validate(values)
     except ValidationError as problem:
@@ -102,7 +105,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as problem:
         raise ConfigError(f"{path}: no such configuration file ({problem.strerror}).") from problem
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except RecursionError as problem:
+        raise ConfigError(f"{path} is nested too deeply to be read; settings have a few levels.") from problem
+    except (yaml.YAMLError, ValueError) as problem:  # also bytes that are no text, and dates that are none
         raise ConfigError(f"{path} is not YAML: {' '.join(str(problem).split())}.") from problem
     if values is None:
         return {}
@@ -122,8 +127,8 @@ def yaml_assignment(assignment: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {assignment!r} is not of the form a.b=value.")
     try:
         return path.strip(), yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as problem:
-        raise ConfigError(f"--set {assignment!r}: the value is not YAML.") from problem
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        raise ConfigError(f"--set {assignment[:200]!r}: the value is not YAML.") from problem
 
 
 def assign(values: dict[str, Any], path: str, value: Any) -> None:

@@ -11,7 +11,7 @@ def ordered_tasks(config: SequenceConfig) -> list[str]:
     """The tasks in the order they are learned.
 
     Raises:
-        ConfigError: if there are none, or one is named twice.
+        ConfigError: if there are none, or one has no name or is named twice.
     """
     names = config.tasks
     if names is None:
@@ -20,6 +20,8 @@ def ordered_tasks(config: SequenceConfig) -> list[str]:
         names = list(SEQUENCE)
     if not names:
         raise ConfigError("tasks is empty; list at least one task.")
+    if not all(name.strip() for name in names):
+        raise ConfigError("tasks names a task '', without a name; name a bundled task or a file.")
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ConfigError(f"tasks names {repeated[0]} twice; each task is learned once.")

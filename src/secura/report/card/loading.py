@@ -1,11 +1,11 @@
 """How a model is loaded and asked, as a snippet of Python that runs as it stands in the card's folder."""
 
-import json
 import re
 from pathlib import Path
 
 from jinja2 import Environment
 
+from secura.json_text import parsed_json
 from secura.report.templates import templates
 
 A_PROMPT = "What is the capital of France?"
@@ -61,4 +61,4 @@ def _has_chat_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
     settings = folder / "tokenizer_config.json"
-    return settings.is_file() and bool(json.loads(settings.read_text(encoding="utf-8")).get("chat_template"))
+    return settings.is_file() and bool(parsed_json(settings.read_text(encoding="utf-8")).get("chat_template"))

@@ -5,7 +5,6 @@ is still queued or running by `submitted.json` and waits for it, instead of queu
 """
 
 import getpass
-import json
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ from typing import Any
 from secura.errors import ConfigError
 from secura.experiments.comparison.engines.command_line import GRACE_SECONDS, RunningCommand, append_to_log
 from secura.experiments.comparison.engines.engine import Ended, Job
+from secura.json_text import parsed_json
 from secura.whole_files import write_json
 
 SUBMITTED_FILE = "submitted.json"
@@ -185,7 +185,7 @@ class SlurmEngine:
             return []
         from submitit import SlurmJob  # pyright: ignore[reportMissingImports]  # an extra
 
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = parsed_json(path.read_text(encoding="utf-8"))
         queued = queued_ids()
         if queued is None:
             raise ConfigError(

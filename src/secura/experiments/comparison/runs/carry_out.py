@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock
-from rich.console import Console
 
 from secura.errors import SecuraError, StoppedError
 from secura.experiments.comparison.runs.comparison_run import ComparisonRun, read_declaration
 from secura.experiments.comparison.runs.record_files import FAILED_FOLDER, read_record, write_record
 from secura.experiments.comparison.runs.train_and_measure import blank_record, train_and_measure
+from secura.plain_console import PlainConsole
 from secura.training.memory import out_of_memory_sentence
+from secura.visible import visible
 
 DONE, FAILED, STOPPED = 0, 1, 130
 
@@ -37,9 +38,9 @@ def carry_out(path: Path) -> int:
             _set_failure_aside(run)
         began = time.monotonic()
         try:
-            record = train_and_measure(run, Console(width=120))
+            record = train_and_measure(run, PlainConsole(width=120))
         except (StoppedError, KeyboardInterrupt) as problem:
-            print(f"stopped: {problem}", flush=True)
+            print(visible(f"stopped: {problem}"), flush=True)
             return STOPPED
         except Exception as problem:  # whatever it is belongs to this run, and must not cost the others theirs
             traceback.print_exc()

@@ -1,6 +1,5 @@
 """A run of a grid in the folder of a comparison: where everything of it lies, and how far it is."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +8,7 @@ from secura.errors import DataError
 from secura.experiments.comparison.grid.config import check_grid_name
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.record_files import read_record, record_path
+from secura.json_text import parsed_json
 from secura.whole_files import write_json
 
 DECLARED_FOLDER = "cells"
@@ -82,7 +82,7 @@ def read_declaration(path: Path) -> ComparisonRun:
         DataError: if the file is no run, or one that was changed since it was named.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = parsed_json(path.read_text(encoding="utf-8"))
         declared = GridRun(**{**stored, "measure": tuple(stored["measure"])})
         check_grid_name(declared.grid)
         name = declared.name

@@ -29,6 +29,7 @@ from secura.experiments.run.prepare import PreparedRun
 from secura.experiments.run.questions import base_alone
 from secura.experiments.run.scaled_back import base_weights, scaled_back
 from secura.experiments.settings.run import RunConfig
+from secura.json_text import parsed_json
 from secura.tasks.finding import find_tasks
 from secura.tasks.question import Item, Question
 from secura.tasks.task_items import task_items
@@ -178,4 +179,4 @@ def _read(path: Path) -> list[CurvePoint]:
 
 
 def _points(path: Path) -> list[CurvePoint]:
-    return [CurvePoint(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [CurvePoint(**parsed_json(line)) for line in path.read_text(encoding="utf-8").splitlines()]

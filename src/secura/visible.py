@@ -1,5 +1,6 @@
 """Text of rows, names and answers as a terminal may show it: nothing in it acts on the terminal."""
 
+import json
 import unicodedata
 
 _ACTS = ("Cc", "Cf", "Cs", "Co")
@@ -8,12 +9,18 @@ _ACTS = ("Cc", "Cf", "Cs", "Co")
 
 def visible(text: str) -> str:
     """A text with what would act on the terminal written out, such as `\\x1b`; spaces and line breaks stay."""
-    return "".join(
-        character
-        if character in "\n\t \u200d" or unicodedata.category(character) not in _ACTS
-        else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    if text.isprintable():
+        return text
+    return "".join(each if _is_harmless(each) else each.encode("unicode_escape").decode() for each in text)
+
+
+def visible_json(text: str) -> str:
+    """JSON, with what would act on the terminal as JSON's own escapes, such as `\\u009b`: it means the same."""
+    return "".join(each if _is_harmless(each) else json.dumps(each)[1:-1] for each in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character in "\n\t \u200d" or unicodedata.category(character) not in _ACTS
 
 
 def in_one_line(text: str) -> str:
