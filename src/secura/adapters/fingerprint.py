@@ -1,8 +1,8 @@
 """A fingerprint of a weight matrix: how an adapter knows the base model it was made for.
 
-It holds a code for the weight's dtype and the hash, and 64-bit digests of its values as they are,
-in bfloat16 and in float16. The rounded ones recognise a checkpoint that was loaded in another
-dtype, and are computed for that, or to be saved.
+It holds a code for the weight's dtype, the hash and whether the weight is quantized, and 64-bit digests of
+its values as they are, in bfloat16 and in float16. The rounded ones recognise a checkpoint that was loaded
+in another dtype, and are computed for that, or to be saved.
 
 The hash is XXH3, which reads at the speed of memory; a fingerprint tells weights apart and is no signature.
 Adapters of earlier versions hold BLAKE2b digests, which are compared as such.
@@ -22,6 +22,8 @@ Hash = Literal["xxh3", "blake2b"]
 _DTYPE_CODES = {torch.float64: 1, torch.float32: 2, torch.bfloat16: 3, torch.float16: 4}
 _OF_XXH3 = 8
 """Added to the code of a dtype where the digests are XXH3's."""
+_OF_QUANTIZED = 16
+"""Added to the code where the digests are of what a quantized weight was unpacked to."""
 _OWN = 1
 _ROUNDED = {2: torch.bfloat16, 3: torch.float16}
 _PLACES = (_OWN, *_ROUNDED)
@@ -36,10 +38,12 @@ class WeightDigests:
 
     Args:
         of: the hash of the fingerprints to be made; a stored one is compared by its own.
+        quantized: whether the weight is what a quantized one was unpacked to.
     """
 
-    def __init__(self, of: Hash = "xxh3") -> None:
+    def __init__(self, of: Hash = "xxh3", *, quantized: bool = False) -> None:
         self._hash: Hash = of
+        self._quantized = quantized
         self._code: int | None = None
         self._digests: dict[int, int] = {}
 
@@ -57,7 +61,7 @@ class WeightDigests:
         stored_hash: Hash = "xxh3" if stored_code & _OF_XXH3 else "blake2b"
         if stored_hash != self._hash:
             self._hash, self._digests = stored_hash, {}
-        code = stored_code & ~_OF_XXH3
+        code = stored_code & ~_OF_XXH3 & ~_OF_QUANTIZED
         claimed = dict(zip(_PLACES, digests, strict=True))
         if not self._digests.keys() >= self._compared_with(code):
             with read() as weight:
@@ -75,7 +79,7 @@ class WeightDigests:
                 self._code = _code(weight)
                 self._compute(weight, set(_PLACES))
         assert self._code is not None
-        code = self._code | (_OF_XXH3 if self._hash == "xxh3" else 0)
+        code = self._code | (_OF_XXH3 if self._hash == "xxh3" else 0) | (_OF_QUANTIZED if self._quantized else 0)
         return torch.tensor([code, *(self._digests[place] for place in _PLACES)])
 
     def _compared_with(self, code: int) -> set[int]:
@@ -94,6 +98,11 @@ def fingerprints_agree(one: Tensor, other: Tensor) -> bool:
     """Whether two fingerprints are of the same weight, exactly or up to the dtype it was loaded in."""
     places = (_OWN,) if one[0] == other[0] else tuple(_ROUNDED)
     return any(bool(one[place] == other[place]) for place in places)
+
+
+def is_of_quantized(fingerprint: Tensor) -> bool:
+    """Whether a fingerprint is of a quantized weight, which nothing compares with the one it was quantized from."""
+    return bool(int(fingerprint[0]) & _OF_QUANTIZED)
 
 
 def fingerprint_text(fingerprint: Tensor) -> str:

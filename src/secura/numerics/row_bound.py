@@ -194,7 +194,8 @@ def _row_squares(weight: Tensor) -> Tensor:
         norms = torch.linalg.vector_norm(some.to(wide), dim=1)
         odd = ~((norms > _SMALLEST_IN_FLOAT32) & torch.isfinite(norms))
         norms = norms.to(accurate)
-        if not odd.is_meta and odd.any():  # squares that overflow or underflow, as of weights of 1e34
+        # Squares that overflow or underflow. A trace cannot look at a value, and lets them.
+        if not (odd.is_meta or torch.compiler.is_compiling()) and odd.any():
             norms = torch.where(odd, torch.linalg.vector_norm(some.to(accurate), dim=1), norms)
         parts.append(norms)
     return torch.cat(parts).square_()

@@ -92,7 +92,8 @@ class Bounded:
         """The bound of a weight of 0; at least the smallest normal number, so that D / t exists."""
         wide = torch.promote_types(reference.dtype, torch.float32)
         norm = torch.linalg.vector_norm(reference, dtype=wide)
-        if not (norm.is_meta or torch.isfinite(norm)):  # squares that overflow, as of weights of 1e34 in float32
+        # Squares overflow in float32 from weights of 1e19 on. A trace cannot look at a value, and lets them.
+        if not (norm.is_meta or torch.compiler.is_compiling() or torch.isfinite(norm)):
             largest = reference.abs().max().to(wide)
             norm = torch.linalg.vector_norm(reference / largest, dtype=wide)
             rms = (norm / reference.numel() ** 0.5).mul_(largest)

@@ -179,6 +179,22 @@ def test_an_adapter_of_a_quantized_base_comes_back_and_knows_its_base(tmp_path: 
         PeftModel.from_pretrained(quantized(seed=9), tmp_path)
 
 
+@pytest.mark.parametrize("change", ["cabr", "low_rank"])
+def test_an_adapter_of_a_quantized_base_loads_on_the_plain_one_with_a_word(tmp_path: Path, change: str) -> None:
+    model = moved(adapted(quantized(), small_config(change=change)), seed=4)
+    model.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="trained on a base in fewer bits"):
+        plain = PeftModel.from_pretrained(two_linears(0), tmp_path)
+    torch.testing.assert_close(outputs(plain), outputs(model), atol=0.1, rtol=0)
+    assert not torch.equal(outputs(plain), outputs(model))
+
+
+def test_one_of_a_plain_base_is_refused_on_the_quantized_one(tmp_path: Path) -> None:
+    adapted(two_linears(0), small_config()).save_pretrained(tmp_path)
+    with pytest.raises(BaseMismatchError, match="the weight of first is not the one"):
+        PeftModel.from_pretrained(quantized(), tmp_path)
+
+
 def test_mixed_batches_work_on_a_quantized_base() -> None:
     model = adapted(quantized(), small_config())
     layer = first_layer(model)

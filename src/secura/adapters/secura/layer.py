@@ -36,7 +36,7 @@ from torch.nn.modules.module import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text
+from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, is_of_quantized
 from secura.adapters.offloading import brought_in, has_accelerate_hook, is_offloaded
 from secura.adapters.secura.config import DEFAULT_RANK, DEFAULT_WIDENING, SecuraConfig
 from secura.adapters.secura.factors import (
@@ -105,10 +105,10 @@ class SecuraLayer(BaseTunerLayer):
         """By adapter, the fingerprint of a sample of the whole base when it was put on; none where it was not whole."""
         self._unselected: set[str] = set()  # made on the meta device: the indices are still to come
         self._before_merge: _BeforeMerge | None = None
-        self._digests = WeightDigests() if digests is None else digests
-        self._digested = self._state_of_weight()
         self._frozen_of_quantized: dict[str, FrozenFactors] = {}
         self.quantization_backend = resolve_quantization_backend(self.get_base_layer(), **kwargs)
+        self._digests = self._new_digests() if digests is None else digests
+        self._digested = self._state_of_weight()
         if hasattr(self._linear, "support_avx512bf16_for_cpu"):
             # bitsandbytes would repack a 4-bit weight at its first inference on a CPU, and
             # dequantizing what it has repacked gives noise.
@@ -715,13 +715,17 @@ class SecuraLayer(BaseTunerLayer):
         return None if self._is_to_be_loaded else self._digests_of_now().fingerprint(self._pretrained_weight_at_hand)
 
     def is_made_for(self, fingerprint: Tensor) -> bool:
-        """Whether a stored fingerprint is that of W0; any one is, while W0 is on the meta device."""
-        return self._is_to_be_loaded or self._digests_of_now().match(fingerprint, self._pretrained_weight_at_hand)
+        """Whether a stored fingerprint is that of W0, as far as it can be told.
+
+        It cannot while W0 is on the meta device, nor where it is plain and the fingerprint of a quantized weight.
+        """
+        unknown = self._is_to_be_loaded or (self.quantization_backend is None and is_of_quantized(fingerprint))
+        return unknown or self._digests_of_now().match(fingerprint, self._pretrained_weight_at_hand)
 
     def _digests_of_now(self) -> WeightDigests:
         # A divided weight was digested while it was whole; dividing it is no change.
         if not self._is_sharded and (state := self._state_of_weight()) != self._digested:
-            self._digests, self._digested = WeightDigests(), state
+            self._digests, self._digested = self._new_digests(), state
         return self._digests
 
     def _state_of_weight(self) -> tuple[torch.dtype, int] | None:
@@ -747,7 +751,10 @@ class SecuraLayer(BaseTunerLayer):
         self._frozen_of_quantized.clear()
         self._measures.clear()
         self._row_references.clear()
-        self._digests = WeightDigests()
+        self._digests = self._new_digests()
+
+    def _new_digests(self) -> WeightDigests:
+        return WeightDigests(quantized=self.quantization_backend is not None)
 
     # ------------------------------------------------------------------ merging
 

@@ -30,7 +30,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from secura.adapters.base_sample import base_sample
-from secura.adapters.fingerprint import WeightDigests, fingerprint_from_text, fingerprint_text, fingerprints_agree
+from secura.adapters.fingerprint import (
+    WeightDigests,
+    fingerprint_from_text,
+    fingerprint_text,
+    fingerprints_agree,
+    is_of_quantized,
+)
 from secura.adapters.offloading import brought_in, is_offloaded
 from secura.adapters.secura.config import SecuraConfig
 from secura.adapters.secura.first_use import LookAtFirstUse
@@ -346,6 +352,11 @@ _UNSEALED = (
     "`secura doctor --seal` checks its files and seals it."
 )
 
+_TRAINED_IN_FEWER_BITS = (
+    "the adapter was trained on a base in fewer bits than this one has. Its outputs differ a little from those in "
+    "training, and whether this is the same base is told by the weights beside the adapted ones alone."
+)
+
 
 def _modules_beside(model: nn.Module, adapter_name: str, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the modules that are saved beside the layers, whole or by token, under the names PEFT gives them."""
@@ -442,7 +453,7 @@ def _layers_with(modules: Mapping[str, nn.Module], adapter_name: str) -> Iterato
 
 def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDigests]:
     """Refuse a base model that an adapter was not made for; what was computed to find out, by layer."""
-    modules, digests = outer_modules(model), {}
+    modules, digests, unpacked = outer_modules(model), {}, False
     for name, record in saved.get("layers", {}).items():
         if "fingerprint" not in record:
             continue
@@ -453,8 +464,12 @@ def _verify_base(model: nn.Module, saved: dict[str, Any]) -> dict[str, WeightDig
                 "base model it was trained on."
             )
         layer = module if isinstance(module, SecuraLayer) else _without_adapter(module)
-        _verify_layer(name, layer, fingerprint_from_text(record["fingerprint"]))
+        fingerprint = fingerprint_from_text(record["fingerprint"])
+        _verify_layer(name, layer, fingerprint)
         digests[name] = layer._digests
+        unpacked |= is_of_quantized(fingerprint) and layer.quantization_backend is None
+    if unpacked:
+        warnings.warn(_TRAINED_IN_FEWER_BITS, stacklevel=2)
     return digests
 
 
