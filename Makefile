@@ -71,19 +71,19 @@ format: $(READY) ## format and fix what can be fixed
 	@$(BIN)/ruff format .
 
 test: $(READY) ## the default tests: CPU, no network, under five minutes
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-ci: $(READY) ## the slow tests that CI runs: a run killed and resumed, two processes, PEFT's own suite
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m ci
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m ci
 
 test-all: $(SPECIAL) ## every test that a CPU can run, PEFT's own suite included
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not gpu and not network'
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu and not network'
 
 test-floor: ## tests of adapters and training with the oldest versions allowed (installs a second torch, 5 GB)
 	@test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
 	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-floor.txt \
 		-e '.[cli,trl]' beartype hypothesis pytest pytest-timeout pytest-xdist
-	@$(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile tests/adapters tests/continual tests/training tests/export \
+	@$(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/adapters tests/continual tests/training tests/export \
 		tests/experiments/models tests/experiments/run tests/cli/test_train.py tests/cli/test_forget.py
 
 docs: $(DOCS) ## write docs/settings.md anew and build the site into build/site, any warning being an error

@@ -165,10 +165,11 @@ def _rows(names: list[str], values: list[Any], settings: dict[str, Any]) -> Iter
     if names == ["test_name", "model_id", "config_cls", "config_kwargs"]:
         for name, model, own in CUSTOM_CASES:
             scaled = {}
-            if model == "EmbConv1D" and settings.get("change") != "low_rank":
-                # Five weights near 0.02, and gradients of third order in them: unscaled, the suite's few
-                # steps move nothing. It gives HiRA 200 times the learning rate for a like reason.
-                scaled = {"alpha": 10_000.0, "scale": "plain"}
+            if model == "EmbConv1D":
+                # Five weights near 0.02, and gradients of third order in them where C and R take part: unscaled, the
+                # suite's few steps move nothing. It gives HiRA 200 times the learning rate for a like reason.
+                is_low_rank = settings.get("change") == "low_rank"
+                scaled = {"scale": "plain"} if is_low_rank else {"scale": "plain", "alpha": 10_000.0}
             yield name, model, SecuraConfig, {**own, **scaled, **settings}
     elif "tuner_method" in names:
         for name, *pair in PAIR_CASES:

@@ -62,7 +62,7 @@ def driven(tmp_path: Path) -> Iterator[Browser]:
 
 def come_in(page: Browser, studio: Served) -> None:
     page.open(studio.address)
-    page.wait_for("location.search === '' && document.querySelector('h1')?.textContent === 'Runs'")
+    page.wait_for(f"location.search === '' && document.querySelector('h1')?.textContent === 'Runs' && {READY}")
 
 
 def go(page: Browser, address: str) -> None:
