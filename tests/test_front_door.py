@@ -44,7 +44,11 @@ def test_importing_secura_imports_neither_torch_nor_peft(tmp_path: Path) -> None
     in_a_process(tmp_path, "import sys, secura\nassert not {'torch', 'peft', 'transformers'} & sys.modules.keys()")
 
 
-@pytest.mark.parametrize("first", ["", "import secura.numerics.change\n"], ids=["nothing before", "a module before"])
+@pytest.mark.parametrize(
+    "first",
+    ["", pytest.param("import secura.numerics.change\n", marks=pytest.mark.slow)],
+    ids=["nothing before", "a module before"],
+)
 def test_a_process_called_secura_can_import_what_is_offered(first: str, tmp_path: Path) -> None:
     code = first + (
         "from secura import FoldCallback, SecuraConfig, fold\n"
@@ -56,7 +60,9 @@ def test_a_process_called_secura_can_import_what_is_offered(first: str, tmp_path
     in_a_process(tmp_path, code, named="secura")
 
 
-@pytest.mark.parametrize("imports", ["import secura\nimport peft", "import peft\nimport secura"])
+@pytest.mark.parametrize(
+    "imports", ["import secura\nimport peft", pytest.param("import peft\nimport secura", marks=pytest.mark.slow)]
+)
 def test_importing_secura_lets_peft_load_an_adapter(imports: str, tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "base")
     get_peft_model(tiny_model(), secura.SecuraConfig(r=4)).save_pretrained(tmp_path / "adapter")  # type: ignore[arg-type]

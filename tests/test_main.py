@@ -2,6 +2,7 @@ import importlib.metadata
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,25 @@ from secura.cli.exit_codes import USAGE
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
-def names_to_import(distribution: str) -> set[str]:
+@pytest.fixture(scope="module")
+def modules() -> Mapping[str, list[str]]:
+    """The distributions that each module that can be imported comes from."""
+    return importlib.metadata.packages_distributions()
+
+
+def names_to_import(distribution: str, modules: Mapping[str, list[str]]) -> set[str]:
     return {
         module
-        for module, distributions in importlib.metadata.packages_distributions().items()
+        for module, distributions in modules.items()
         if distribution.lower().replace("_", "-") in {each.lower().replace("_", "-") for each in distributions}
         and not module.startswith("_")
     }
 
 
-def test_what_the_command_needs_is_what_its_extra_installs() -> None:
+def test_what_the_command_needs_is_what_its_extra_installs(modules: Mapping[str, list[str]]) -> None:
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
-    installed = [names_to_import(Requirement(each).name) for each in extras["cli"]]
-    assert [modules & set(NEEDED) for modules in installed if len(modules & set(NEEDED)) != 1] == []
+    installed = [names_to_import(Requirement(each).name, modules) for each in extras["cli"]]
+    assert [names & set(NEEDED) for names in installed if len(names & set(NEEDED)) != 1] == []
     assert set().union(*installed) & set(NEEDED) == set(NEEDED)
     assert len(installed) == len(NEEDED)
 

@@ -171,6 +171,7 @@ def test_a_run_that_is_asked_to_end_saves_and_says_how_to_resume(
     out = tmp_path / "out"
     options = [
         *("--model", str(llama_folder), "--data", str(rows_file), "--out", str(out), "--method", "lora"),
+        *("--retain", "none"),
         *("--set", "training.steps=100000", "--set", "training.save_every=100000"),
     ]
     command = [sys.executable, "-c", "from secura.cli.app import main; main()", "train", *options]
@@ -197,7 +198,7 @@ def test_resume_needs_no_setting_but_the_folder(
     llama_folder: Path, rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert _train(llama_folder, rows_file, out) == DONE
+    assert _train(llama_folder, rows_file, out, "--retain", "none") == DONE
     assert run(["train", "--resume", "--out", str(out)]) == DONE
     assert "continuing from" in capsys.readouterr().out
     assert run(["train", "--resume", "--out", str(out), "--set", "training.steps=9"]) == USAGE

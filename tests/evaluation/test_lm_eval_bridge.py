@@ -106,7 +106,7 @@ def test_choices_score_as_in_the_harness_item_by_item(
         assert_close(ours.also["accuracy_by_length"], theirs.values["acc_norm,none"])
 
 
-@pytest.mark.parametrize("name", ["logiqa", "boolq", "gsm8k"])
+@pytest.mark.parametrize("name", ["logiqa", pytest.param("boolq", marks=pytest.mark.slow), "gsm8k"])
 def test_a_model_that_knows_half_of_the_answers_scores_as_in_the_harness(name: str, shared_data: Path) -> None:
     known = [CATALOGUE[name].item(row) for row in _rows(shared_data, name)][::2]
     ours, theirs, _ = _both(name, shared_data, model_that_knows(TOKENIZER, known))
@@ -117,6 +117,7 @@ def test_a_model_that_knows_half_of_the_answers_scores_as_in_the_harness(name: s
     assert ours.value >= 0.5
 
 
+@pytest.mark.slow
 def test_gsm8k_is_answered_as_in_the_harness_letter_by_letter(
     shared_data: Path, long_llama: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ def _rate_that_harms() -> list[str]:
     return ["training.learning_rate=3.0", "training.best=gain", "training.schedule=constant", "training.warmup=0"]
 
 
-@pytest.mark.parametrize("method", ["lora", "secura"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("secura", marks=pytest.mark.slow)])
 def test_the_best_look_is_handed_out(
     method: str, llama_folder: Path, rows_file: Path, retain_file: Path, tmp_path: Path
 ) -> None:

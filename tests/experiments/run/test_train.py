@@ -195,7 +195,7 @@ class _InterruptAt(TrainerCallback):
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(one, marks=() if one in ("secura", "lora", "full") else pytest.mark.slow) for one in METHOD_NAMES],
+    [pytest.param(one, marks=() if one in ("secura", "full") else pytest.mark.slow) for one in METHOD_NAMES],
 )
 def test_ctrl_c_saves_and_the_resumed_run_ends_as_an_uninterrupted_one(
     method: str, llama_folder: Path, rows_file: Path, tmp_path: Path
@@ -215,7 +215,9 @@ def test_ctrl_c_saves_and_the_resumed_run_ends_as_an_uninterrupted_one(
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("strategy", ["kl_anchor", "lwf", "ilora"])
+@pytest.mark.parametrize(
+    "strategy", ["kl_anchor", *(pytest.param(one, marks=pytest.mark.slow) for one in ("lwf", "ilora"))]
+)
 def test_a_strategy_changes_a_run_and_resumes_with_it(
     strategy: str, llama_folder: Path, rows_file: Path, tmp_path: Path
 ) -> None:
