@@ -19,7 +19,6 @@ from secura.experiments.models.adapter_files import check_adapter_files, read_ad
 from secura.experiments.models.base_record import BASE_RECORD, read_json
 from secura.export.llama_quantize import PROGRAM as QUANTIZER
 from secura.export.llama_quantize import quantizer
-from secura.json_text import parsed_json
 from secura.training.checkpoint_seal import SEAL_FILE
 
 _VERSIONS = ("secura", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf")
@@ -98,11 +97,11 @@ def examine_adapter(folder: Path, *, seal: bool = False) -> Finding:
     wrong = _what_is_wrong(folder)
     if wrong is not None:
         return Finding(name=name, said=wrong, wrong=True)
+    config = read_adapter_config(folder)
     try:
-        sealed = _sealed(folder, seal=seal)
+        sealed = _sealed(folder, config, seal=seal)
     except SecuraError as problem:
         return Finding(name=name, said=str(problem), wrong=True)
-    config = parsed_json((folder / _CONFIG).read_text(encoding="utf-8"))
     with safe_open(folder / _WEIGHTS, framework="pt") as opened:
         count = sum(_elements(opened.get_slice(key).get_shape()) for key in opened.keys())  # noqa: SIM118
     base = config.get("base_model_name_or_path") or "a base that it does not name"
@@ -110,9 +109,8 @@ def examine_adapter(folder: Path, *, seal: bool = False) -> Finding:
     return Finding(name=name, said=f"whole: {_method(config)} on {base}, {count:,} numbers in {size}{sealed}")
 
 
-def _sealed(folder: Path, *, seal: bool) -> str:
+def _sealed(folder: Path, config: dict[str, Any], *, seal: bool) -> str:
     """What is to say of an adapter's seal, after it was checked, or made where that was asked for."""
-    config = parsed_json((folder / _CONFIG).read_text(encoding="utf-8"))
     if _method(config) != PEFT_TYPE_NAME:
         return "; adapters of this kind have no seal" if seal else ""
     if is_sealed(folder):
