@@ -15,6 +15,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from peft import PeftModel
 from rich.console import Console
+from rich.status import Status
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -258,6 +259,11 @@ def retention_tasks(
 # ---------------------------------------------------------------------- forms
 
 
+def _as_text_in(status: Status) -> Callable[[str], None]:
+    """Shows what is worked on; as text, since rich would read markup in the name of a tensor."""
+    return lambda said: status.update(Text(said))
+
+
 def _write_whole(
     settings: ExportSettings,
     model: PreTrainedModel | PeftModel,
@@ -286,11 +292,8 @@ def _write_whole(
         merged = merged_model(model, adapted_dtype=torch.float32, drawn_back=drawn_back)
         name = Path(settings.source).name
 
-        def show(said: str) -> None:
-            status.update(Text(said))  # as text: rich reads markup in the name of a tensor
-
         def fill_gguf(folder: Path) -> None:
-            write_gguf(folder / GGUF_FILE, merged, tokenizer, kind=kind, name=name, on_tensor=show)
+            write_gguf(folder / GGUF_FILE, merged, tokenizer, kind=kind, name=name, on_tensor=_as_text_in(status))
             if settings.to == "ollama":
                 stops = [tokenizer.decode([end]) for end in end_ids(merged, tokenizer)]
                 text = modelfile(GGUF_FILE, parts, [str(stop) for stop in stops])
@@ -318,7 +321,7 @@ def _write_lora(
             rank=settings.rank,
             limit=settings.limit,
             drawn_back=drawn_back,
-            on_layer=lambda said: status.update(Text(said)),
+            on_layer=_as_text_in(status),
         )
     result.lora = lora
     base, config = adapted.get_base_model(), adapted.config
