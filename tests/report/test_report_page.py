@@ -125,7 +125,7 @@ function look(frame) {
 }
 const frames = ["desk", "phone"].map((id) => document.getElementById(id));
 const timer = setInterval(() => {
-  if (!frames.every((frame) => frame.contentDocument?.documentElement.dataset.drawn)) return;
+  if (!frames.every((frame) => frame.contentDocument?.documentElement?.dataset.drawn)) return;
   clearInterval(timer);
   document.getElementById("found").textContent = JSON.stringify(Object.fromEntries(frames.map((f) => [f.id, look(f)])));
 }, 50);
