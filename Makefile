@@ -73,8 +73,8 @@ format: $(READY) ## format and fix what can be fixed
 test: $(READY) ## the default tests: CPU, no network, under five minutes
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-test-ci: $(READY) ## the slow tests that CI runs: a run killed and resumed, two processes, PEFT's own suite
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m ci
+test-ci: $(READY) ## the longer tests that CI runs besides: whole runs, browsers, two processes, PEFT's own suite
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'ci and not slow'
 
 test-all: $(SPECIAL) ## every test that a CPU can run, PEFT's own suite included
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu and not network'

@@ -44,6 +44,7 @@ def test_importing_secura_imports_neither_torch_nor_peft(tmp_path: Path) -> None
     in_a_process(tmp_path, "import sys, secura\nassert not {'torch', 'peft', 'transformers'} & sys.modules.keys()")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "first",
     ["", pytest.param("import secura.numerics.change\n", marks=pytest.mark.slow)],
@@ -60,6 +61,7 @@ def test_a_process_called_secura_can_import_what_is_offered(first: str, tmp_path
     in_a_process(tmp_path, code, named="secura")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "imports", ["import secura\nimport peft", pytest.param("import peft\nimport secura", marks=pytest.mark.slow)]
 )

@@ -3,7 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from secura.__main__ import NEEDED
+
+pytestmark = pytest.mark.ci
 
 PROGRAM = Path(__file__).with_name("library_alone.py")
 WANTED_BY_TORCH_OR_PEFT = {"filelock", "huggingface_hub", "jinja2", "tokenizers", "yaml"}

@@ -65,6 +65,7 @@ def test_a_gate_opens_where_enough_questions_show_that_enough_is_kept(
     assert out.exists() is (code == DONE)
 
 
+@pytest.mark.ci
 def test_a_model_that_lost_everything_ends_with_code_2_and_a_reason(
     llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

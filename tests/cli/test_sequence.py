@@ -45,6 +45,7 @@ def test_a_sequence_is_learned_shown_logged_and_undone(
     assert "2 tasks, 2 of them done" in capsys.readouterr().out
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("rate", "code", "says"), [("1e-9", 0, "passes: kept 100.0%"), ("0.3", 2, "fails: kept ")])
 def test_the_gate_gives_the_verdict_that_the_other_commands_give(
     rate: str, code: int, says: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -78,7 +78,6 @@ def test_another_interface_is_warned_of(
         assert shown.out.startswith("studio: http://127.0.0.1:")
 
 
-@pytest.mark.slow
 @pytest.mark.ci
 def test_ctrl_c_closes_it_and_a_page_that_waits_for_events_does_not_hold_it(tmp_path: Path) -> None:
     process = subprocess.Popen(

@@ -157,6 +157,7 @@ def test_a_share_that_cannot_be_kept_or_shown_to_be_is_exit_code_3_with_one_line
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("number", "name", "code"),
     [

@@ -231,6 +231,7 @@ def test_what_is_wrong_in_a_lora_of_gguf_is_named(
     assert "model.layers.0.self_attn.q_proj differs by" in capsys.readouterr().out
 
 
+@pytest.mark.ci
 def test_a_run_is_asked_its_own_held_out_rows_and_what_was_gained_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -147,6 +147,7 @@ def read_row(row: Any) -> Example:
     return Example(**row)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "build",
     [

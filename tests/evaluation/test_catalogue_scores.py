@@ -70,6 +70,7 @@ def random_llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         return LlamaForCausalLM(config).eval()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_random_llama_chooses_at_chance(
     name: str,
@@ -107,6 +108,7 @@ def _check_chance(
     assert score.prompts_cut == 0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", COVERED)
 def test_a_model_that_knows_the_answers_has_them_all_right(
     name: str, drawn: dict[str, list[Item]], tokenizer: PreTrainedTokenizerFast

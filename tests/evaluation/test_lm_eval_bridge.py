@@ -27,6 +27,8 @@ from secura.tasks.task import Task
 from secura.tasks.task_items import task_items
 from secura.tasks.world import load_bundled_model, load_bundled_tokenizer
 
+pytestmark = pytest.mark.ci
+
 pytest.importorskip("lm_eval")
 
 TOKENIZER = tiny_tokenizer()

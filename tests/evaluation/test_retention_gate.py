@@ -30,6 +30,7 @@ def test_183_questions_are_needed_for_98_percent() -> None:
     assert questions_needed(0.98, 0.95) == 183
 
 
+@pytest.mark.ci
 def test_a_model_that_keeps_just_the_limit_seldom_passes() -> None:
     draw, passed, trials = random.Random(0), 0, 1000
     for _ in range(trials):

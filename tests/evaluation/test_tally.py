@@ -54,6 +54,7 @@ def test_answers_that_all_stayed_the_same_still_leave_doubt(right: int) -> None:
     assert (interval.low, interval.high) == (pytest.approx(0.025 ** (1 / right)), 1.0)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("right", [30, 100, 500])
 @pytest.mark.parametrize("true_loss", [0.005, 0.02, 0.1])
 def test_what_was_kept_is_shown_too_high_no_more_often_than_claimed(right: int, true_loss: float) -> None:

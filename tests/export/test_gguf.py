@@ -42,6 +42,7 @@ def parity(model: torch.nn.Module, file: Path, lora: Path | None = None, *, coun
         return compare_answers(asked, reference, answer)
 
 
+@pytest.mark.ci
 @needs_llama_cpp
 @pytest.mark.parametrize(
     ("architecture", "dtype"),

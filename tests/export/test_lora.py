@@ -155,7 +155,6 @@ def test_what_no_single_weight_equals_is_refused() -> None:
         as_lora(tuned("llama", norm="none"), rank=0)
 
 
-@pytest.mark.slow
 @pytest.mark.ci
 def test_stock_peft_loads_it_where_secura_cannot_be_imported(tmp_path: Path) -> None:
     ids = torch.tensor(prompts(1))

@@ -64,11 +64,13 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_hub(tmp_path_factory.mktemp("hub"))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "settings",
-    [pytest.param(SETTINGS[name], id=name, marks=pytest.mark.ci if name == "default" else ()) for name in SETTINGS],
+    [
+        pytest.param(SETTINGS[name], id=name, marks=pytest.mark.ci if name == "default" else pytest.mark.slow)
+        for name in SETTINGS
+    ],
 )
 def test_pefts_suite_passes(settings: dict[str, Any], suite: Path, hub: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.xml"

@@ -123,6 +123,7 @@ def _cards(dom: str) -> list[str]:
     return re.findall(r'<li class="flip .*?</li>', dom, re.DOTALL)
 
 
+@pytest.mark.ci
 @needs_browser
 def test_in_a_browser_the_search_finds_the_flips_that_hold_every_word(tmp_path: Path) -> None:
     page = _written(_result(), tmp_path)
@@ -135,6 +136,7 @@ def test_in_a_browser_the_search_finds_the_flips_that_hold_every_word(tmp_path: 
     assert dom.count('class="main-svg"') >= 2  # both figures are drawn
 
 
+@pytest.mark.ci
 @needs_browser
 def test_in_a_browser_nothing_is_requested_and_text_from_data_stays_text(tmp_path: Path) -> None:
     dom, said = opened(_written(_nasty_result(), tmp_path), tmp_path)

@@ -13,6 +13,8 @@ from secura.report.comparison.image_files import write_images
 from secura.report.comparison.runs import GridRuns
 from secura.report.report_page import report_page, sections_of, write_report
 
+pytestmark = pytest.mark.ci
+
 NASTY = "</script><b>bold</b>&'\"{{ 7*7 }}$x_1$"
 
 

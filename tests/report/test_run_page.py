@@ -105,6 +105,7 @@ def test_training_can_end_in_the_opened_page(
     assert "No questions were asked" in (tmp_path / "out" / "run.html").read_text()
 
 
+@pytest.mark.ci
 @needs_browser
 def test_in_a_browser_every_figure_is_drawn_and_nothing_is_requested(finished: Path, tmp_path: Path) -> None:
     page = write_run_page(finished, tmp_path / "run.html")

@@ -57,7 +57,6 @@ def shown(markup: str) -> str:
     return re.sub(r"<[^>]*>", " ", markup)
 
 
-@pytest.mark.slow
 @pytest.mark.ci
 def test_a_run_is_started_stopped_gone_on_with_and_shown(root: Path) -> None:
     first = Studio(root)
@@ -107,7 +106,6 @@ def test_what_the_settings_refuse_stands_beside_its_field_and_nothing_starts(roo
     assert not root.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.ci
 def test_what_the_run_refuses_stands_beside_the_same_form(root: Path) -> None:
     studio = Studio(root)

@@ -13,6 +13,8 @@ from secura.experiments import talk
 from secura.studio.conversation import Conversation, Event, Turn
 from secura.studio.entries import Entry
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,7 +19,7 @@ from secura.experiments.settings.layers import load_config
 from secura.one_writer import one_writer
 from secura.studio.serve import open_studio
 
-pytestmark = needs_browser
+pytestmark = [pytest.mark.ci, needs_browser]
 READY = "document.readyState === 'complete'"
 
 

@@ -25,6 +25,7 @@ ONE_LAYER = {"r": 8, "target_modules": ["q_proj"], "layers_to_transform": [2]}
 BATCH, TOKENS = 3, 33
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "config",
     [

@@ -190,6 +190,7 @@ def test_a_second_dial_asks_only_what_is_new(
     assert "asked the model at 0.5" not in said
 
 
+@pytest.mark.ci
 def test_a_run_of_ours_needs_no_data_named(tmp_path: Path) -> None:
     settings = ["training.steps=2", "data.test_rows=12", "retention.per_family=3"]
     out = tmp_path / "run"

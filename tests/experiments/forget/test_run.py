@@ -380,6 +380,7 @@ def _given(change: TaskChange) -> list[str]:
     return [item.given for item in change.before.items]
 
 
+@pytest.mark.ci
 def test_an_adapter_that_changes_the_base_itself_is_told_apart_from_it(fresh_adapter: Path, tmp_path: Path) -> None:
     poisoned = tmp_path / "poisoned"
     shutil.copytree(fresh_adapter, poisoned)

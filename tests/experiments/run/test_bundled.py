@@ -14,7 +14,6 @@ def _run(out: Path, *more: str) -> RunResult:
     return train_and_report(prepare_run(load_config(assignments=[*few, *more])), Console(file=io.StringIO()))
 
 
-@pytest.mark.slow
 @pytest.mark.ci
 def test_the_default_run_teaches_the_bundled_model_a_task_it_could_not_do(tmp_path: Path) -> None:
     result = _run(tmp_path / "out")

@@ -30,6 +30,7 @@ def test_where_no_rate_learns_the_least_harmful_is_chosen_and_where_all_diverge_
         chosen_rate(trials(math.inf, math.inf, math.inf))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "method",
     [pytest.param("lora", marks=pytest.mark.slow), "secura", pytest.param("secura-paper", marks=pytest.mark.slow)],

@@ -72,6 +72,7 @@ def test_what_was_learned_too_hard_is_scaled_back_until_enough_is_kept_and_certi
         torch.testing.assert_close(kept[name], value * result.scale if "lora_B" in name else value)
 
 
+@pytest.mark.ci
 def test_the_budget_is_steered_and_a_resumed_run_ends_in_the_same_bits(tmp_path: Path) -> None:
     longer = (
         "training.steps=56",

@@ -15,6 +15,8 @@ from secura.experiments.settings.layers import load_config
 from secura.experiments.settings.run import RunConfig
 from secura.training.checkpoint_folder import checkpoint_of
 
+pytestmark = pytest.mark.ci
+
 
 def _config(model: Path, data: Path, retain: Path, out: Path, *more: str) -> RunConfig:
     small = ["training.steps=6", "training.batch_size=2", "training.eval_every=2", "data.test_rows=4"]

@@ -46,8 +46,8 @@ FOLDED = ("folded", "summed")
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra deepspeed")
 with_each_launcher = [
     pytest.param("ddp", marks=pytest.mark.ci),
-    "fsdp2",
-    *(pytest.param(name, marks=needs_deepspeed) for name in ("zero2", "zero3")),
+    pytest.param("fsdp2", marks=pytest.mark.slow),
+    *(pytest.param(name, marks=[pytest.mark.slow, needs_deepspeed]) for name in ("zero2", "zero3")),
 ]
 
 
@@ -108,7 +108,6 @@ def _adapter(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_train_as_one_does(name: str, alone: Path, together: Path) -> None:
     if not _can(together, name):
@@ -129,7 +128,6 @@ def test_two_processes_train_as_one_does(name: str, alone: Path, together: Path)
             assert torch.equal(other[key], tensor)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_a_shared_run_saves_one_adapter_that_one_process_loads(name: str, together: Path) -> None:
     if not _can(together, name):
@@ -145,7 +143,6 @@ def test_a_shared_run_saves_one_adapter_that_one_process_loads(name: str, togeth
     assert_close(load_file(folder / "logits.safetensors")["logits"], logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_questions_are_asked_once_and_answered_as_by_one_process(alone: Path, together: Path) -> None:
     for name in filter(lambda name: _can(together, name), RUNS):
         expected = json.loads((alone / name / "retention.json").read_text())
@@ -161,7 +158,6 @@ def test_questions_are_asked_once_and_answered_as_by_one_process(alone: Path, to
             )
 
 
-@pytest.mark.slow
 def test_a_shared_run_resumes_from_its_checkpoint(
     shared_settings: list[str], together: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -182,7 +178,6 @@ def test_a_shared_run_resumes_from_its_checkpoint(
         assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", with_each_launcher)
 def test_ctrl_c_in_one_process_stops_all_of_them_at_one_step(
     launcher: str, shared_settings: list[str], tmp_path: Path
@@ -317,11 +312,12 @@ def test_own_text_is_shared_with_one_budget_whether_weights_are_divided_or_not(
         assert_close(divided, whole, rtol=1e-3, atol=1e-5)  # sums round in another order, and steps amplify it
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "launcher"),
     [
-        pytest.param(method, launcher, marks=pytest.mark.ci if (method, launcher) == ("lora", "ddp") else ())
+        pytest.param(
+            method, launcher, marks=pytest.mark.ci if (method, launcher) == ("lora", "ddp") else pytest.mark.slow
+        )
         for method in ("lora", "secura", "full")
         for launcher in ("ddp", "fsdp2")
     ],

@@ -50,7 +50,6 @@ def test_at_its_defaults_no_method_of_ours_diverges_on_a_random_model(
     assert max(steps) < steps[0] + 0.5
 
 
-@pytest.mark.slow
 @pytest.mark.ci
 def test_secura_learns_on_the_shapes_of_smollm2(rows_file: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -64,7 +63,6 @@ def test_secura_learns_on_the_shapes_of_smollm2(rows_file: Path, tmp_path: Path)
     assert all(float(layer["scale"]) > 0 for layer in saved.values())
 
 
-@pytest.mark.slow
 @pytest.mark.ci
 @pytest.mark.skipif(
     find_spec(PACKAGED_MODELS["smollm2"].module) is None,

@@ -102,11 +102,13 @@ def finish(process: subprocess.Popen[bytes]) -> None:
     assert process.returncode == 0, errors.decode()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "settings",
-    [pytest.param(METHODS[name], id=name, marks=pytest.mark.ci if name == "replay" else ()) for name in METHODS],
+    [
+        pytest.param(METHODS[name], id=name, marks=pytest.mark.ci if name == "replay" else pytest.mark.slow)
+        for name in METHODS
+    ],
 )
 def test_a_sequence_killed_at_many_moments_ends_with_the_same_bits(settings: list[str], tmp_path: Path) -> None:
     finish(start(tmp_path / "undisturbed", settings))

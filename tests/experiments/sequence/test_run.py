@@ -26,6 +26,8 @@ from secura.experiments.settings.task_order import ordered_tasks
 from secura.tasks.world import NEW_TASKS, SEQUENCE, bundled_model_path, load_bundled_tokenizer
 from secura.whole_files import write_text
 
+pytestmark = pytest.mark.ci
+
 FEW = [
     "tasks=[different_homes, two_steps, pair_in_short]",
     "training.steps=3",

@@ -172,6 +172,7 @@ def add_afterwards(export: Path) -> None:
     (export / "verification.json").write_text(json.dumps({"passed": True, "failures": [], "files_sha256": {}}))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("change", "says"),
     [

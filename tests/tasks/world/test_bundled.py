@@ -65,6 +65,7 @@ def answered(question: Question) -> str:
     return max(scores, key=scores.__getitem__)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", KNOWLEDGE)
 def test_the_base_model_knows_each_family(family: str) -> None:
     questions = [question for question in knowledge_questions(100, seed=1) if question.family == family]

@@ -11,6 +11,8 @@ from secura.tasks.world.knowledge import knowledge_questions
 from secura.tasks.world.pretraining import Recipe, pretrain, rate_at, save, steps_of_text
 from secura.tasks.world.tokenizer import train_tokenizer
 
+pytestmark = pytest.mark.ci
+
 SHORT = Recipe(steps=12, rows=16, warmup_steps=2)
 
 

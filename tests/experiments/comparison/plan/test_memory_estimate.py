@@ -64,6 +64,7 @@ def test_mixed_precision_keeps_a_copy_of_each_frozen_matrix_for_the_backward_pas
     assert 0.8 * saved <= memory.activations + memory.copies <= 1.25 * saved
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("method", "adapter"),

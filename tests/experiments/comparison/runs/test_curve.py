@@ -17,6 +17,8 @@ from secura.experiments.comparison.runs.train_and_measure import train_and_measu
 from secura.experiments.run.prepare import prepare_run
 from secura.experiments.settings.layers import load_config
 
+pytestmark = pytest.mark.ci
+
 GRID = """
 name: curve
 base: {training: {steps: 4, batch_size: 4, learning_rate: RATE}, data: {test_rows: 4}, retention: {path: none}}

@@ -30,6 +30,8 @@ from secura.experiments.comparison.runs.schedule import (
     under_way,
 )
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture
 def settings(llama_folder: Path, rows_file: Path, retain_file: Path) -> dict[str, Any]:
