@@ -1,7 +1,19 @@
 """JSON from files and rows that others may have written: whatever is wrong with it is one kind of error."""
 
 import json
+from pathlib import Path
 from typing import Any
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: if it cannot be read.
+        UnicodeDecodeError: if it is not UTF-8.
+        json.JSONDecodeError: as `parsed_json`.
+    """
+    return parsed_json(path.read_text(encoding="utf-8"))
 
 
 def parsed_json(text: str) -> Any:

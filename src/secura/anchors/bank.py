@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from secura.checksums import file_checksum
 from secura.errors import ConfigError
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.whole_files import write_folder, write_json
 
 BANK_FILE, TEXTS_FILE = "bank.json", "texts.safetensors"
@@ -138,7 +138,7 @@ def read_bank(folder: Path) -> AnchorBank:
             f"{folder} holds no anchor bank (no {BANK_FILE}); make one with: secura anchors MODEL --out {folder}"
         )
     try:
-        about = parsed_json((folder / BANK_FILE).read_text(encoding="utf-8"))
+        about = read_json(folder / BANK_FILE)
         if about["format"] != _FORMAT:
             raise ValueError(f"it is of format {about['format']}, and this secura reads {_FORMAT}")
         if file_checksum(folder / TEXTS_FILE) != about["checksum"]:

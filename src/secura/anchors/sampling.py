@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from secura.evaluation.causal_model import Model, context_length
 from secura.evaluation.generation import plain_settings
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.tasks.prompting import pad_token_of
 from secura.whole_files import write_json
 
@@ -79,7 +79,7 @@ def begin_or_go_on(unfinished: Path, settings: dict[str, Any]) -> None:
     """Go on with what these settings have written, or forget what others have."""
     path = unfinished / "settings.json"
     try:
-        same = parsed_json(path.read_text(encoding="utf-8")) == settings
+        same = read_json(path) == settings
     except (OSError, ValueError):
         same = False
     if not same:

@@ -34,7 +34,7 @@ from secura.evaluation.causal_model import Model, context_length, in_evaluation_
 from secura.evaluation.generation import answer_ends
 from secura.evaluation.hidden_states import hidden_states
 from secura.evaluation.merged import merged_for_scoring
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.numerics.divergence import agreement
 from secura.training.examples import Example
 from secura.whole_files import write_json
@@ -153,7 +153,7 @@ def write_task_texts(
                 with seeded(model.device, f"task/{number}/{seed}"):
                     write_json(path, writer.batch(number))
             before = len(kept)
-            for tokens, begin in parsed_json(path.read_text(encoding="utf-8")):
+            for tokens, begin in read_json(path):
                 if len(kept) < texts and tuple(tokens[:begin]) not in seen:
                     seen.add(tuple(tokens[:begin]))
                     kept.append(AnchorText(tokens=tokens, written_from=begin, kind="task"))

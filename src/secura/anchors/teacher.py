@@ -20,7 +20,7 @@ from secura.anchors.bank import BANK_FILE, AnchorBank, AnchorText
 from secura.checksums import file_checksum
 from secura.errors import ConfigError
 from secura.evaluation.hidden_states import hidden_states
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.numerics.chunks import positions_at_once
 from secura.numerics.divergence import likeliest
 from secura.whole_files import write_json
@@ -100,7 +100,7 @@ def write_teacher(
         },
         partial,
     )
-    about = parsed_json((folder / BANK_FILE).read_text(encoding="utf-8"))
+    about = read_json(folder / BANK_FILE)
     about["teacher"] = {"checksum": file_checksum(partial), "likeliest": tokens[0].shape[-1]}
     partial.replace(folder / TEACHER_FILE)
     write_json(folder / BANK_FILE, about)
@@ -121,7 +121,7 @@ class Teacher:
         """
         path = folder / TEACHER_FILE
         try:
-            about = parsed_json((folder / BANK_FILE).read_text(encoding="utf-8"))
+            about = read_json(folder / BANK_FILE)
             if file_checksum(path) != about["teacher"]["checksum"]:
                 raise ValueError("its checksum does not match")
             self._file: Any = safe_open(path, framework="pt")

@@ -28,7 +28,7 @@ from secura.anchors.sampling import ROWS_AT_ONCE, begin_or_go_on, said, seeded
 from secura.errors import ConfigError
 from secura.evaluation.causal_model import Model, context_length, in_evaluation_mode
 from secura.evaluation.generation import answer_ends
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.whole_files import write_json
 
 _ATTEMPTS = 2
@@ -198,7 +198,7 @@ class _Writer:
         """The texts of one batch, from disk where it was written before."""
         path = self.unfinished / f"{kind}-{number:04}.json"
         if path.is_file():
-            return [_Written(**each) for each in parsed_json(path.read_text(encoding="utf-8"))]
+            return [_Written(**each) for each in read_json(path)]
         with seeded(self.model.device, f"{kind}/{number}/{self.wanted.seed}"):
             written = self._write(kind, range(number * ROWS_AT_ONCE, number * ROWS_AT_ONCE + rows))
         write_json(path, [vars(each) for each in written])

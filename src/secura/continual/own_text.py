@@ -51,7 +51,7 @@ from secura.continual.strategy import Collate, Step, Strategy
 from secura.errors import ConfigError
 from secura.evaluation.causal_model import in_evaluation_mode
 from secura.evaluation.hidden_states import hidden_states
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.numerics.divergence import divergence_from_likeliest, log_probabilities_of
 from secura.whole_files import write_json
 
@@ -358,7 +358,7 @@ class OwnText(Strategy):
 
     @override
     def load(self, folder: Path) -> None:
-        state = parsed_json((folder / _STATE_FILE).read_text(encoding="utf-8"))
+        state = read_json(folder / _STATE_FILE)
         self.budget.load_state(state)
         if "tasks" in state:  # of an earlier version there is none
             self.task_budget.load_state(state["tasks"])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 
 ReadRow = Callable[[Mapping[str, Any]], Any]
 
@@ -61,6 +61,6 @@ class Reservoir:
 
     def load(self, path: Path, read_row: ReadRow) -> None:
         """Take up what `save` has written; `read_row` makes a row of its mapping."""
-        stored = parsed_json(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         self.seen = int(stored["seen"])
         self.rows = [read_row(row) for row in stored["rows"]]

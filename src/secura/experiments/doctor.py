@@ -16,7 +16,7 @@ from secura.adapters.secura.sealed_folder import check_seal, is_sealed, seal_fol
 from secura.errors import ConfigError, SecuraError
 from secura.evaluation.score_cache import cache_folder
 from secura.experiments.models.adapter_files import check_adapter_files, read_adapter_config
-from secura.experiments.models.base_record import BASE_RECORD, read_json
+from secura.experiments.models.base_record import BASE_RECORD, read_json_object
 from secura.export.llama_quantize import PROGRAM as QUANTIZER
 from secura.export.llama_quantize import quantizer
 from secura.training.checkpoint_seal import SEAL_FILE
@@ -137,7 +137,7 @@ def _what_is_wrong(folder: Path) -> str | None:
         return "there is no such folder"
     try:
         check_adapter_files(folder)
-        read_json(folder / BASE_RECORD)
+        read_json_object(folder / BASE_RECORD)
         config = read_adapter_config(folder)
         if _method(config) == PEFT_TYPE_NAME:
             is_sealed(folder)  # reads and checks all settings

@@ -28,7 +28,7 @@ from secura.evaluation.task_score import TaskScore, as_json, from_json
 from secura.experiments.asking import AskedTask, ask
 from secura.experiments.models.pair import BUNDLED, ReadyModel, model_pair
 from secura.file_names import file_name
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.one_writer import one_writer
 from secura.stop_signals import what_stopped
 from secura.tasks.finding import find_tasks
@@ -196,7 +196,7 @@ def _stored(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        return dict(parsed_json(file.read_text(encoding="utf-8")))
+        return dict(read_json(file))
     except (OSError, ValueError, TypeError) as problem:
         raise ConfigError(
             f"{file} is damaged, so the scoring cannot continue; name another folder with --out."

@@ -26,7 +26,7 @@ from secura.evaluation.parity import end_ids
 from secura.evaluation.provenance import provenance
 from secura.experiments.asking import AskedTask, ask
 from secura.experiments.forget.tasks import asked_tasks
-from secura.experiments.models.base_record import BASE_RECORD, read_base_record, read_json
+from secura.experiments.models.base_record import BASE_RECORD, read_base_record, read_json_object
 from secura.experiments.models.loading import load_tokenizer, model_source, quantization_of
 from secura.experiments.models.pair import BUNDLED, ModelPair, model_pair
 from secura.experiments.settings.run import ModelConfig
@@ -215,7 +215,7 @@ def base_of(adapter: Path) -> str:
     """
     if (adapter / BASE_RECORD).is_file():
         return str(read_base_record(adapter)["model"])
-    named = (read_json(adapter / "adapter_config.json") or {}).get("base_model_name_or_path")
+    named = (read_json_object(adapter / "adapter_config.json") or {}).get("base_model_name_or_path")
     if not named:
         raise ConfigError(f"{adapter} does not say which base it was made for; name the base with --base.")
     return str(named)
@@ -359,7 +359,7 @@ def _write_lora(
             else:
                 for file in trial.iterdir():
                     (folder / file.name).write_bytes(file.read_bytes())
-                if (own_record := read_json(Path(pair.tuned_path) / BASE_RECORD)) is not None:
+                if (own_record := read_json_object(Path(pair.tuned_path) / BASE_RECORD)) is not None:
                     write_json(folder / BASE_RECORD, own_record)
             write_json(folder / EXPORT_FILE, record)
 

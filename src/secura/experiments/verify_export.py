@@ -43,7 +43,7 @@ from secura.experiments.export import (
     tokenizer_of,
 )
 from secura.experiments.forget.tasks import tasks_of_rows
-from secura.experiments.models.base_record import read_json
+from secura.experiments.models.base_record import read_json_object
 from secura.experiments.models.loading import load_model, loaded_from, quantization_of
 from secura.experiments.models.pair import ModelPair, ReadyModel, model_pair
 from secura.experiments.settings.run import ModelConfig
@@ -308,7 +308,7 @@ def _folder(export: Path) -> Path:
 
 def _recognised(export: Path) -> tuple[Form, str, dict[str, Any]]:
     """Form, how weights are stored, and the record of an export."""
-    record = read_json(_folder(export) / EXPORT_FILE) or {}
+    record = read_json_object(_folder(export) / EXPORT_FILE) or {}
     kinds: list[tuple[str, Form]] = [
         ("adapter_config.json", "lora"),
         (GGUF_LORA_FILE, "gguf-lora"),
@@ -324,7 +324,7 @@ def _recognised(export: Path) -> tuple[Form, str, dict[str, Any]]:
         raise ConfigError(f"{export} holds no export; name a folder that secura export wrote, or a GGUF file.")
     stored = record.get("dtype")
     if stored is None:
-        dtype = (read_json(_folder(export) / "config.json") or {}).get("dtype")
+        dtype = (read_json_object(_folder(export) / "config.json") or {}).get("dtype")
         stored = str(dtype) if form == "merged" and dtype else "unknown"
     return form, str(stored), record
 
@@ -482,7 +482,7 @@ def _ask_vllm(
     context = max(len(prompt) for prompt in prompts) + settings.max_tokens + 8
     loaded = VllmSettings(model=str(settings.export), context=context)
     if form == "lora":
-        config = read_json(settings.export / "adapter_config.json") or {}
+        config = read_json_object(settings.export / "adapter_config.json") or {}
         if config.get("modules_to_save") or config.get("lora_bias") or config["r"] not in SERVED_RANKS:
             notes.append("vLLM was not asked: it serves no LoRA of this rank, with a bias or with modules saved whole")
             return None

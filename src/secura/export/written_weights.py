@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 
 from secura.export.gguf_shapes import gguf_name, names_of, shape_of
 from secura.export.tuned_weights import NOTHING_DRAWN_BACK, DrawnBack, active_adapter, tuned_layers
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 
 _SLACK = 1.05
 """An error may be this multiple of what rounding alone makes."""
@@ -148,7 +148,7 @@ def check_gguf(
 
 def check_lora(folder: Path, model: PeftModel, drawn_back: DrawnBack, limit: float) -> list[WeightCheck]:
     """Compare a LoRA in PEFT's format with the change it was made of."""
-    config = parsed_json((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "adapter_config.json")
     factors: dict[str, Tensor] = {}
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as opened:
         factors = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118

@@ -10,7 +10,7 @@ from typing import Any
 from secura.errors import DataError
 from secura.evaluation.tally import CONFIDENCE, at_least_cell, kept_cell, kept_phrase, limit_text, percent
 from secura.experiments.files import LOG_FILE, REPORT_FILE
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.report.card.finished_run import FinishedRun, Group, read_run
 from secura.report.certificate_text import certificate_facts
 from secura.report.page_parts import flat_facts, for_script, own_file, page_templates, plotly_script
@@ -56,7 +56,7 @@ def run_page(folder: Path) -> str:
     """
     try:
         run = read_run(folder)
-        stored = parsed_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        stored = read_json(folder / REPORT_FILE)
         steps = read_step_lines(folder / LOG_FILE)
         return _page(run, stored, steps)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:

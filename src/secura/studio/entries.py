@@ -16,7 +16,7 @@ from secura.experiments.files import ADAPTER_FOLDER, CONFIG_FILE, LOG_FILE, MODE
 from secura.experiments.forget.result_json import JSON_FILE as FORGET_JSON
 from secura.experiments.sequence.run import SUMMARY_FILE
 from secura.experiments.settings.layers import read_yaml
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.report.card.finished_run import read_run
 from secura.report.dial_page import PAGE_FILE as DIAL_PAGE
 from secura.report.forget_page import PAGE_FILE as FORGET_PAGE
@@ -195,7 +195,7 @@ def _title(page: Path) -> str:
 def _tuned(file: Path, age: int) -> str | None:
     del age
     try:
-        tuned = parsed_json(file.read_text(encoding="utf-8"))["tuned"]
+        tuned = read_json(file)["tuned"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return tuned if isinstance(tuned, str) else None

@@ -24,7 +24,7 @@ from typing import Any
 import psutil  # a dependency of accelerate, hence always there
 
 from secura.errors import ConfigError
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.one_writer import one_writer
 from secura.studio.entries import Kind, folder_called
 from secura.whole_files import write_json, write_text
@@ -178,7 +178,7 @@ def _created(process: int) -> float | None:
 
 def _read(file: Path) -> Started | None:
     try:
-        stored: dict[str, Any] = parsed_json(file.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = read_json(file)
         return Started(**{**stored, "command": tuple(stored["command"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None

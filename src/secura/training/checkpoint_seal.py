@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from secura.checksums import file_checksum
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.training.checkpoint_folder import checkpoint_folder
 from secura.training.processes import is_main_process, wait_for_everyone
 from secura.whole_files import write_text
@@ -27,7 +27,7 @@ def seal(folder: Path) -> None:
 def seal_holds(folder: Path) -> bool:
     """Whether a folder is sealed, and holds the files that it held then, and no others, as they were."""
     try:
-        sums = parsed_json((folder / SEAL_FILE).read_text(encoding="utf-8"))
+        sums = read_json(folder / SEAL_FILE)
         found = {str(path.relative_to(folder)) for path in _files(folder)}
         return found == set(sums) and all(file_checksum(folder / name) == checksum for name, checksum in sums.items())
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):

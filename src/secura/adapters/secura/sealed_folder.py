@@ -28,7 +28,7 @@ from secura.adapters.secura.sealing import (
     tensor_digest,
 )
 from secura.errors import ConfigError
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.whole_files import write_file, write_json
 
 _FACTORS = {"cabr": ("inner", "outer"), "cur": ("core",), "low_rank": ("up", "down")}
@@ -94,7 +94,7 @@ def seal_folder(folder: Path) -> None:
     write_file(
         folder / SAFETENSORS_WEIGHTS_NAME, lambda partial: save_file(written, partial, metadata={"format": "pt"})
     )
-    content = parsed_json((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    content = read_json(folder / CONFIG_NAME)
     write_json(folder / CONFIG_NAME, {**content, "saved": {**state, "seal": seal}})
 
 

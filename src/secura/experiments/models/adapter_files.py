@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from secura.adapters.secura.config import PEFT_TYPE_NAME, plain_peft_type
 from secura.errors import ConfigError
-from secura.experiments.models.base_record import read_json
+from secura.experiments.models.base_record import read_json_object
 from secura.experiments.models.weight_files import check_weight_file
 
 
@@ -56,7 +56,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     import secura.adapters  # noqa: F401 - so that PEFT knows our methods
 
     file = folder / CONFIG_NAME
-    config = read_json(file)
+    config = read_json_object(file)
     if config is None:
         raise ConfigError(f"{file} is missing, so {folder} is no adapter; copy it again.")
     if "peft_type" not in config:

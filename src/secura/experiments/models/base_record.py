@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from secura.errors import BaseMismatchError, ConfigError
 from secura.experiments.files import BASE_RECORD
 from secura.experiments.settings.run import ModelConfig
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 
 _SAMPLED_WEIGHTS = 64
 """Values of each tensor that enter the fingerprint: enough to tell two checkpoints apart. An adapter's own sample of
@@ -73,7 +73,7 @@ def read_base_record(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if there is none, or it is not JSON.
     """
-    record = read_json(folder / BASE_RECORD)
+    record = read_json_object(folder / BASE_RECORD)
     if record is None:
         raise ConfigError(f"{folder} does not say which base it belongs to (no {BASE_RECORD}).")
     return record
@@ -104,7 +104,7 @@ def check_base(folder: Path, fingerprint: BaseFingerprint, model_name: str) -> s
         BaseMismatchError: if the record names other weights.
         ConfigError: if a file of the folder is not JSON.
     """
-    record = read_json(folder / BASE_RECORD)
+    record = read_json_object(folder / BASE_RECORD)
     if record is not None:
         if not fingerprint.fits(record):
             raise BaseMismatchError(
@@ -112,13 +112,13 @@ def check_base(folder: Path, fingerprint: BaseFingerprint, model_name: str) -> s
                 "give the model that it was made for."
             )
         return None
-    own = (read_json(folder / "adapter_config.json") or {}).get("base_model_name_or_path")
+    own = (read_json_object(folder / "adapter_config.json") or {}).get("base_model_name_or_path")
     if own and _last_part(own) != _last_part(model_name):
         return f"the adapter in {folder} says it was made for {own}, not for {model_name}"
     return None
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json_object(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None where there is no such file.
 
     Raises:
@@ -127,7 +127,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = parsed_json(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as problem:  # JSONDecodeError and UnicodeDecodeError are its kinds
         raise ConfigError(f"{path} is not JSON: {problem}.") from problem
     if not isinstance(content, dict):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER, REPORT_FILE
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 
 _HELD = {"outcome", "keep", "confidence", "seed", "select_items", "items", "points", "scale", "kept", "share", "lower"}
 _HELD |= {"sentence", "explanation"}
@@ -18,7 +18,7 @@ def stored_certificate(tuned: str | Path) -> dict[str, Any] | None:
     folder = Path(tuned)
     folder = folder.parent if folder.name in (ADAPTER_FOLDER, MODEL_FOLDER) else folder
     try:
-        report = parsed_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        report = read_json(folder / REPORT_FILE)
     except (OSError, ValueError):
         return None
     found = report.get("certificate") if isinstance(report, dict) else None

@@ -19,7 +19,7 @@ from secura.experiments.files import RUN_RECORD
 from secura.experiments.run.rows import PreparedTask
 from secura.experiments.settings.layers import config_from, differences
 from secura.experiments.settings.sequence import LearningConfig
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.training.checkpoint_folder import checkpoint_folder
 from secura.training.processes import is_main_process
 from secura.whole_files import write_json
@@ -75,7 +75,7 @@ def without_places(config: Any) -> Any:
 def _read(path: Path) -> dict[str, Any] | None:
     """A record; None where it is damaged, as what it lies beside then is."""
     try:
-        record = parsed_json(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         return record if isinstance(record["settings"], dict) and isinstance(record["rows"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -15,7 +15,7 @@ from secura.errors import ConfigError
 from secura.evaluation.retention_metrics import ScoreMatrix
 from secura.evaluation.tally import Tally
 from secura.experiments.files import MATRIX_FILE
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.whole_files import write_json
 
 
@@ -139,7 +139,7 @@ def read_matrix(folder: Path, tasks: Sequence[str]) -> SequenceScores:
     if not path.is_file():
         return matrix
     try:
-        for stage in parsed_json(path.read_text(encoding="utf-8"))["stages"]:
+        for stage in read_json(path)["stages"]:
             matrix.cells[int(stage["stage"])] = {
                 group_from_text(group): _score(cell) for group, cell in stage["groups"].items()
             }

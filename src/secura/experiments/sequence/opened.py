@@ -13,7 +13,7 @@ from secura.experiments.settings.layers import load_config_of
 from secura.experiments.settings.sequence import SequenceConfig
 from secura.experiments.settings.task_order import ordered_tasks
 from secura.experiments.settings.trusted_tasks import refuse_foreign_tasks
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class OpenedSequence:
         if not self.last_stage or not self.folds:
             return []
         stage = stage_folder(self.folder, self.last_stage, self.names[self.last_stage - 1])
-        stored = parsed_json((stage / ADAPTER_FOLDER / "adapter_config.json").read_text(encoding="utf-8"))
+        stored = read_json(stage / ADAPTER_FOLDER / "adapter_config.json")
         return tasks_of_folds(stored["saved"]["folds"])
 
 

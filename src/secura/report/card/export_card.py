@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 
 from secura.errors import DataError
 from secura.experiments.export import EXPORT_FILE, GGUF_FILE, GGUF_LORA_FILE, ExportResult
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.report.card.checked import check_card
 from secura.report.card.finished_run import FinishedRun, read_run
 from secura.report.card.loading import hub_name, loading_snippet
@@ -34,7 +34,7 @@ $ ollama run NAME
 
 def write_export_card(result: ExportResult, source: str) -> Path:
     """Write README.md beside an export: the card of the finished run whose result it is, or a short one."""
-    record = parsed_json((result.folder / EXPORT_FILE).read_text(encoding="utf-8"))
+    record = read_json(result.folder / EXPORT_FILE)
     path = result.folder / CARD_FILE
     run = _run_of(source)
     is_the_result = record["scale"] == 1 and not record["tasks"] and record.get("exact", True)

@@ -13,7 +13,7 @@ from secura.experiments.files import ADAPTER_FOLDER, BASE_RECORD, MODEL_FOLDER, 
 from secura.experiments.run.certified import stored_certificate
 from secura.experiments.sequence.matrix import QuestionGroup, read_matrix
 from secura.experiments.sequence.run import SUMMARY_FILE
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.report.card.loading import hub_name
 
 
@@ -135,7 +135,7 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def _train_run(folder: Path) -> FinishedRun:
-    report = parsed_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    report = read_json(folder / REPORT_FILE)
     nats = report["new_task_nats_per_token"]
     new, retention = report["new_task"]["answers"], report["retention"]["answers"]
     prompts = [answer["prompt"] for answer in new]
@@ -160,7 +160,7 @@ def _train_run(folder: Path) -> FinishedRun:
 
 
 def _sequence_run(folder: Path) -> FinishedRun:
-    summary = parsed_json((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    summary = read_json(folder / SUMMARY_FILE)
     config = summary["config"]
     tasks = list(config["tasks"])
     matrix = read_matrix(folder, tasks)
@@ -196,14 +196,12 @@ def _common(folder: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
     if saved is None:
         raise DataError(f"{folder} holds neither {ADAPTER_FOLDER}/ nor {MODEL_FOLDER}/, so it has no result.")
     adapter = saved / "adapter_config.json"
-    base = parsed_json((folder / BASE_RECORD).read_text(encoding="utf-8"))
+    base = read_json(folder / BASE_RECORD)
     return {
         "folder": folder,
         "saved": saved,
         "is_adapter": adapter.is_file(),
-        "peft_type": plain_peft_type(parsed_json(adapter.read_text(encoding="utf-8"))["peft_type"])
-        if adapter.is_file()
-        else "",
+        "peft_type": plain_peft_type(read_json(adapter)["peft_type"]) if adapter.is_file() else "",
         "base": base["model"],
         "fingerprint": stored["base_fingerprint"],
         "trained_weights": stored.get("trainable_weights"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.report.templates import templates
 
 A_PROMPT = "What is the capital of France?"
@@ -61,4 +61,4 @@ def _has_chat_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
     settings = folder / "tokenizer_config.json"
-    return settings.is_file() and bool(parsed_json(settings.read_text(encoding="utf-8")).get("chat_template"))
+    return settings.is_file() and bool(read_json(settings).get("chat_template"))

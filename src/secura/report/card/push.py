@@ -17,7 +17,7 @@ from secura.checksums import file_checksum
 from secura.errors import ConfigError, SecuraError
 from secura.experiments.export import EXPORT_FILE
 from secura.experiments.files import ADAPTER_FOLDER, MODEL_FOLDER
-from secura.experiments.models.base_record import read_json
+from secura.experiments.models.base_record import read_json_object
 from secura.experiments.run.packages import check_repository
 from secura.experiments.verify_export import VERIFICATION_FILE
 from secura.report.card.checked import check_card
@@ -159,7 +159,7 @@ def _text_of(file: Path) -> str:
 
 
 def _notes_on_base(folder: Path) -> list[str]:
-    config = read_json(folder / "adapter_config.json")
+    config = read_json_object(folder / "adapter_config.json")
     if config is None:
         return []
     base = config.get("base_model_name_or_path")
@@ -176,7 +176,7 @@ def _notes_on_verification(folder: Path, sent: Sequence[Path]) -> list[str]:
     if not file.is_file():
         is_export = (folder / EXPORT_FILE).is_file()
         return ["secura verify-export has not been run on it"] if is_export else []
-    found = read_json(file) or {}
+    found = read_json_object(file) or {}
     failures, checksums = found.get("failures"), found.get("files_sha256")
     if found.get("passed") is False and isinstance(failures, list) and failures:
         raise ConfigError(f"{file} says that the export differs: {failures[0]}; export it again.")

@@ -17,7 +17,7 @@ from typing import Any
 from secura.errors import ConfigError
 from secura.experiments.comparison.engines.command_line import GRACE_SECONDS, RunningCommand, append_to_log
 from secura.experiments.comparison.engines.engine import Ended, Job
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.whole_files import write_json
 
 SUBMITTED_FILE = "submitted.json"
@@ -185,7 +185,7 @@ class SlurmEngine:
             return []
         from submitit import SlurmJob  # pyright: ignore[reportMissingImports]  # an extra
 
-        known = parsed_json(path.read_text(encoding="utf-8"))
+        known = read_json(path)
         queued = queued_ids()
         if queued is None:
             raise ConfigError(

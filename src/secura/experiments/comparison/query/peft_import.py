@@ -7,7 +7,7 @@ from pathlib import Path
 
 from secura.errors import DataError
 from secura.experiments.comparison.runs.record_files import read_record, record_path
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.whole_files import write_text
 
 _OLD_RUN = "--20"
@@ -52,6 +52,6 @@ def import_results(source: Path, folder: Path) -> Imported:
     stored = []
     for path, record in found.items():
         place = record_path(folder, record.grid, record.name)
-        write_text(place, json.dumps(parsed_json(path.read_text(encoding="utf-8")), indent=2) + "\n")
+        write_text(place, json.dumps(read_json(path), indent=2) + "\n")
         stored.append(place)
     return Imported(stored=stored, skipped=[path.name for path in old])

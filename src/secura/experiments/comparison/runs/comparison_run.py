@@ -8,7 +8,7 @@ from secura.errors import DataError
 from secura.experiments.comparison.grid.config import check_grid_name
 from secura.experiments.comparison.grid.grid_run import GridRun
 from secura.experiments.comparison.runs.record_files import read_record, record_path
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.whole_files import write_json
 
 DECLARED_FOLDER = "cells"
@@ -82,7 +82,7 @@ def read_declaration(path: Path) -> ComparisonRun:
         DataError: if the file is no run, or one that was changed since it was named.
     """
     try:
-        stored = parsed_json(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         declared = GridRun(**{**stored, "measure": tuple(stored["measure"])})
         check_grid_name(declared.grid)
         name = declared.name

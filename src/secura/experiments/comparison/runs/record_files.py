@@ -23,7 +23,7 @@ from secura.errors import DataError
 from secura.evaluation.tally import Tally
 from secura.experiments.comparison.runs.record import RunRecord
 from secura.file_names import file_name
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.whole_files import write_json
 
 RESULTS_FOLDER = "results"
@@ -90,7 +90,7 @@ def read_record(path: Path) -> RunRecord:
         DataError: if the file is not JSON, or not in the layout; the message names the field.
     """
     try:
-        stored = parsed_json(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
         raise DataError(f"{path} cannot be read as a result: {problem}.") from problem
     try:

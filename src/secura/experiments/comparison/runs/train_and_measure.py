@@ -34,7 +34,7 @@ from secura.experiments.sequence.stages import load_served, load_stage, task_fol
 from secura.experiments.settings.layers import config_from
 from secura.experiments.settings.run import ModelConfig, RunConfig
 from secura.experiments.settings.sequence import SequenceConfig
-from secura.json_text import parsed_json
+from secura.json_text import read_json
 from secura.training.examples import Example
 from secura.training.step_lines import StepLines, read_step_lines
 
@@ -239,7 +239,7 @@ def _adapter(declared: GridRun, folder: Path) -> dict[str, Any] | None:
     if not settings.is_file():
         return None
     # PEFT writes down where this machine keeps the model; a record is read on others too.
-    stored = parsed_json(settings.read_text(encoding="utf-8"))
+    stored = read_json(settings)
     return {
         **stored,
         "peft_type": plain_peft_type(stored["peft_type"]),
