@@ -219,20 +219,21 @@ def test_nothing_in_an_error_a_warning_or_a_traceback_acts_on_the_terminal(capsy
 
 
 @pytest.mark.parametrize(
-    ("problem", "says"),
+    ("problem", "says", "code"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "secura: runs/a: No space left on device."),
-        (OSError(errno.EROFS, "Read-only file system", "a", None, "b"), "secura: a and b: Read-only file system."),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), "secura: runs/a: No space left on device.", 1),
+        (OSError(errno.EROFS, "Read-only file system", "a", None, "b"), "secura: a and b: Read-only file system.", 1),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a"), "secura: a: File name too long.", 3),
     ],
 )
 def test_what_the_system_refuses_is_said_of_the_file(
-    problem: OSError, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    problem: OSError, says: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*arguments: object, **more: object) -> None:
         raise problem
 
     monkeypatch.setattr("secura.experiments.run.look_at_rows.look_at_rows", refuse)
-    assert cli.run(["data", "show", "rows.jsonl"]) == 1
+    assert cli.run(["data", "show", "rows.jsonl"]) == code
     said = capsys.readouterr().err
     assert said.startswith(says)
     assert said.count("\n") == 1

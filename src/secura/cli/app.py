@@ -5,6 +5,7 @@ the main one alone speaks. An error is one line on stderr; `--debug` shows where
 torch, so that `secura --help` answers at once.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -146,7 +147,7 @@ def run(arguments: list[str]) -> int:
             raise
         said = _out_of_memory(problem) or _about_a_file(problem)
         processes.say_error(said or f"{type(problem).__name__}: {problem} (--debug shows where)")
-        return FAILED
+        return USAGE if getattr(problem, "errno", None) == errno.ENAMETOOLONG else FAILED
     if code == _CTRL_C:
         processes.say_error(f"stopped by {what_stopped()}.")
         return exit_code_of_stop(FAILED)

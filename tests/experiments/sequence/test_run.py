@@ -10,7 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from secura import ConfigError, FoldError, InputError
+from secura import ConfigError, InputError
 from secura.anchors.bank import read_bank
 from secura.experiments.run.folder import check_kind
 from secura.experiments.sequence.bisect import bisect_family
@@ -229,7 +229,7 @@ def test_an_undone_task_gives_back_the_scores_from_before_it(learned: Path) -> N
     undone = undo_task(learned, "pair_in_short")
     assert undone.after == opened.matrix.cells[2]
     assert (undone.saved / "adapter_config.json").is_file()
-    with pytest.raises(FoldError, match="was never folded"):
+    with pytest.raises(ConfigError, match="was never folded"):
         undo_task(learned, "younger")
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secura.adapters import undo
-from secura.errors import ConfigError, FoldError
+from secura.errors import ConfigError
 from secura.experiments.files import ADAPTER_FOLDER
 from secura.experiments.models.base_record import read_base_record
 from secura.experiments.run.rows import fit_task, read_rows, retention_of
@@ -36,8 +36,8 @@ def undo_task(folder: Path, task: str, *, trust_tasks: bool = False) -> Undone:
     """Take a task's change out of the last model, score the result, and save its adapter beside the sequence.
 
     Raises:
-        ConfigError: if the sequence has learned nothing yet, or does not fold.
-        FoldError: if the task was not folded, naming those that were.
+        ConfigError: if the sequence has learned nothing yet or does not fold, or if the task was not folded, naming
+            those that were.
     """
     silence_libraries()
     opened = open_sequence(folder, trust_tasks=trust_tasks)
@@ -50,7 +50,7 @@ def undo_task(folder: Path, task: str, *, trust_tasks: bool = False) -> Undone:
             "one adapter and cannot be told apart; learn it with method.boundary fold."
         )
     if task not in opened.ledger or task not in opened.names:
-        raise FoldError(f"task {task!r} was never folded; folded so far: {', '.join(opened.ledger)}.")
+        raise ConfigError(f"task {task!r} was never folded; folded so far: {', '.join(opened.ledger)}.")
     with one_writer(folder):
         return _undo(opened, task)
 
