@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from exported_models import tuned
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from tiny_models import tiny_model
 
 from secura.cli.app import DONE, FAILED, USAGE, run
 from secura.training.checkpoint_seal import seal, seal_holds
@@ -126,6 +128,20 @@ def without_a_seal(folder: Path) -> None:
     content = json.loads(config.read_text())
     del content["saved"]["seal"], content["saved"]["base"]
     config.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("lost", ["q_proj.lora_A", "v_proj.lora_B"])
+def test_a_lora_that_lacks_a_factor_is_not_whole(lost: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = get_peft_model(tiny_model("llama"), LoraConfig(target_modules=["q_proj", "v_proj"]))
+    model.save_pretrained(str(tmp_path))
+    assert run(["doctor", str(tmp_path)]) == DONE
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(str(file))
+    save_file({name: tensor for name, tensor in tensors.items() if lost not in name}, str(file))
+    capsys.readouterr()
+    assert run(["doctor", str(tmp_path)]) == FAILED
+    said = capsys.readouterr().out
+    assert f"but not base_model.model.model.layers.0.self_attn.{lost}.weight; copy it again" in " ".join(said.split())
 
 
 def test_an_older_adapter_is_sealed_once_nothing_is_wrong_with_it(

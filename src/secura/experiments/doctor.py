@@ -33,6 +33,9 @@ _EXTRAS = {
     "quantized": ("bitsandbytes", "bases in 8 and 4 bits"),
 }
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_PAIRS = (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"))
+_OTHER_FACTOR = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
+"""The factor without which a factor of a LoRA is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +154,10 @@ def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
         keys = list(opened.keys())
         if not keys:
             return f"{file.name} holds no tensor"
+        for key in keys:
+            other = ".".join(_OTHER_FACTOR.get(part, part) for part in key.split("."))
+            if other not in keys:
+                return f"{file.name} holds {key} but not {other}; copy it again"
         for key in keys:
             tensor = opened.get_tensor(key)
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
