@@ -18,7 +18,6 @@ import argparse
 import gc
 import json
 import multiprocessing
-import resource
 import statistics
 import tempfile
 import time
@@ -178,10 +177,19 @@ def peak_mebibytes(method: str, cell: Cell, device: str) -> float:
             step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     step = step_of(method, cell, device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    # A process's own highest mark would be that of making the model, and getrusage's that of its parent.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_kibibytes("VmRSS")
     for _ in range(3):
         step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return (resident_kibibytes("VmHWM") - before) / 2**10
+
+
+def resident_kibibytes(which: str) -> int:
+    """What Linux says of this process's memory: now (VmRSS), or at most since its mark was reset (VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{which}:"))
 
 
 def memory_of(cell: Cell, device: str) -> dict[str, float]:

@@ -8,6 +8,7 @@ import launched_processes
 import pytest
 import torch
 import torch.distributed as dist
+from oldest_versions import needs_fsdp2_on_a_cpu
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -41,11 +42,13 @@ def test_a_divided_tensor_is_gathered_and_divided_again() -> None:
     assert torch.equal(whole(divided), 2 * values)
 
 
+@needs_fsdp2_on_a_cpu
 @pytest.mark.usefixtures("one_process")
 def test_an_adapter_on_a_divided_base_is_the_one_on_a_whole_base() -> None:
     _check(_program().attached())
 
 
+@needs_fsdp2_on_a_cpu
 @pytest.mark.slow
 def test_two_processes_gather_one_weight_at_a_time_and_choose_as_one_does(tmp_path: Path) -> None:
     ended = launched_processes.run([str(PROGRAM), str(tmp_path / "found.json")])

@@ -19,7 +19,14 @@ from secura.training.fast_precision import fast_precision
 def test_a_processor_computes_in_bfloat16_only_with_instructions_for_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, Any], expected: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert fast_precision(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("has", "expected"), [(True, "bf16"), (False, "as-stored")])
+def test_an_older_torch_is_asked_as_it_answers(monkeypatch: pytest.MonkeyPatch, has: bool, expected: str) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
     assert fast_precision(torch.device("cpu")) == expected
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from peft.utils.integrations import gather_params_ctx
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -31,7 +31,9 @@ def shard_like(value: Tensor, like: Tensor) -> Tensor:
     """This process's part of a value that every process holds whole, divided as `like` is."""
     if not isinstance(like, DTensor):
         return value.to(like.device)
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    mesh = like.device_mesh
+    copied = DTensor.from_local(value.to(like.device), mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return copied.redistribute(placements=like.placements)
 
 
 def own_part(tensor: Tensor) -> Tensor:

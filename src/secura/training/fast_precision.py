@@ -1,7 +1,5 @@
 """Which precision a device computes fast in."""
 
-from collections.abc import Mapping
-
 import torch
 
 from secura.training.trainer import Precision
@@ -19,5 +17,6 @@ def fast_precision(device: torch.device) -> Precision:
 
 
 def _cpu_has_bfloat16() -> bool:
-    capabilities: Mapping[str, object] = torch.cpu.get_capabilities()
-    return any("bf16" in name and bool(there) for name, there in capabilities.items())
+    if hasattr(torch.cpu, "get_capabilities"):
+        return any("bf16" in name and bool(there) for name, there in torch.cpu.get_capabilities().items())
+    return bool(torch.cpu._is_avx512_bf16_supported())  # torch 2.6

@@ -544,7 +544,7 @@ def test_precision_auto_is_what_the_processor_computes_fast_and_bf16_where_it_is
     has_bfloat16: bool,
     resolved: str,
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bfloat16}, raising=False)
     auto = prepare_run(_config(llama_folder, rows_file, tmp_path / "auto", "training.precision=auto"), dry_run=True)
     assert auto.config.training.precision == resolved
     told = prepare_run(_config(llama_folder, rows_file, tmp_path / "told", "training.precision=bf16"), dry_run=True)

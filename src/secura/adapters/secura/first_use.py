@@ -83,7 +83,8 @@ class LookAtFirstUse:
                 if was is not None and was_changed(tensor_digest(held[stored], as_in=was), was):
                     raise ConfigError(
                         f"{name}.{saved} of adapter {self.adapter_name!r} is not what was saved; take the adapter's "
-                        "files as they were saved."
+                        "files as they were saved. transformers 5.6 loads no module that is saved whole; there, use "
+                        "PeftModel.from_pretrained."
                     )
 
 
