@@ -34,7 +34,7 @@ _EXTRAS = {
 }
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PAIRS = (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"))
-_OTHER_FACTOR = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
+_OTHER_FACTOR: dict[str, str] = dict(_PAIRS) | {other: one for one, other in _PAIRS}
 """The factor without which a factor of a LoRA is nothing."""
 
 
@@ -151,7 +151,7 @@ def _what_is_wrong(folder: Path) -> str | None:
 
 def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
     with safe_open(file, framework="pt") as opened:
-        keys = list(opened.keys())
+        keys: list[str] = list(opened.keys())
         if not keys:
             return f"{file.name} holds no tensor"
         for key in keys:
