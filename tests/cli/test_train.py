@@ -75,6 +75,7 @@ def test_print_config_prints_what_a_run_reads_back(tmp_path: Path, capsys: pytes
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.ci
 def test_retention_below_the_wanted_share_is_exit_code_2(
     llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -181,6 +181,7 @@ def test_a_corpus_needs_as_many_answers_as_right_ones(metric) -> None:
         metric([], [])
 
 
+@pytest.mark.ci
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_every_sentence_score_is_a_share_of_1(given_text: str, right: str) -> None:
     for score in (

@@ -38,6 +38,7 @@ def under_lora(lora: Lora, model: PeftModel, base: torch.nn.Module, folder: Path
     return PeftModel.from_pretrained(base, str(saved(lora, model, folder))).eval()  # type: ignore[arg-type]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("change", LOW_RANK)
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma2", "gpt2"])

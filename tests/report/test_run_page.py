@@ -38,6 +38,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
 
 
+@pytest.mark.ci
 def test_the_page_shows_what_was_learned_and_kept_the_certificate_the_steps_and_the_cost(finished: Path) -> None:
     page = run_page(finished)
     stored = json.loads((finished / "retention.json").read_text())

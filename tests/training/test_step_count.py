@@ -83,6 +83,7 @@ def test_a_deep_model_takes_no_more_layer_steps_than_a_shallow_one(monkeypatch: 
     assert lengths[0] == lengths[1]
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(OLD_TORCH, reason="torch 2.6 repeats keys and values for grouped heads on a CPU itself")
 @pytest.mark.parametrize("method", ["secura", "cabr-lora", "lora", "full"])
 def test_activations_agree_with_what_autograd_saves_on_a_cpu(method: str) -> None:

@@ -58,6 +58,7 @@ def fresh_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.ci
 def test_the_family_that_a_fine_tune_turned_around_is_named_first(taught_younger: Path) -> None:
     result = _forget("bundled", taught_younger / "adapter", count=40, min_retention=0.98, token_views=3)
     assert {change.name for change in result.changes} == set(KNOWLEDGE)

@@ -417,6 +417,7 @@ def test_training_goes_on_from_an_adapter_made_for_this_model_and_from_no_other(
             prepare_run(_config(llama_folder, rows_file, tmp_path / "third", start, method=method))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("key", ["lm_head.weight", "model.layers.0.self_attn.q_proj.base_layer.weight"])
 @pytest.mark.parametrize(("method", "says"), [("lora", "changes weights of the base itself"), ("secura", "its own")])
 def test_training_does_not_go_on_from_an_adapter_that_holds_weights_of_the_base(
