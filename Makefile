@@ -83,7 +83,8 @@ test-floor: ## tests of adapters and training with the oldest versions allowed (
 	@test -x $(FLOOR)/bin/python || $(PYTHON) -m venv $(FLOOR)
 	@$(FLOOR)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-floor.txt \
 		-e '.[cli,trl]' beartype hypothesis pytest pytest-timeout pytest-xdist
-	@$(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests/adapters tests/continual tests/training tests/export \
+	@$(FLOOR)/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow and not gpu and not network' \
+		tests/adapters tests/continual tests/training tests/export \
 		tests/experiments/models tests/experiments/run tests/cli/test_train.py tests/cli/test_forget.py
 
 docs: $(DOCS) ## write docs/settings.md anew and build the site into build/site, any warning being an error

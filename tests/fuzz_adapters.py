@@ -33,6 +33,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 from adapted_models import VOCABULARY, adapted, llama, logits, moved, saved_adapter
+from oldest_versions import LOADS_WHOLE_MODULES
 
 import secura.adapters
 from secura.adapters import SecuraConfig, fold
@@ -283,7 +284,7 @@ def through_transformers(path: Path) -> Any:
     return model.eval()
 
 
-LOADERS = {"peft": through_peft, "transformers": through_transformers}
+LOADERS = {"peft": through_peft} | ({"transformers": through_transformers} if LOADS_WHOLE_MODULES else {})
 
 
 def outcome_of(path: Path, load: Callable[[Path], Any], expected: Tensor, base: Tensor) -> tuple[Outcome, str]:
@@ -331,9 +332,7 @@ def logits_without(model: Any) -> Tensor:
     return logits(model)
 
 
-def fuzz(
-    cases: int, seed: int, *, loaders: tuple[str, ...] = ("peft", "transformers")
-) -> tuple[Counter[str], list[str]]:
+def fuzz(cases: int, seed: int, *, loaders: tuple[str, ...] = tuple(LOADERS)) -> tuple[Counter[str], list[str]]:
     """Counts of outcomes, and a line for each fault."""
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()

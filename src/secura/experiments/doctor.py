@@ -151,7 +151,7 @@ def _what_is_wrong(folder: Path) -> str | None:
 
 def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
     with safe_open(file, framework="pt") as opened:
-        keys: list[str] = list(opened.keys())
+        keys: dict[str, None] = dict.fromkeys(opened.keys())  # in the file's order, and quick to look into
         if not keys:
             return f"{file.name} holds no tensor"
         for key in keys:
