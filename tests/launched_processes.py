@@ -76,6 +76,7 @@ def start(
         "TOKENIZERS_PARALLELISM": "false",
         "ACCELERATE_USE_CPU": "true",
         "TORCH_EXTENSIONS_DIR": str(_COMPILED),
+        "PYTHONFAULTHANDLER": "1",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         **(launcher or {}),
     }
@@ -112,15 +113,32 @@ def _compile_deepspeed() -> None:
 
 
 def wait(processes: Sequence[subprocess.Popen], *, seconds: float = 120) -> list[Ended]:
-    """How each of them ended; none is left behind, also where one hangs."""
+    """How each of them ended; none is left behind, and of one that hangs it is said where.
+
+    Raises:
+        TimeoutError: with what each process was doing, and had said.
+    """
     try:
         said = [process.communicate(timeout=seconds) for process in processes]
+    except subprocess.TimeoutExpired:
+        raise TimeoutError("".join(map(_where_it_hangs, processes))) from None
     finally:
         for process in processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     return [Ended(process.returncode, *each) for process, each in zip(processes, said, strict=True)]
+
+
+def _where_it_hangs(process: subprocess.Popen) -> str:
+    if process.poll() is not None:
+        return f"\nprocess {process.pid} ended with {process.returncode}\n"
+    process.send_signal(signal.SIGABRT)  # Python's fault handler writes every thread's stack
+    try:
+        _, errors = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        return f"\nprocess {process.pid} hangs, and does not say where\n"
+    return f"\nprocess {process.pid} hangs:\n{errors}\n"
 
 
 def run(arguments: Sequence[str], *, count: int = 2, launcher: dict[str, str] | None = None) -> list[Ended]:

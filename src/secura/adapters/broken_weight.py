@@ -1,9 +1,9 @@
 """The first weight of a model that holds NaN or infinity, for who has seen the model answer NaN."""
 
-import torch
 from torch import nn
 
 from secura.adapters.sharding import own_part
+from secura.numerics.finite import all_finite
 
 
 def first_broken_weight(model: nn.Module, *, trained: bool = True) -> str | None:
@@ -17,6 +17,6 @@ def first_broken_weight(model: nn.Module, *, trained: bool = True) -> str | None
         values = own_part(parameter.detach())
         if (parameter.requires_grad and not trained) or values.is_meta or not values.is_floating_point():
             continue
-        if not torch.isfinite(values).all():
+        if not all_finite(values):
             return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
     return None

@@ -4,6 +4,9 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from secura.numerics.block_norms import column_norms
+from secura.numerics.finite import all_finite
+
 _SMALLEST_SQUARED = 1e-100
 
 
@@ -129,10 +132,11 @@ def _column_norms(weight: Float[Tensor, "out in"], count: int) -> Float[Tensor, 
     column_count = weight.shape[1]
     if not 1 <= count <= column_count:
         raise ValueError(f"count is {count}, but W has columns 1..{column_count} to choose from.")
-    if not torch.isfinite(weight).all():
-        raise ValueError("weight holds NaN or infinity, so its column norms cannot be ranked.")
     at_least_float32 = torch.promote_types(weight.dtype, torch.float32)
-    norms = torch.linalg.vector_norm(weight, dim=0, dtype=at_least_float32)
-    if not torch.isfinite(norms).all():  # squares that overflow; only shares of the largest matter
-        norms = torch.linalg.vector_norm(weight.double() / weight.abs().max(), dim=0)
+    norms = column_norms(weight, at_least_float32)
+    if not all_finite(norms):
+        if not all_finite(weight):
+            raise ValueError("weight holds NaN or infinity, so its column norms cannot be ranked.")
+        # The squares overflow; only shares of the largest matter.
+        norms = column_norms(weight.double() / weight.abs().max(), torch.float64)
     return norms

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from secura.numerics.block_norms import root_mean_square
 from secura.numerics.row_bound import RowBounded
 from secura.numerics.s_magnorm import Bounded, WeightNorm
 
@@ -36,16 +37,17 @@ UNBOUNDED_SHARE = 0.1
 def natural_size(weight: Float[Tensor, "out in"], norm: WeightNorm | RowBounded | None) -> float:
     """The natural size of D, as an rms over the entries of W: of its bound, or a tenth of W's own."""
     if isinstance(norm, RowBounded):
-        return norm.tau * _rms(weight)  # the rms of tau ‖W_i‖ / √in
+        return norm.tau * root_mean_square(weight)  # the rms of tau ‖W_i‖ / √in
     if isinstance(norm, Bounded):
-        return _rms(norm.bound(weight.to(torch.promote_types(weight.dtype, torch.float32))))
-    return UNBOUNDED_SHARE * _rms(weight)
+        measured, wide = norm.measure(weight), torch.promote_types(weight.dtype, torch.float32)
+        return root_mean_square(weight, of=lambda rows: norm.bound(rows.to(wide), measured))
+    return UNBOUNDED_SHARE * root_mean_square(weight)
 
 
 def sign_step_size(left: Float[Tensor, "out k"] | None, right: Float[Tensor, "r in"]) -> float:
     """The rms of left S right for random signs S of the shape between them; `left` is the identity where it is None."""
-    rms = _rms(right) * right.shape[0] ** 0.5
-    return rms if left is None else rms * _rms(left) * left.shape[1] ** 0.5
+    rms = root_mean_square(right) * right.shape[0] ** 0.5
+    return rms if left is None else rms * root_mean_square(left) * left.shape[1] ** 0.5
 
 
 def natural_scale(size: float, step_size: float) -> float:
@@ -56,10 +58,5 @@ def natural_scale(size: float, step_size: float) -> float:
 
 def with_unit_rms(factor: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
     """A factor divided by its rms; zeros stay zeros."""
-    rms = _rms(factor)
+    rms = root_mean_square(factor)
     return factor.double().div(rms).to(factor.dtype) if rms > 0 else factor
-
-
-def _rms(values: Tensor) -> float:
-    # In double: the squares of values near the smallest float32 would be 0.
-    return float(torch.linalg.vector_norm(values.detach(), dtype=torch.float64)) / values.numel() ** 0.5

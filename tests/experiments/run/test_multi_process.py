@@ -12,6 +12,7 @@ import launched_processes
 import pytest
 import torch
 from launched_processes import FSDP2, ZERO2, ZERO3
+from oldest_versions import needs_a_shared_resume_on_a_cpu
 from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file
@@ -158,6 +159,7 @@ def test_questions_are_asked_once_and_answered_as_by_one_process(alone: Path, to
             )
 
 
+@needs_a_shared_resume_on_a_cpu
 def test_a_shared_run_resumes_from_its_checkpoint(
     shared_settings: list[str], together: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -312,6 +314,7 @@ def test_own_text_is_shared_with_one_budget_whether_weights_are_divided_or_not(
         assert_close(divided, whole, rtol=1e-3, atol=1e-5)  # sums round in another order, and steps amplify it
 
 
+@needs_a_shared_resume_on_a_cpu
 @pytest.mark.parametrize(
     ("method", "launcher"),
     [

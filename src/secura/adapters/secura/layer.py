@@ -55,6 +55,7 @@ from secura.errors import ConfigError, FoldError, InputError, MergeError
 from secura.kernels.fused_norm import fused_norm
 from secura.numerics.change import ThinFactors, output_change, sum_of_changes, weight_change
 from secura.numerics.constrained_linear import constrained_linear, constrained_weight, without_autocast
+from secura.numerics.finite import all_finite
 from secura.numerics.natural_scale import natural_scale, natural_size
 from secura.numerics.reference import kept_reference, undamped_reference
 from secura.numerics.row_bound import RowBounded, RowReference, moved_row_reference, row_reference
@@ -133,7 +134,7 @@ class SecuraLayer(BaseTunerLayer):
             weight = self._pretrained_weight()
             r, inner_r = self._ranks(config, layer_name)
             saved = (config.saved or {}).get("layers", {}).get(layer_name, {})
-            if not (saved or weight.is_meta or torch.isfinite(weight).all()):
+            if not (saved or weight.is_meta or all_finite(weight)):
                 raise InputError(
                     f"the base weight of layer {layer_name} holds NaN or infinity; download or copy the base again."
                 )
@@ -810,7 +811,7 @@ class SecuraLayer(BaseTunerLayer):
         weights = []
         for name in names:
             weight = self.effective_weight(name)
-            if name in check and not torch.isfinite(weight).all():
+            if name in check and not all_finite(weight):
                 raise ValueError(f"NaNs detected in the merged weights. The adapter {name} seems to be broken")
             weights.append(weight)
         if len(weights) == 1:

@@ -26,6 +26,7 @@ from torch.distributed.tensor import DTensor
 
 from secura.adapters.secura.ledger import folds_in
 from secura.errors import ConfigError
+from secura.numerics.finite import all_finite
 
 SEALED_SETTINGS = (
     "change",
@@ -303,22 +304,9 @@ def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
         ConfigError: naming it.
     """
     floating = {key: each for key, each in tensors.items() if each.is_floating_point() and not each.is_meta}
-    # A sum of squares is NaN or infinite where a value is, or where it overflows: then each value is looked at.
-    if not all(math.isfinite(_sum_of_squares(each)) for each in floating.values()):
-        for key, tensor in floating.items():
-            if not torch.isfinite(_at_least_16_bits(tensor)).all():
-                raise ConfigError(f"{key} in the adapter holds NaN or infinity, so its outputs would mean nothing.")
-
-
-def _sum_of_squares(tensor: Tensor) -> float:
-    if tensor.numel() == 1:
-        return tensor.item()
-    flat = _at_least_16_bits(tensor).reshape(-1)
-    return torch.dot(flat, flat).item()
-
-
-def _at_least_16_bits(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype.itemsize == 1 else tensor  # little is computed with 8 bits
+    for key, tensor in floating.items():
+        if not all_finite(tensor):
+            raise ConfigError(f"{key} in the adapter holds NaN or infinity, so its outputs would mean nothing.")
 
 
 def seal_as_tensor(whole: str) -> Tensor:
