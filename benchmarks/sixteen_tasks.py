@@ -169,9 +169,12 @@ def run(one: Run, results: Path, scratch: Path) -> dict[str, Any]:
     command += [part for setting in settings for part in ("--set", setting)]
     began = time.monotonic()
     ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if ran.returncode:
+    if ran.returncode == 0:
+        result = summary(out, time.monotonic() - began)
+    elif one.validation and "training diverges" in ran.stderr:
+        result = {"diverged": ran.stderr.strip().splitlines()[-1]}
+    else:
         raise RuntimeError(f"{one}: {ran.stderr[-500:]}")
-    result = summary(out, time.monotonic() - began)
     results.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=1) + "\n")
     shutil.rmtree(out)
@@ -207,7 +210,9 @@ def summary(out: Path, seconds: float) -> dict[str, Any]:
 
 
 def final_average(result: dict[str, Any]) -> float:
-    """The rule that chooses a rate."""
+    """The rule that chooses a rate; one that diverges is never chosen."""
+    if "diverged" in result:
+        return 0.0
     return (result["at_the_end"] + result["knowledge"][-1] / result["knowledge"][0]) / 2
 
 

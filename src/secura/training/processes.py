@@ -7,6 +7,7 @@ and every function here then answers at once.
 
 import json
 import os
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,10 @@ _PATIENCE = timedelta(days=7)
 """How long one process may do something alone, such as asking a model its questions."""
 _UNTIL_THE_LAST_ERROR = timedelta(seconds=10)
 """How long an error waits for the same error of the other processes."""
+
+_UNTIL_THREADS_ARE_DONE = 0.1
+"""In seconds. A thread of torch that cleans up after the last exchange may need the interpreter, which torch 2.6 holds while
+it waits for that thread to end: without a pause some programs never did."""
 
 _groups: dict[str, Any] = {}
 """Two groups of all processes over CPU memory, once `join_processes` has made them."""
@@ -48,6 +53,7 @@ def leave_processes() -> None:
     """Part from the other processes at the end of the program."""
     if _groups:
         _groups.clear()
+        time.sleep(_UNTIL_THREADS_ARE_DONE)
         dist.destroy_process_group()
 
 
