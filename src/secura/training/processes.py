@@ -29,8 +29,8 @@ _UNTIL_THE_LAST_ERROR = timedelta(seconds=10)
 """How long an error waits for the same error of the other processes."""
 
 _UNTIL_THREADS_ARE_DONE = 0.1
-"""In seconds. A thread of torch that cleans up after the last exchange may need the interpreter, which torch 2.6 holds while
-it waits for that thread to end: without a pause some programs never did."""
+"""In seconds. A thread of torch that cleans up after the last exchange may need the interpreter, which torch 2.6 holds
+while it waits for that thread to end: without a pause some programs never ended."""
 
 _groups: dict[str, Any] = {}
 """Two groups of all processes over CPU memory, once `join_processes` has made them."""
