@@ -23,7 +23,7 @@ def test_the_strength_stays_within_its_limits() -> None:
     budget = KLBudget(nats=0.01)
     for _ in range(400):
         budget.observe(5.0)
-    assert budget.strength == 100.0
+    assert budget.strength == 10.0
     for _ in range(1000):
         budget.observe(0.0)
     assert budget.strength == pytest.approx(1e-3)

@@ -1,10 +1,12 @@
 """How hard training is held to the base: a strength that follows a budget of divergence.
 
     k̂ ← 0.9 k̂ + 0.1 k
-    λ ← clip(λ (1 + 0.1 clip(k̂ / κ − 1, ±0.2)), 10⁻³, 10²),  from 1 on
+    λ ← clip(λ (1 + 0.1 clip(k̂ / κ − 1, ±0.2)), 10⁻³, 10),  from 1 on
 
 k is the divergence that a step measured and κ what is allowed, both in nats a token. λ moves by 2 % a step at most,
-so it hardly answers to the noise of a few texts, and can still grow a hundredfold within 250 steps.
+so it hardly answers to the noise of a few texts, and can still grow tenfold within 120 steps. It ends at 10: a gradient
+that is shortened to a length, and Adam's, take their direction alone from the loss, of which the task has a tenth then.
+What the steps of a high rate move by chance no larger λ takes back, and an unbounded one grew until training diverged.
 
 Source:
     the adaptive penalty of Ziegler et al., arXiv:1909.08593, section 2.2, with a moving average; primal-dual learning
@@ -16,7 +18,7 @@ import math
 KEPT_OF_THE_MEAN = 0.9
 LARGEST_SURPRISE = 0.2
 GAIN = 0.1
-LEAST, MOST = 1e-3, 1e2
+LEAST, MOST = 1e-3, 10.0
 
 
 class KLBudget:
