@@ -31,7 +31,8 @@ SMOLLM2 = {
 
 def losses(model: str, data: Path | str, out: Path, method: str, *more: str) -> list[float]:
     """The loss of each step at a method's defaults; a run that diverges ends in an error."""
-    settings = ["retention.path=none", "data.test_rows=2", "data.max_length=48", "data.too_long=truncate", *more]
+    settings = ["retention.path=none", "data.test_rows=2", "data.max_length=48", "data.too_long=truncate"]
+    settings += ["scoring.max_answer_tokens=4", *more]
     config = load_config(
         None, settings, {"model.path": model, "data.path": str(data), "out": str(out), "method.name": method}
     )
