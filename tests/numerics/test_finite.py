@@ -29,3 +29,8 @@ def test_the_largest_values_are_finite_although_their_squares_are_not(dtype: tor
 
 def test_a_parameter_is_looked_at_without_a_graph() -> None:
     assert all_finite(torch.nn.Parameter(torch.ones(3)))
+
+
+def test_whole_numbers_and_truths_are_finite() -> None:
+    assert all_finite(torch.arange(3))
+    assert all_finite(torch.tensor([True, False]))

@@ -15,7 +15,7 @@ def first_broken_weight(model: nn.Module, *, trained: bool = True) -> str | None
     """
     for name, parameter in model.named_parameters():
         values = own_part(parameter.detach())
-        if (parameter.requires_grad and not trained) or values.is_meta or not values.is_floating_point():
+        if (parameter.requires_grad and not trained) or values.is_meta:
             continue
         if not all_finite(values):
             return name.removeprefix("base_model.model.").replace(".base_layer.", ".")

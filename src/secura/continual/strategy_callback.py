@@ -22,6 +22,7 @@ from secura.continual.strategy import Batch, Collate, Step, Strategy
 from secura.errors import ConfigError
 from secura.evaluation.hidden_states import CaughtStates, as_hidden_states, catch_hidden_states
 from secura.training.checkpoint_folder import checkpoint_folder
+from secura.training.stop_at_divergence import STRATEGY_TERM
 
 STATE_FOLDER = "strategy"
 """Inside a checkpoint: what the strategy saved."""
@@ -97,7 +98,8 @@ class StrategyCallback(TrainerCallback):
     ) -> None:
         """Log the mean of the term since the last log, over the forward passes of this process, and what it says."""
         if logs is not None and self._term_sum is not None:
-            logs["continual_loss"] = state.log_history[-1]["continual_loss"] = self._term_sum.item() / self._term_count
+            term = self._term_sum.item() / self._term_count
+            logs[STRATEGY_TERM] = state.log_history[-1][STRATEGY_TERM] = term
             self._term_sum, self._term_count = None, 0
         if logs is not None and "loss" in logs:
             logs.update(self.strategy.logged())

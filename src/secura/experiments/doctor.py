@@ -19,6 +19,7 @@ from secura.experiments.models.adapter_files import check_adapter_files, read_ad
 from secura.experiments.models.base_record import BASE_RECORD, read_json_object
 from secura.export.llama_quantize import PROGRAM as QUANTIZER
 from secura.export.llama_quantize import quantizer
+from secura.numerics.finite import all_finite
 from secura.training.checkpoint_seal import SEAL_FILE
 
 _VERSIONS = ("secura", "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "gguf")
@@ -159,8 +160,7 @@ def _wrong_in_weights(file: Path, config: dict[str, Any]) -> str | None:
             if other not in keys:
                 return f"{file.name} holds {key} but not {other}; copy it again"
         for key in keys:
-            tensor = opened.get_tensor(key)
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            if not all_finite(opened.get_tensor(key)):
                 return f"{key} holds NaN or infinity; training diverged, so take an earlier checkpoint"
         layers = ((config.get("saved") or {}).get("layers") or {}) if _method(config) == PEFT_TYPE_NAME else {}
         for layer, record in layers.items():

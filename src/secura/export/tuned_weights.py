@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from secura.adapters.secura.layer import SecuraLayer
 from secura.errors import ConfigError, MergeError
+from secura.numerics.finite import all_finite
 
 _PEFT_PREFIX = "base_model.model."
 
@@ -121,7 +122,7 @@ def merge_into_(
     """
     for layer in tuned_layers(model, drawn_back):
         base: Any = layer.module.get_base_layer()
-        if not torch.isfinite(layer.after).all():
+        if not all_finite(layer.after):
             raise MergeError(
                 f"the merged weight of {layer.name} holds NaN or infinity; the adapter seems to be broken."
             )

@@ -13,8 +13,10 @@ def all_finite(values: Tensor) -> bool:
     only where that sum overflows: `torch.isfinite` writes two tensors of the same shape, and takes many times as long.
 
     Args:
-        values: of any shape and floating type, not on the meta device.
+        values: of any shape and type, not on the meta device; whole numbers are finite.
     """
+    if not values.is_floating_point():
+        return True
     if values.dtype.itemsize == 1:  # little is computed with 8 bits
         values = values.float()
     flat = values.detach().reshape(-1)

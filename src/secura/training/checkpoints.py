@@ -6,11 +6,11 @@ One that a crash tore, or that was damaged since, is passed over.
 import re
 from pathlib import Path
 
-import torch
 from safetensors import safe_open
 from torch import nn
 
 from secura.adapters.sharding import own_part
+from secura.numerics.finite import all_finite
 from secura.training.checkpoint_seal import SEAL_FILE, seal_holds
 
 
@@ -46,13 +46,9 @@ def _is_good(checkpoint: Path) -> bool:
 
 def _is_finite(path: Path) -> bool:
     with safe_open(path, framework="pt") as tensors:
-        return all(_all_finite(tensors.get_tensor(name)) for name in tensors.keys())  # noqa: SIM118 - no mapping
+        return all(all_finite(tensors.get_tensor(name)) for name in tensors.keys())  # noqa: SIM118 - no mapping
 
 
 def trainable_weights_are_finite(model: nn.Module) -> bool:
     """Whether no trained weight holds NaN or infinity, as far as this process holds it."""
-    return all(_all_finite(own_part(weight).detach()) for weight in model.parameters() if weight.requires_grad)
-
-
-def _all_finite(tensor: torch.Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor).all())
+    return all(all_finite(own_part(weight).detach()) for weight in model.parameters() if weight.requires_grad)

@@ -13,8 +13,8 @@ _WINDOW = 5
 """Steps over which the loss is averaged: a single batch may be hard."""
 _NATS_ABOVE = 2.0
 """A run has diverged when its mean loss is this much above the first, and half as high again."""
-_TERM = "continual_loss"
-"""What a strategy adds to the loss of a step, under the name that `StrategyCallback` logs it by."""
+STRATEGY_TERM = "continual_loss"
+"""What a strategy adds to the loss of a step, as it is named in the trainer's log."""
 
 
 class StopAtDivergence(TrainerCallback):
@@ -41,8 +41,8 @@ class StopAtDivergence(TrainerCallback):
         if len(recent) < _WINDOW or recent[-1] is first:
             return
         begun, now = first["loss"], statistics.fmean(entry["loss"] for entry in recent)
-        if _is_far_above(begun, now) and any(_TERM in entry for entry in (first, *recent)):
-            terms = [entry.get(_TERM, 0.0) for entry in (first, *recent)]
+        if _is_far_above(begun, now) and any(STRATEGY_TERM in entry for entry in (first, *recent)):
+            terms = [entry.get(STRATEGY_TERM, 0.0) for entry in (first, *recent)]
             term, *later = map(statistics.fmean, zip(*gather_from_everyone(terms), strict=True))
             begun, now = begun - term, now - statistics.fmean(later)
         if _is_far_above(begun, now):

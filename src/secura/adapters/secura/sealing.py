@@ -303,9 +303,8 @@ def refuse_non_finite(tensors: Mapping[str, Tensor]) -> None:
     Raises:
         ConfigError: naming it.
     """
-    floating = {key: each for key, each in tensors.items() if each.is_floating_point() and not each.is_meta}
-    for key, tensor in floating.items():
-        if not all_finite(tensor):
+    for key, tensor in tensors.items():
+        if not (tensor.is_meta or all_finite(tensor)):
             raise ConfigError(f"{key} in the adapter holds NaN or infinity, so its outputs would mean nothing.")
 
 
