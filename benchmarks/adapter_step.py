@@ -101,8 +101,9 @@ def cells_of(preset: str, device: str) -> list[Cell]:
             replace(cell, width=512, tokens=tokens, methods=tuple(FEW), rounds=7) for tokens in (256, 1024, 2048, 8192)
         ],
         "precision": [
-            replace(cell, width=512, dtype="bfloat16", methods=tuple(FEW)),
-            replace(cell, width=512, autocast=True, methods=tuple(FEW)),
+            replace(cell, modules=modules, methods=tuple(FEW), rounds=7, **precision)
+            for precision in ({"dtype": "bfloat16"}, {"autocast": True})
+            for modules in MODULES
         ],
         "all": [replace(cell, width=512, methods=tuple(METHODS))],
     }[preset]

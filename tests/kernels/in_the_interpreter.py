@@ -86,25 +86,21 @@ def test_a_small_step_moves_the_weight_as_its_gradient_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "base_of", "residual"),
+    ("dtype", "less_of"),
     [
-        (torch.float32, "none", False),
-        (torch.float32, "another", True),
-        (torch.bfloat16, "the reference", False),
-        (torch.bfloat16, "the reference", True),
+        (torch.float32, "none"),
+        (torch.float32, "another"),
+        (torch.bfloat16, "none"),
+        (torch.bfloat16, "the reference"),
     ],
 )
-def test_a_layers_product_and_gradients_are_those_of_the_plain_form(
-    dtype: torch.dtype, base_of: str, residual: bool
-) -> None:
+def test_a_layers_product_and_gradients_are_those_of_the_plain_form(dtype: torch.dtype, less_of: str) -> None:
     shapes = (2, 5, 33), (17, 3), (3, 33), (17, 33), (17,), (17, 33)
     inputs, left, right, reference, bias, other = drawn(*shapes, dtype=dtype)
     trained = [tensor.requires_grad_() for tensor in (inputs, left, right, bias)]
-    base = {"none": None, "the reference": reference, "another": other}[base_of]
+    less = {"none": None, "the reference": reference, "another": other}[less_of]
     plain, ours = (
-        constrained_linear(
-            inputs, ThinFactors(left, right), reference, NORM, bias=bias, base=base, residual=residual, fused=fused
-        )
+        constrained_linear(inputs, ThinFactors(left, right), reference, NORM, bias=bias, less=less, fused=fused)
         for fused in (None, FUSED)
     )
     close = ROUNDING[dtype] if dtype == torch.float32 else {"rtol": 2e-2, "atol": 0.1}  # sums of 33 and of 17

@@ -25,23 +25,18 @@ def _rows_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("_rows_at_once")
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("base_of", ["none", "the reference", "another"])
+@pytest.mark.parametrize("less_of", ["none", "the reference", "another"])
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("batch", [(5,), (2, 5), ()])
-def test_product_and_gradients_equal_the_plain_form(
-    norm: WeightNorm, base_of: str, residual: bool, batch: tuple[int, ...]
-) -> None:
+def test_product_and_gradients_equal_the_plain_form(norm: WeightNorm, less_of: str, batch: tuple[int, ...]) -> None:
     inputs, left, right, reference, bias, other = draw_tensors(
         (*batch, 33), (17, 3), (3, 33), (17, 33), (17,), (17, 33)
     )
     trained = [tensor.requires_grad_() for tensor in (inputs, left, right, bias)]
-    base = {"none": None, "the reference": reference, "another": other}[base_of]
-    fast = constrained_linear(
-        inputs, ThinFactors(left, right), reference, norm, bias=bias, base=base, residual=residual
-    )
+    less = {"none": None, "the reference": reference, "another": other}[less_of]
+    fast = constrained_linear(inputs, ThinFactors(left, right), reference, norm, bias=bias, less=less)
     weight = norm.constrain(reference, weight_change(ThinFactors(left, right)))
-    plain = linear(inputs, weight - base if residual and base is not None else weight, bias)
+    plain = linear(inputs, weight if less is None else weight - less, bias)
     assert_close(fast, plain)
     assert_close(grad(fast.square().sum(), trained), grad(plain.square().sum(), trained))
 
@@ -79,14 +74,14 @@ def test_only_the_inputs_the_factors_and_the_reference_are_kept_for_the_backward
     assert sorted(kept) == sorted([inputs.shape, left.shape, right.shape, reference.shape, measured])
 
 
-def test_in_bfloat16_the_difference_form_keeps_what_a_rounded_weight_would_lose() -> None:
+def test_in_bfloat16_a_difference_is_taken_before_it_is_rounded() -> None:
     inputs, reference = (tensor.bfloat16() for tensor in draw_tensors((4, 64), (32, 64)))
     left, right = torch.full((32, 1), 1e-3), reference[:1].float()
     factors, norm = ThinFactors(left, right), Bounded(tau=0.5, floor=0.05)
     exact = (
         inputs.double() @ (norm.constrain(reference.double(), weight_change(factors).double()) - reference.double()).T
     )
-    difference = constrained_linear(inputs, factors, reference, norm, base=reference, residual=True)
+    difference = constrained_linear(inputs, factors, reference, norm, less=reference)
     rounded = constrained_linear(inputs, factors, reference, norm) - linear(inputs, reference)
     assert_close(difference.double(), exact, rtol=2e-2, atol=1e-4)  # bfloat16 keeps 8 bits
     assert (rounded.double() - exact).norm() > 0.5 * exact.norm()

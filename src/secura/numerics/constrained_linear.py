@@ -72,11 +72,12 @@ def constrained_linear(
     *,
     measured: Float[Tensor, ""] | None = None,
     bias: Float[Tensor, " out"] | None = None,
-    base: Float[Tensor, "out in"] | None = None,
-    residual: bool = False,
+    less: Float[Tensor, "out in"] | None = None,
     fused: FusedNorm | None = None,
 ) -> Float[Tensor, "*batch out"]:
-    """x W'ᵀ + bias with W' = norm(W_ref, left right), as one product or as two.
+    """x W'ᵀ + bias with W' = norm(W_ref, left right), or x (W' - W0)ᵀ + bias.
+
+    W' is rounded once to the dtype of the product, like the weight that is deployed.
 
     Args:
         inputs: x, shape (*batch, in). Its dtype is the dtype of the product.
@@ -85,10 +86,7 @@ def constrained_linear(
         norm: the weight norm.
         measured: what `norm.measure` found in the reference; left out, it is measured.
         bias: added to every output, shape (out,).
-        base: W0, shape (out, in), for x W0ᵀ + x (W' - W0)ᵀ. In a dtype of 16 bits that keeps changes
-            which W' would round away. The gradient in x is one product all the same, with W'
-            rounded once.
-        residual: whether the caller adds x W0ᵀ itself, so that x (W' - W0)ᵀ is returned.
+        less: W0, shape (out, in), where the caller adds x W0ᵀ itself. W' - W0 is taken before it is rounded.
         fused: kernels of this norm for the device of the reference, where there are any.
 
     Returns:
@@ -98,7 +96,7 @@ def constrained_linear(
     if measured is None:
         measured = norm.measure(reference)
     product: Tensor = _ConstrainedLinear.apply(  # type: ignore[assignment]  # torch types apply as returning Any
-        inputs, factors.left, factors.right, reference, bias, base, measured, norm, residual, fused
+        inputs, factors.left, factors.right, reference, bias, less, measured, norm, fused
     )
     return product
 
@@ -186,31 +184,25 @@ class _ConstrainedLinear(torch.autograd.Function):
         right: Tensor,
         reference: Tensor,
         bias: Tensor | None,
-        base: Tensor | None,
+        less: Tensor | None,
         measured: Tensor | None,
         norm: WeightNorm,
-        residual: bool,
         fused: FusedNorm | None,
     ) -> Tensor:
         # Whether they are one tensor can no longer be seen once they have been saved.
-        ctx.base_is_reference = base is reference
-        ctx.save_for_backward(inputs, left, right, reference, None if base is reference else base, measured)
-        ctx.norm, ctx.residual, ctx.fused = norm, residual, fused
+        ctx.less_is_reference = less is reference
+        ctx.save_for_backward(inputs, left, right, reference, None if less is reference else less, measured)
+        ctx.norm, ctx.fused = norm, fused
         weight = constrained_weight(
-            ThinFactors(left, right), reference, norm, measured=measured, less=base, dtype=inputs.dtype, fused=fused
+            ThinFactors(left, right), reference, norm, measured=measured, less=less, dtype=inputs.dtype, fused=fused
         )
-        output = functional.linear(inputs, weight, None if base is not None and not residual else bias)
-        if base is None or residual:
-            return output
-        del weight  # before a base of another type is converted
-        return functional.linear(inputs, base.to(inputs.dtype), bias).add_(output)
+        return functional.linear(inputs, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad_output,) = grad_outputs
-        inputs, left, right, reference, base, measured = ctx.saved_tensors
-        base = reference if ctx.base_is_reference else base
-        factors, less = ThinFactors(left, right), base if ctx.residual else None
+        inputs, left, right, reference, less, measured = ctx.saved_tensors
+        factors, less = ThinFactors(left, right), reference if ctx.less_is_reference else less
         to_inputs, to_left, to_right, _, to_bias, *_ = ctx.needs_input_grad
         rows_out = grad_output.reshape(-1, grad_output.shape[-1])
         rows_in = inputs.reshape(-1, inputs.shape[-1]).to(rows_out.dtype)
@@ -231,7 +223,7 @@ class _ConstrainedLinear(torch.autograd.Function):
                 grad_inputs, grad_left, grad_right = _gradients_some_rows_at_a_time(
                     grad_output, rows_out, rows_in, factors, reference, ctx.norm, measured, less, ctx.needs_input_grad
                 )
-        return (grad_inputs, grad_left, grad_right, None, rows_out.sum(0) if to_bias else None, *[None] * 5)
+        return (grad_inputs, grad_left, grad_right, None, rows_out.sum(0) if to_bias else None, *[None] * 4)
 
 
 def _gradients_some_rows_at_a_time(

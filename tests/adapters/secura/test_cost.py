@@ -62,15 +62,14 @@ def test_a_cur_layer_without_a_norm_on_each_weight_keeps_less_than_lora(form: st
 
 
 @pytest.mark.parametrize(
-    ("types", "forward", "passes", "made"),
-    [("float32", 1, 14, 5), ("bfloat16", 2, 19, 10), ("float32 under bfloat16", 2, 18, 9)],
+    ("types", "passes", "made"), [("float32", 14, 5), ("bfloat16", 19, 10), ("float32 under bfloat16", 17, 8)]
 )
 @pytest.mark.parametrize("change", ["cabr", "low_rank"])
 def test_a_bound_on_each_weight_takes_one_more_product_than_lora(
-    change: str, types: str, forward: int, passes: int, made: int
+    change: str, types: str, passes: int, made: int
 ) -> None:
     found = cost(f"{change} bounded", types)
-    assert (found.forward, found.backward) == (forward, 2)
+    assert (found.forward, found.backward) == (1, 2)
     assert found.passes == passes + (change == "low_rank")
     assert found.made == made
     assert found.saved <= 1.1 * cost("lora", types).saved

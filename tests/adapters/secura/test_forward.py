@@ -196,7 +196,7 @@ def test_a_change_that_a_bfloat16_weight_would_round_away_is_computed_to_8_bits(
     assert (through_weight - exact).norm() > 0.2 * exact.norm()  # what the layer must not do
 
 
-@pytest.mark.parametrize("norm", ["none", "bounded", "row_bounded"])
+@pytest.mark.parametrize("norm", ["none", "row_bounded"])
 def test_a_small_coherent_change_moves_the_output_of_a_bfloat16_layer(norm: str) -> None:
     base = nn.ModuleDict({"first": nn.Linear(1024, 8, bias=False)}).bfloat16()
     signs = torch.randint(0, 2, (8, 1024), generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -212,6 +212,15 @@ def test_a_small_coherent_change_moves_the_output_of_a_bfloat16_layer(norm: str)
     moved_by = layer(x).float() - layer.base_layer(x).float()
     exact = x.float() @ (layer.effective_weight("default") - layer.base_layer.weight.float()).T
     assert_close(moved_by.mean(), exact.mean(), rtol=0.05, atol=0)  # each output is rounded to 8 bits
+
+
+@pytest.mark.parametrize("norm", ["bounded", "paper"])
+def test_in_bfloat16_a_layer_multiplies_by_the_very_weight_that_is_deployed(norm: str) -> None:
+    layer = first_layer(adapted(two_linears(dtype=torch.bfloat16), small_config(norm=norm)))
+    deployed = layer.effective_weight("default").bfloat16()
+    assert not torch.equal(deployed, layer.base_layer.weight)
+    x = inputs(dtype=torch.bfloat16)
+    assert torch.equal(layer(x), functional.linear(x, deployed, layer.base_layer.bias))
 
 
 def test_adapter_dtype_stays_bfloat16_without_autocast_and_becomes_float32_with_it() -> None:
@@ -398,7 +407,9 @@ def test_hooks_of_the_base_layer_run_and_its_product_is_the_same(
     called = []
     base_layer = first_layer(model).get_base_layer()
     handle = getattr(base_layer, register)(lambda *_: called.append(1))
-    assert_close(outputs(model, x), expected)
+    # With a hook the change is a product of its own, which in 16 bits is rounded otherwise.
+    rounding = {"rtol": 2**-6, "atol": 2**-6} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+    assert_close(outputs(model, x), expected, **rounding)
     assert called == [1]
     handle.remove()
     assert torch.equal(outputs(model, x), expected)

@@ -61,7 +61,6 @@ from secura.numerics.reference import kept_reference, undamped_reference
 from secura.numerics.row_bound import RowBounded, RowReference, moved_row_reference, row_reference
 from secura.numerics.s_magnorm import WeightNorm, released_output
 
-_FLOAT32_BYTES = 4
 _PLAIN_FORWARDS = (nn.Linear.forward, Conv1D.forward)
 
 
@@ -352,18 +351,13 @@ class SecuraLayer(BaseTunerLayer):
                 reference,
                 norm,
                 measured=self._measured(adapter_name, reference, norm),
-                base=weight,
-                residual=True,
+                less=weight,
                 fused=fused_norm(norm, reference),
             )
         return residual if bias is None else residual + bias
 
     def _with_base(self, inputs: Tensor, adapter_name: str) -> Tensor:
-        """The output of base layer and adapter at once, for a single adapter with a norm on each weight.
-
-        In 32 bits that is one product, by W'. In 16 bits W' would not leave its place until it has moved by half
-        the distance to the next number, so that its change is multiplied by itself.
-        """
+        """The output of base layer and adapter as one product, for a single adapter with a norm on each weight."""
         norm = self.secura_settings[adapter_name].weight_norm
         assert norm is not None
         device = inputs.device.type
@@ -385,7 +379,6 @@ class SecuraLayer(BaseTunerLayer):
                 norm,
                 measured=self._measured(adapter_name, reference, norm),
                 bias=None if bias is None else bias.to(inputs.dtype),
-                base=weight if inputs.dtype.itemsize < _FLOAT32_BYTES else None,
                 fused=fused_norm(norm, reference),
             )
 
