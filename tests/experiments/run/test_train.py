@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from tiny_models import ARCHITECTURES, save_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
+from secura.adapters import SecuraConfig, measure_activity
+from secura.anchors.bank import read_bank
 from secura.errors import BaseMismatchError, ConfigError, DataError, InputError, TrainingError
+from secura.experiments.methods.adapters import adapter_config
 from secura.experiments.models.pair import model_pair
 from secura.experiments.run.learn import first_batch
 from secura.experiments.run.prepare import PreparedRun, prepare_run
@@ -105,22 +108,30 @@ def test_corda_needs_texts_of_what_must_be_kept(llama_folder: Path, rows_file: P
         prepare_run(_config(llama_folder, rows_file, tmp_path / "out", f"method.calibration={rows_file}"))
 
 
-def test_a_selection_by_activation_reads_a_file_of_what_must_be_kept(
-    llama_folder: Path, rows_file: Path, tmp_path: Path
+def _chosen_rows(prepared: PreparedRun[RunConfig]) -> dict[str, list[int]]:
+    return {name: one.tolist() for name, one in prepared.model.named_buffers() if "secura_rows" in name}
+
+
+def test_a_selection_by_activation_reads_what_the_base_writes_or_a_file_of_what_must_be_kept(
+    llama_folder: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SECURA_CACHE", str(tmp_path / "cache"))
     by_activation = "method.adapter.selection=activation"
     config = _config(llama_folder, rows_file, tmp_path / "out", by_activation, method="secura")
-    with pytest.raises(ConfigError, match=r"name a file with method\.calibration"):
-        prepare_run(config)
+    own = prepare_run(config)
+    assert own.anchors is None  # it is not held to them
+    (bank,) = (path for path in (tmp_path / "cache" / "anchors").iterdir() if path.is_dir())
+    written = read_bank(bank)
+    base = AutoModelForCausalLM.from_pretrained(llama_folder)
+    adapter = adapter_config("secura", {"selection": "activation"})
+    assert isinstance(adapter, SecuraConfig)
+    measure_activity(base, adapter, [written.texts[index].tokens for index in written.trained_on])
+    expected = get_peft_model(base, adapter)
+    assert _chosen_rows(own) == {name: one.tolist() for name, one in expected.named_buffers() if "secura_rows" in name}
     method = config.method.model_copy(update={"calibration": str(rows_file)})
-    prepared = prepare_run(config.model_copy(update={"method": method}))
+    named = prepare_run(config.model_copy(update={"method": method}))
     plain = prepare_run(_config(llama_folder, rows_file, tmp_path / "plain", method="secura"))
-    rows, least = (
-        {name: one.tolist() for name, one in each.model.named_buffers() if "secura_rows" in name}
-        for each in (prepared, plain)
-    )
-    assert rows.keys() == least.keys()
-    assert rows != least
+    assert _chosen_rows(own) != _chosen_rows(named) != _chosen_rows(plain) != _chosen_rows(own)
 
 
 def test_full_training_saves_a_model_that_reloads_to_the_bit(

@@ -19,7 +19,7 @@ from secura.errors import BaseMismatchError, InputError
 from secura.evaluation.scoring import Model, context_length
 from secura.experiments.anchors import bank_for_run
 from secura.experiments.data import NO_RETENTION
-from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter, reads_texts_first
+from secura.experiments.methods.adapters import attach_adapter, go_on_with_adapter
 from secura.experiments.methods.checks import check_settings
 from secura.experiments.methods.defaults import default_rate, with_method_defaults
 from secura.experiments.models.base_record import BaseFingerprint, base_fingerprint, base_record, check_base
@@ -43,6 +43,7 @@ from secura.experiments.run.rows import (
     read_rows,
     refuse_long_questions,
     retention_of,
+    starts_from_own_texts,
     that_fit_whole,
 )
 from secura.experiments.run.run_record import run_record
@@ -187,11 +188,11 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
     config = _filled_in(config, folder, tasks, model.device)
     if resume:
         check_same_run(folder, config, tasks, fingerprint)
-    anchors = None
+    held_to, bank = config.strategy.name == "own_text", None
     # In a dry run, a bank that is there is looked at, and none is written.
-    if config.strategy.name == "own_text" and not (dry_run and config.strategy.settings.get("bank") is None):
-        anchors = _anchors(config, model, tokenizer, fingerprint, tasks)
-    own_texts = [] if is_sequence else _own_texts(config, anchors, tasks[0])
+    if (held_to or starts_from_own_texts(config)) and not (dry_run and config.strategy.settings.get("bank") is None):
+        bank = _bank(config, model, tokenizer, fingerprint, tasks)
+    own_texts = _own_texts(config, bank, tasks[0])
     adapted = start_model(config, model, tokenizer, fingerprint, max_tokens, own_texts)
     if config.training.packing or config.training.padding_free:
         refuse_rows_that_see_others(adapted, tasks[0].examples, pad_token=pad_token_of(tokenizer))
@@ -213,7 +214,7 @@ def prepare_run(config: Config, *, resume: bool = False, dry_run: bool = False) 
         max_tokens=max_tokens,
         started=None if is_sequence else adapted,
         corda_start=adapter_state(adapted) if is_corda and isinstance(adapted, PeftModel) else None,
-        anchors=anchors,
+        anchors=bank if held_to else None,
         resumes=resume,
         resume_from=resume_from,
         notes=notes,
@@ -227,14 +228,15 @@ def _fingerprint(config: LearningConfig, model: PreTrainedModel) -> BaseFingerpr
     return base_fingerprint(load_model(as_stored(config.model))[0])
 
 
-def _anchors(
+def _bank(
     config: LearningConfig,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     fingerprint: BaseFingerprint,
     tasks: Sequence[PreparedTask],
 ) -> Path:
-    """The bank that own_text holds the model to, written by the base before it has an adapter."""
+    """The base's own texts, written before it has an adapter."""
+    settings = config.strategy.settings if config.strategy.name == "own_text" else {}
 
     def written() -> Path:
         with whole_model(model, config.model, None) as whole:
@@ -244,7 +246,7 @@ def _anchors(
                 config.model,
                 fingerprint,
                 examples=[example for task in tasks for example in task.examples],
-                strategy=config.strategy.settings,
+                strategy=settings,
                 precision=config.training.computed_in,
                 console=PlainConsole(stderr=True),
             )
@@ -260,7 +262,7 @@ def start_model(
     max_tokens: int,
     own_texts: Sequence[Sequence[int]] = (),
 ) -> Model:
-    """Give a model the adapter that a run starts from, drawn by its seed; `own_texts` are those it is held to.
+    """Give a model the adapter that a run starts from, drawn by its seed; `own_texts` are the base's.
 
     Raises:
         InputError: if the adapter does not fit the model.
@@ -279,14 +281,14 @@ def start_model(
     return go_on_with_adapter(model, folder, method.name, method.adapter)
 
 
-def _own_texts(config: LearningConfig, anchors: Path | None, task: PreparedTask) -> Sequence[Sequence[int]]:
-    """The base's own texts that training is held to; a row in place of those that a dry run has not written."""
-    if config.strategy.name != "own_text" or not reads_texts_first(config.method.name, config.method.adapter):
+def _own_texts(config: LearningConfig, bank: Path | None, task: PreparedTask) -> Sequence[Sequence[int]]:
+    """What the base has written, where an adapter starts from it; a row in place of what a dry run has not written."""
+    if not starts_from_own_texts(config):
         return []
-    if anchors is None:
+    if bank is None:
         return [example.tokens for example in task.examples[:1]]
-    bank = read_bank(anchors)
-    return [bank.texts[index].tokens for index in bank.trained_on]
+    written = read_bank(bank)
+    return [written.texts[index].tokens for index in written.trained_on]
 
 
 def _filled_in(config: Any, folder: Path, tasks: list[PreparedTask], device: torch.device) -> Any:

@@ -338,6 +338,15 @@ def _rows_a_step(training: TrainingConfig) -> int:
     return training.batch_size * training.gradient_accumulation
 
 
+def starts_from_own_texts(config: LearningConfig) -> bool:
+    """Whether an adapter's columns and rows are chosen by what the base makes of texts that it writes itself."""
+    method = config.method
+    if method.name == "corda" or method.calibration is not None or isinstance(config, SequenceConfig):
+        return False
+    is_bundled = config.model.path is None and config.strategy.name != "own_text"  # which has knowledge to be asked
+    return reads_texts_first(method.name, method.adapter) and not is_bundled
+
+
 def calibration_texts(
     config: LearningConfig,
     tokenizer: PreTrainedTokenizerBase,
@@ -350,12 +359,9 @@ def calibration_texts(
         config: of the run.
         tokenizer: the base's.
         max_tokens: that a row may have.
-        own_texts: the base's own, where the run is held to them; a selection by activation reads them if no others
-            are named.
+        own_texts: the base's own, where the adapter starts from them.
     """
-    if not reads_texts_first(config.method.name, config.method.adapter):
-        return []
-    if own_texts and config.method.calibration is None and config.method.name != "corda":
+    if own_texts or not reads_texts_first(config.method.name, config.method.adapter):
         return own_texts
     bundled = config.model.path is None
     items = calibration_items(config.method.calibration, bundled_model=bundled, seed=config.training.seed)

@@ -83,7 +83,7 @@ class MethodConfig(Section):
     """Settings of the adapter that differ from the method's defaults, such as r, tau or target_modules."""
     calibration: str | None = None
     """File or task with what must be kept; corda, and adapters with selection=activation, read it before training. Null
-    is the bundled model's own knowledge."""
+    is the bundled model's own knowledge and, on any other model and not for corda, text that the base writes itself."""
     fold_every: int | Literal["task", "method"] | None = "method"
     """Steps between folds, task for one at the end, null for none; method is the method's own default."""
     start_from: str | None = None
