@@ -2,6 +2,7 @@ import gc
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ from tiny_models import save_tiny_model  # noqa: E402
 def pytest_collection_finish() -> None:
     """Spare the garbage collection that begins each training from looking at all that was imported."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "SECURA_CACHE" not in os.environ:
+            patch.setenv("SECURA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

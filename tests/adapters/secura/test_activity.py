@@ -34,9 +34,13 @@ def seen_by(model: Any, name: str) -> tuple[Tensor, Tensor]:
 def test_the_means_are_those_of_every_token_of_every_text(base: Any, name: str) -> None:
     config = llama_config(selection="activation")
     model = base().train()
+    bias = model.get_submodule(name).bias
+    if bias is not None:
+        torch.nn.init.normal_(bias)
     measure_activity(model, config, TEXTS)
     assert model.training
-    inputs, outputs = seen_by(base(), name)
+    inputs, outputs = seen_by(model.eval(), name)
+    outputs = outputs if bias is None else outputs - bias.detach()
     assert config.activity is not None
     assert_close(config.activity[name].inputs, inputs.square().mean(0), rtol=1e-5, atol=1e-9)
     assert_close(config.activity[name].outputs, outputs.square().mean(0), rtol=1e-5, atol=1e-9)

@@ -1,5 +1,8 @@
 """What a base's layers read and write on some texts, from which `selection="activation"` takes its columns and rows.
 
+A change C (A B) R answers to R x alone. With the rows that the base answers with least, R x is small on such texts,
+and so is what the change does to them. Columns that add least are what the base would miss least.
+
 Of each layer two vectors are kept, the mean squares of its inputs and of its outputs; they are summed as the texts are
 read, one text at a time.
 """
@@ -30,7 +33,7 @@ class LayerActivity:
     inputs: Tensor
     """E x_j², shape (in,)."""
     outputs: Tensor
-    """E y_i² of the layer's own output, its bias included, shape (out,)."""
+    """E (W x)_i² of the layer's own output less its bias, shape (out,)."""
 
 
 def measure_activity(model: nn.Module, config: SecuraConfig, texts: Sequence[Sequence[int]]) -> None:
@@ -81,8 +84,8 @@ def _summing(model: nn.Module, sums: dict[str, list[Tensor]]) -> Iterator[None]:
 
 
 def _add_squares(sums: dict[str, list[Tensor]], name: str, module: nn.Module, given: Any, output: Tensor) -> None:
-    del module
-    found = [_squares(given[0]), _squares(output)]
+    bias = getattr(module, "bias", None)
+    found = [_squares(given[0]), _squares(output if bias is None else output - bias)]
     sums[name] = [old + new for old, new in zip(sums[name], found, strict=True)] if name in sums else found
 
 

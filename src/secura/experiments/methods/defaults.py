@@ -42,6 +42,8 @@ class MethodDefaults:
     """What becomes of the adapter, in a sequence of tasks, when the next one begins."""
     in_sequence: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the adapter that a sequence of tasks needs otherwise than one task does."""
+    adapter_on_other_models: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the adapter for one task on any model but the bundled one."""
 
 
 _ON_NATURAL_SCALE = 0.05
@@ -51,7 +53,11 @@ shorter. Where it is not reached, the long gradients of the first steps keep Ada
 METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
     # What a task may move adds up over tasks.
     "secura": MethodDefaults(
-        learning_rate=1e-1, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE, in_sequence={"tau": 0.1}
+        learning_rate=1e-1,
+        on_other_models=1e-2,
+        max_grad_norm=_ON_NATURAL_SCALE,
+        in_sequence={"tau": 0.1},
+        adapter_on_other_models={"selection": "activation"},
     ),
     "secura-paper": MethodDefaults(
         learning_rate=1e-1, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE, fold_every=1
@@ -96,6 +102,8 @@ def with_method_defaults(config: Config) -> Config:
         method["adapter"] = {**defaults.in_sequence, **config.method.adapter}
         if config.method.boundary == "method":
             method["boundary"] = defaults.boundary
+    elif config.model.path is not None and config.method.start_from is None:
+        method["adapter"] = {**defaults.adapter_on_other_models, **config.method.adapter}
     strategy: dict[str, Any] = {}
     if config.retention.keep is not None and "name" not in config.strategy.model_fields_set:
         strategy["name"] = "own_text"
