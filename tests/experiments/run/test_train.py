@@ -116,8 +116,7 @@ def test_a_selection_by_activation_reads_what_the_base_writes_or_a_file_of_what_
     llama_folder: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECURA_CACHE", str(tmp_path / "cache"))
-    by_activation = "method.adapter.selection=activation"
-    config = _config(llama_folder, rows_file, tmp_path / "out", by_activation, method="secura")
+    config = _config(llama_folder, rows_file, tmp_path / "out", method="secura")
     own = prepare_run(config)
     assert own.anchors is None  # it is not held to them
     (bank,) = (path for path in (tmp_path / "cache" / "anchors").iterdir() if path.is_dir())
@@ -130,7 +129,8 @@ def test_a_selection_by_activation_reads_what_the_base_writes_or_a_file_of_what_
     assert _chosen_rows(own) == {name: one.tolist() for name, one in expected.named_buffers() if "secura_rows" in name}
     method = config.method.model_copy(update={"calibration": str(rows_file)})
     named = prepare_run(config.model_copy(update={"method": method}))
-    plain = prepare_run(_config(llama_folder, rows_file, tmp_path / "plain", method="secura"))
+    least = "method.adapter.selection=least"
+    plain = prepare_run(_config(llama_folder, rows_file, tmp_path / "plain", least, method="secura"))
     assert _chosen_rows(own) != _chosen_rows(named) != _chosen_rows(plain) != _chosen_rows(own)
 
 
