@@ -60,19 +60,24 @@ def test_where_no_method_is_named_a_model_of_the_users_own_learns_with_lora_on_e
     assert chosen(**own) == ("lora", {"target_modules": "all-linear"}, 2e-4)
     assert chosen(**own, **{"method.adapter.r": 4}) == ("lora", {"target_modules": "all-linear", "r": 4}, 2e-4)
     assert chosen(**own, **{"method.name": "lora"}) == ("lora", {}, 2e-4)
-    assert chosen(**own, **{"method.name": "secura"}) == ("secura", {"selection": "activation"}, 1e-2)
+    assert chosen(**own, **{"method.name": "secura"}) == (
+        "secura",
+        {"selection": "activation", "norm": "row_bounded"},
+        1e-2,
+    )
 
 
-def test_secura_takes_what_a_real_model_uses_least_unless_told_otherwise() -> None:
-    def selection(*settings: str) -> object:
-        return with_method_defaults(load_config(None, list(settings), {})).method.adapter.get("selection")
+def test_secura_bounds_rows_of_what_a_real_model_uses_least_unless_told_otherwise() -> None:
+    def adapter(*settings: str) -> dict[str, object]:
+        return with_method_defaults(load_config(None, list(settings), {})).method.adapter
 
     own = ("model.path=own", "method.name=secura")
-    assert selection("method.name=secura") is None
-    assert selection(*own) == "activation"
-    assert selection(*own, "method.adapter.selection=least") == "least"
-    assert selection(*own, "method.start_from=adapter") is None  # which has its columns and rows
-    assert selection("model.path=own", "method.name=secura-paper") is None
+    assert adapter("method.name=secura") == {}
+    assert adapter(*own) == {"selection": "activation", "norm": "row_bounded"}
+    as_published = {"selection": "least", "norm": "bounded"}
+    assert adapter(*own, *(f"method.adapter.{name}={value}" for name, value in as_published.items())) == as_published
+    assert adapter(*own, "method.start_from=adapter") == {}  # which has settings of its own
+    assert adapter("model.path=own", "method.name=secura-paper") == {}
 
 
 def test_gradients_of_the_natural_scale_are_shortened_to_less() -> None:

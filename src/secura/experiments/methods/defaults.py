@@ -57,7 +57,7 @@ METHOD_DEFAULTS: Mapping[MethodName, MethodDefaults] = {
         on_other_models=1e-2,
         max_grad_norm=_ON_NATURAL_SCALE,
         in_sequence={"tau": 0.1},
-        adapter_on_other_models={"selection": "activation"},
+        adapter_on_other_models={"selection": "activation", "norm": "row_bounded"},
     ),
     "secura-paper": MethodDefaults(
         learning_rate=1e-1, on_other_models=1e-2, max_grad_norm=_ON_NATURAL_SCALE, fold_every=1
