@@ -9,7 +9,9 @@ of our adapters moves every model alike (`secura.numerics.natural_scale`); the b
 learns its task from nothing in 150 steps, wants to be moved ten times as far a step.
 
 Where no method is named, the bundled model learns with `secura` and any other with LoRA on every
-linear layer: on a real model no form of SECURA kept as much (docs/retention.md).
+linear layer, which keeps most when it is held to the base's own text. On a real model `secura`
+takes the columns and rows that the base uses least and bounds rows as a whole: of all its forms
+that forgot least, and the row bound costs less than one on each weight (docs/log.md).
 """
 
 from collections.abc import Mapping
