@@ -34,7 +34,13 @@ def trained(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(model)
     rows = [{"prompt": f"What is {one} of {one}?", "target": f"It is {one * one}."} for one in range(40)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    few = ["method.name=secura", "method.adapter.norm=none", "training.steps=8", "training.batch_size=2"]
+    few = [
+        "method.name=secura",
+        "method.adapter.norm=none",
+        "method.adapter.selection=least",
+        "training.steps=8",
+        "training.batch_size=2",
+    ]
     few += ["retention.path=none", "data.test_rows=4"]
     settings = [part for each in few for part in ("--set", each)]
     which = [] if model == "bundled" else ["--model", model]

