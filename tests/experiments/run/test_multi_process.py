@@ -20,6 +20,7 @@ from torch.testing import assert_close
 from transformers import AutoModelForCausalLM
 
 from secura.errors import ConfigError
+from secura.experiments.methods.defaults import with_method_defaults
 from secura.experiments.run import processes as process_checks
 from secura.experiments.run.prepare import prepare_run
 from secura.experiments.run.processes import check_processes
@@ -293,6 +294,18 @@ def test_what_fsdp2_cannot_do_is_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=says):
         check_processes(load_config(None, settings, {}))
+
+
+def test_zero3_refuses_what_reads_texts_with_whole_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_checks, "process_count", lambda: 2)
+    monkeypatch.setattr(process_checks, "find_spec", lambda name: name)
+    for name, value in ZERO3.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    config = load_config(None, ["method.name=secura", "method.adapter.selection=activation"], {})
+    with pytest.raises(ConfigError, match=r"selection is activation, .* set it to least, or use FSDP2"):
+        check_processes(with_method_defaults(config))
+    check_processes(with_method_defaults(load_config(None, ["method.name=secura"], {})))
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import os
 from importlib.util import find_spec
 
 from secura.errors import ConfigError
+from secura.experiments.methods.adapters import reads_texts_first
 from secura.experiments.settings.run import RunConfig
 from secura.experiments.settings.sequence import LearningConfig, SequenceConfig
 from secura.training.processes import Sharding, computes_on_cpu, process_count, sharding
@@ -95,6 +96,11 @@ def _check_deepspeed(config: RunConfig, kind: Sharding) -> None:
         )
     if kind == "zero3":
         _check_method(config, "ZeRO-3")
+        if reads_texts_first(config.method.name, config.method.adapter):
+            raise ConfigError(
+                "method.adapter.selection is activation, for which the base reads texts while its weights are whole, "
+                "and ZeRO-3 divides them as they are loaded; set it to least, or use FSDP2."
+            )
 
 
 def _check_method(config: RunConfig, name: str) -> None:

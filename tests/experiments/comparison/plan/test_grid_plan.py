@@ -42,10 +42,10 @@ WIDTHS = {"q_proj": 4096 * 4096, "v_proj": 1024 * 4096}  # of Llama 3 8B, which 
 @pytest.mark.parametrize(
     ("settings", "held", "folds"),
     [
-        ("method: {adapter: {r: 8}}", 0, 0),  # nothing folds
-        ("method: {fold_every: 10, adapter: {r: 8}}", 1, 4),
-        ("method: {fold_every: task, adapter: {r: 8}}", 1, 1),
-        ("method: {fold_every: 10, adapter: {r: 8, reference: fixed}}", 0, 1),
+        ("method: {adapter: {r: 8, norm: bounded}}", 0, 0),  # nothing folds
+        ("method: {fold_every: 10, adapter: {r: 8, norm: bounded}}", 1, 4),
+        ("method: {fold_every: task, adapter: {r: 8, norm: bounded}}", 1, 1),
+        ("method: {fold_every: 10, adapter: {r: 8, norm: bounded, reference: fixed}}", 0, 1),
     ],
 )
 def test_a_run_that_folds_holds_a_moved_reference_and_its_folds(
