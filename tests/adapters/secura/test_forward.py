@@ -407,8 +407,9 @@ def test_hooks_of_the_base_layer_run_and_its_product_is_the_same(
     called = []
     base_layer = first_layer(model).get_base_layer()
     handle = getattr(base_layer, register)(lambda *_: called.append(1))
-    # With a hook the change is a product of its own, which in 16 bits is rounded otherwise.
-    rounding = {"rtol": 2**-6, "atol": 2**-6} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+    # With a hook a constrained change is a product of its own, which in 16 bits is rounded otherwise.
+    constrained_in_16_bits = dtype == torch.bfloat16 and choice["norm"] in ("bounded", "paper")
+    rounding = {"rtol": 2**-6, "atol": 2**-6} if constrained_in_16_bits else {}
     assert_close(outputs(model, x), expected, **rounding)
     assert called == [1]
     handle.remove()

@@ -337,38 +337,35 @@ class SecuraLayer(BaseTunerLayer):
                 for fold in self._folded_factors(adapter_name, self._folds_in_change(adapter_name)):
                     reference_output = reference_output + output_change(inputs, fold)
             return released_output(reference_output, change) - base_output
-        device = inputs.device.type
-        if _autocast_is_on(device):
-            inputs = inputs.to(torch.get_autocast_dtype(device))
-        weight = (
-            self._pretrained_weight()
-        )  # once: a quantized one is a new tensor each time, kept for the backward pass
-        reference = self._reference(adapter_name, weight)
-        with without_autocast(device):
-            residual = constrained_linear(
-                inputs,
-                self._thin_factors(adapter_name),
-                reference,
-                norm,
-                measured=self._measured(adapter_name, reference, norm),
-                less=weight,
-                fused=fused_norm(norm, reference),
-            )
+        residual = self._constrained_product(inputs, adapter_name, norm, less_base=True)
         return residual if bias is None else residual + bias
 
     def _with_base(self, inputs: Tensor, adapter_name: str) -> Tensor:
         """The output of base layer and adapter as one product, for a single adapter with a norm on each weight."""
         norm = self.secura_settings[adapter_name].weight_norm
         assert norm is not None
-        device = inputs.device.type
-        if _autocast_is_on(device):
-            inputs = inputs.to(torch.get_autocast_dtype(device))
         bias = self._change(adapter_name).bias
         own_bias = self._linear.bias
         if bias is None:
             bias = own_bias
         elif own_bias is not None:
             bias = own_bias + bias
+        return self._constrained_product(inputs, adapter_name, norm, bias=bias)
+
+    def _constrained_product(
+        self,
+        inputs: Tensor,
+        adapter_name: str,
+        norm: WeightNorm,
+        *,
+        bias: Tensor | None = None,
+        less_base: bool = False,
+    ) -> Tensor:
+        """x W'ᵀ + bias, or x (W' - W0)ᵀ + bias, in autocast's type where that is on."""
+        device = inputs.device.type
+        if _autocast_is_on(device):
+            inputs = inputs.to(torch.get_autocast_dtype(device))
+        # Once: a quantized one is a new tensor each time, kept for the backward pass.
         weight = self._pretrained_weight()
         reference = self._reference(adapter_name, weight)
         with without_autocast(device):
@@ -379,6 +376,7 @@ class SecuraLayer(BaseTunerLayer):
                 norm,
                 measured=self._measured(adapter_name, reference, norm),
                 bias=None if bias is None else bias.to(inputs.dtype),
+                less=weight if less_base else None,
                 fused=fused_norm(norm, reference),
             )
 
